@@ -1,0 +1,190 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"runtime/debug"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// View implements [store.Store].
+func (s *Store) View(ctx context.Context, fn func(store.Reader) error) error {
+	return s.snapshot(ctx, func(tx *bbolt.Tx) error { return fn(reader{tx}) })
+}
+
+func (s *Store) snapshot(ctx context.Context, fn func(*bbolt.Tx) error) error {
+	if err := usable(ctx); err != nil {
+		return err
+	}
+	var tx *bbolt.Tx
+	err := guard(func() (err error) {
+		tx, err = s.db.Begin(false)
+		return err
+	})
+	switch {
+	case errors.Is(err, bbolt.ErrDatabaseNotOpen):
+		return errClosed()
+	case vocab.ReasonOf(err) == vocab.ReasonStoreDamaged:
+		return err
+	case err != nil:
+		return damaged(err)
+	}
+	defer tx.Rollback()
+	return fn(tx)
+}
+
+// reader reads the tables of one bbolt transaction. It copies what it returns:
+// bbolt's own slices point into the mapped file and must not outlive the
+// transaction.
+type reader struct{ tx *bbolt.Tx }
+
+// Get implements [store.Reader].
+func (r reader) Get(table store.Table, key []byte) (value []byte, ok bool, err error) {
+	if err := errors.Join(store.CheckTable(table), store.CheckKey(table, key)); err != nil {
+		return nil, false, err
+	}
+	err = guard(func() error {
+		if r.tx.DB() == nil {
+			return vocab.Errorf(vocab.ReasonInternal, "the snapshot is over")
+		}
+		if b := r.tx.Bucket([]byte(table)); b != nil {
+			if v := b.Get(key); v != nil {
+				value, ok = append([]byte{}, v...), true
+			}
+		}
+		return nil
+	})
+	return value, ok, err
+}
+
+// Scan implements [store.Reader].
+func (r reader) Scan(table store.Table, rng store.Range) iter.Seq2[store.Item, error] {
+	return func(yield func(store.Item, error) bool) {
+		if err := store.CheckTable(table); err != nil {
+			yield(store.Item{}, err)
+			return
+		}
+		var c *bbolt.Cursor
+		for {
+			// Only bbolt is guarded, never the body of the caller's loop.
+			var (
+				item store.Item
+				ok   bool
+			)
+			err := guard(func() error {
+				if r.tx.DB() == nil {
+					return vocab.Errorf(vocab.ReasonInternal, "the snapshot is over")
+				}
+				var k, v []byte
+				switch {
+				case c == nil:
+					b := r.tx.Bucket([]byte(table))
+					if b == nil {
+						return nil
+					}
+					c = b.Cursor()
+					k, v = first(c, rng)
+				case rng.Reverse:
+					k, v = c.Prev()
+				default:
+					k, v = c.Next()
+				}
+				if k != nil && rng.Contains(k) {
+					item, ok = store.Item{Key: bytes.Clone(k), Value: append([]byte{}, v...)}, true
+				}
+				return nil
+			})
+			if err != nil {
+				yield(store.Item{}, err)
+				return
+			}
+			if !ok || !yield(item, nil) {
+				return
+			}
+		}
+	}
+}
+
+// first sets the cursor to the first item of the range, if there is one.
+func first(c *bbolt.Cursor, r store.Range) (key, value []byte) {
+	if !r.Reverse {
+		return c.Seek(r.Start())
+	}
+	end, inclusive := r.End()
+	if end == nil {
+		return c.Last()
+	}
+	k, v := c.Seek(end)
+	switch {
+	case k == nil:
+		return c.Last()
+	case inclusive && bytes.Equal(k, end):
+		return k, v
+	}
+	return c.Prev()
+}
+
+// guard runs fn, which must call nothing but bbolt. bbolt answers a damaged
+// file with a panic, and the system answers a shortened one with a fault; both
+// become STORE_DAMAGED.
+func guard(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = damaged(fmt.Errorf("%v\n%s", p, debug.Stack()))
+		}
+	}()
+	return fn()
+}
+
+// Check implements [store.Checker]: page reachability, order of keys, and
+// whether every table has a valid name.
+func (s *Store) Check(ctx context.Context, found func(problem error)) error {
+	return s.snapshot(ctx, func(tx *bbolt.Tx) error {
+		err := guard(func() error {
+			return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+				if !bytes.Equal(name, metaBucket) && !store.Table(name).Valid() {
+					found(fmt.Errorf("unknown table %q", name))
+				}
+				return context.Cause(ctx)
+			})
+		})
+		if err != nil {
+			return err
+		}
+		for problem := range tx.Check() {
+			found(problem)
+		}
+		return nil
+	})
+}
+
+// CopyTo implements [store.Copier].
+func (s *Store) CopyTo(ctx context.Context, w io.Writer) (n int64, err error) {
+	err = s.snapshot(ctx, func(tx *bbolt.Tx) (err error) {
+		n, err = tx.WriteTo(contextWriter{ctx, w})
+		return err
+	})
+	return n, err
+}
+
+// contextWriter ends a long copy with its context.
+type contextWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (c contextWriter) Write(p []byte) (int, error) {
+	if err := usable(c.ctx); err != nil {
+		return 0, err
+	}
+	return c.w.Write(p)
+}
