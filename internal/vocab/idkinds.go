@@ -1,0 +1,23 @@
+package vocab
+
+// The identifiers by name, where the kind cannot be inferred.
+
+// NewTenantID, NewGenerationID, NewCustodianID, NewTemplateUID and NewCertID
+// return random identifiers.
+func NewTenantID() TenantID         { return NewRandom[tenantKind]() }
+func NewGenerationID() GenerationID { return NewRandom[generationKind]() }
+func NewCustodianID() CustodianID   { return NewRandom[custodianKind]() }
+func NewTemplateUID() TemplateUID   { return NewRandom[templateKind]() }
+func NewCertID() CertID             { return NewRandom[certKind]() }
+
+// NewContentID and NewEventID return time-ordered identifiers.
+func NewContentID() ContentID { return NewOrdered[contentKind]() }
+func NewEventID() EventID     { return NewOrdered[eventKind]() }
+
+// ParseContentID, ParseTenantID, ParseEventID, ParseTemplateUID and
+// ParseGenerationID read the text form.
+func ParseContentID(s string) (ContentID, error)       { return ParseID[contentKind](s) }
+func ParseTenantID(s string) (TenantID, error)         { return ParseID[tenantKind](s) }
+func ParseEventID(s string) (EventID, error)           { return ParseID[eventKind](s) }
+func ParseTemplateUID(s string) (TemplateUID, error)   { return ParseID[templateKind](s) }
+func ParseGenerationID(s string) (GenerationID, error) { return ParseID[generationKind](s) }
