@@ -16,6 +16,7 @@ type Buffer struct {
 	base   Reader
 	tables map[Table]map[string]write
 	size   int
+	after  []func()
 	closed bool
 }
 
@@ -86,6 +87,21 @@ func (b *Buffer) Put(table Table, key, value []byte) error {
 // Delete implements [Tx].
 func (b *Buffer) Delete(table Table, key []byte) error {
 	return b.write(table, key, write{deleted: true})
+}
+
+// AfterCommit implements [Tx]. What is registered after the end is dropped.
+func (b *Buffer) AfterCommit(fn func()) {
+	if !b.closed {
+		b.after = append(b.after, fn)
+	}
+}
+
+// Committed calls what was registered with AfterCommit. An implementation
+// calls it once the writes are durable.
+func (b *Buffer) Committed() {
+	for _, fn := range b.after {
+		fn()
+	}
 }
 
 func (b *Buffer) write(table Table, key []byte, w write) error {

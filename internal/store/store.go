@@ -88,6 +88,11 @@ type Tx interface {
 	Put(table Table, key, value []byte) error
 	// Delete removes key; it is no error if it is not there.
 	Delete(table Table, key []byte) error
+	// AfterCommit has fn called once the transaction is durable, before
+	// Commit returns and on the goroutine that called it, in the order of the
+	// AfterCommit calls. If the transaction is dropped or its outcome is
+	// unknown, fn is not called.
+	AfterCommit(fn func())
 }
 
 // Store keeps tables. It is safe for concurrent use.

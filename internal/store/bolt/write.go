@@ -17,9 +17,10 @@ import (
 // request is a transaction that waits for the writer.
 type request struct {
 	fn    func(store.Tx) error
-	taken atomic.Bool // by the writer, or by the caller that gave up
-	err   error       // fn's own error, once it has run
-	done  chan error  // receives the outcome, exactly once if the writer took it
+	taken atomic.Bool   // by the writer, or by the caller that gave up
+	buf   *store.Buffer // what fn wrote
+	err   error         // fn's own error, once it has run
+	done  chan error    // receives the outcome, exactly once if the writer took it
 }
 
 // Commit implements [store.Store].
@@ -31,16 +32,20 @@ func (s *Store) Commit(ctx context.Context, fn func(store.Tx) error) error {
 	if err := s.enqueue(r); err != nil {
 		return err
 	}
+	var err error
 	select {
-	case err := <-r.done:
-		return err
+	case err = <-r.done:
 	case <-ctx.Done():
 		if r.taken.CompareAndSwap(false, true) {
 			return context.Cause(ctx)
 		}
 		// It runs or has run: whoever asked must learn what became of it.
-		return <-r.done
+		err = <-r.done
 	}
+	if err == nil {
+		r.buf.Committed()
+	}
+	return err
 }
 
 func (s *Store) enqueue(r *request) error {
@@ -107,13 +112,13 @@ func (s *Store) group(first *request) {
 		size, dirty := 0, false
 		for r := first; r != nil; r = s.next() {
 			members = append(members, r)
-			buf := call(tx, r)
+			call(tx, r)
 			if r.err == nil {
-				if err := flush(tx, buf); err != nil {
+				if err := flush(tx, r.buf); err != nil {
 					return err
 				}
-				size += buf.Size()
-				dirty = dirty || buf.Size() > 0
+				size += r.buf.Size()
+				dirty = dirty || r.buf.Size() > 0
 			}
 			if len(members) == batchLength || size >= batchBytes {
 				break
@@ -158,8 +163,8 @@ func (s *Store) refusal() error {
 
 // call runs the request's function on a buffer over tx. It has a goroutine of
 // its own so that neither a panic nor runtime.Goexit in it ends the writer.
-func call(tx *bbolt.Tx, r *request) *store.Buffer {
-	buf := store.NewBuffer(reader{tx})
+func call(tx *bbolt.Tx, r *request) {
+	r.buf = store.NewBuffer(reader{tx})
 	r.err = vocab.Errorf(vocab.ReasonInternal, "the transaction's function ended its goroutine")
 	done := make(chan struct{})
 	go func() {
@@ -170,11 +175,10 @@ func call(tx *bbolt.Tx, r *request) *store.Buffer {
 					Because(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 			}
 		}()
-		r.err = r.fn(buf)
+		r.err = r.fn(r.buf)
 	}()
 	<-done
-	buf.Close()
-	return buf
+	r.buf.Close()
 }
 
 // flush applies what a transaction wrote.

@@ -51,6 +51,7 @@ func Run(t *testing.T, open Open) {
 		{"a committed write is seen by the next snapshot", readYourWrites},
 		{"a cancelled caller's function does not run", cancelledBefore},
 		{"a function that runs is reported truthfully", cancelledDuring},
+		{"what waits for a commit hears of it, and of nothing else", afterCommit},
 		{"concurrent transactions are linear", linear},
 		{"concurrent failures drop nothing else", concurrentFailures},
 		{"reopening keeps everything", reopen},
@@ -437,6 +438,32 @@ func readYourWrites(t *testing.T, open Open) {
 	for i := range 20 {
 		put(t, s, tableA, "k", fmt.Sprint(i))
 		want(t, s, tableA, fmt.Sprintf("k=%d", i))
+	}
+}
+
+func afterCommit(t *testing.T, open Open) {
+	s := start(t, open)
+	var heard []string
+	hear := func(what string) func() { return func() { heard = append(heard, what) } }
+	commit(t, s, func(tx store.Tx) error {
+		tx.AfterCommit(hear("first"))
+		tx.AfterCommit(func() {
+			// It is on disk: another snapshot holds it.
+			want(t, s, tableA, "k=v")
+			hear("second")()
+		})
+		return tx.Put(tableA, []byte("k"), []byte("v"))
+	})
+	_ = s.Commit(t.Context(), func(tx store.Tx) error {
+		tx.AfterCommit(hear("of a dropped one"))
+		return errors.New("dropped")
+	})
+	_ = s.Commit(t.Context(), func(tx store.Tx) error {
+		tx.AfterCommit(hear("of one that panicked"))
+		panic("test panic")
+	})
+	if diff := cmp.Diff([]string{"first", "second"}, heard); diff != "" {
+		t.Errorf("heard (-want +got):\n%s", diff)
 	}
 }
 
