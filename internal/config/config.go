@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/openrms/rms/internal/identity"
@@ -91,7 +90,7 @@ type Tenant struct {
 	// Roles are the first holders of the other roles, by role name
 	// (policy-admin, key-custodian, auditor, recovery-officer). Like Admins
 	// they count while the store knows no holder of that role.
-	Roles map[Role][]vocab.Principal `yaml:"roles,omitempty"`
+	Roles map[vocab.Role][]vocab.Principal `yaml:"roles,omitempty"`
 	// Providers are the identity providers of the tenant's own people.
 	Providers []string `yaml:"providers"`
 	// GuestProviders are identity providers whose people may be let in as
@@ -105,23 +104,6 @@ type Tenant struct {
 	Groups map[string]map[string]string `yaml:"groups,omitempty"`
 	// Custodian holds the tenant's keys. Required; exactly one kind.
 	Custodian Custodian `yaml:"custodian"`
-}
-
-// Role is an administrative role.
-type Role string
-
-// Roles.
-const (
-	TenantAdmin     Role = "tenant-admin"
-	PolicyAdmin     Role = "policy-admin"
-	KeyCustodian    Role = "key-custodian"
-	Auditor         Role = "auditor"
-	RecoveryOfficer Role = "recovery-officer"
-)
-
-// Valid reports whether r is a known role.
-func (r Role) Valid() bool {
-	return slices.Contains([]Role{TenantAdmin, PolicyAdmin, KeyCustodian, Auditor, RecoveryOfficer}, r)
 }
 
 // Custodian says where the tenant's root keys are.

@@ -109,7 +109,7 @@ func (t *Tenant) check(c *Config) error {
 		return err
 	}
 	for role, holders := range t.Roles {
-		if !role.Valid() || role == TenantAdmin {
+		if _, err := vocab.ParseRole(string(role)); err != nil || role == vocab.RoleTenantAdmin {
 			return invalid("roles: %q is not one of policy-admin, key-custodian, auditor, recovery-officer (tenant-admins are named under admins)", role)
 		}
 		if err := checkHolders("roles."+string(role), holders); err != nil {
