@@ -1,0 +1,83 @@
+package audit
+
+import "fmt"
+
+// Kind says what an event tells of. The numbers are part of the leaf format:
+// never re-used.
+type Kind uint16
+
+// Kinds of events.
+const (
+	KindPublished Kind = 1 // a license was made and its content key delivered
+	KindReleased  Kind = 2 // a content key was released: the document can be opened
+	KindRefused   Kind = 3 // somebody was refused, whatever the method
+
+	KindRead      Kind = 4 // somebody read what only a role, or the owner, may read
+
+	KindLicenseEdited   Kind = 10
+	KindLicenseRevoked  Kind = 11
+	KindLicenseRestored Kind = 12
+
+	KindTemplateCreated   Kind = 20
+	KindTemplateUpdated   Kind = 21
+	KindTemplateDeleted   Kind = 22
+	KindTemplateUndeleted Kind = 23
+
+	KindTenantCreated     Kind = 30
+	KindSettingsChanged   Kind = 31
+	KindPrincipalDisabled Kind = 32
+	KindPrincipalEnabled  Kind = 33
+	KindSignInChanged     Kind = 34 // the operator's files now trust other issuers, certificates or domains
+
+	KindKeyRegistered       Kind = 40
+	KindKeyActivated        Kind = 41
+	KindKeySuspended        Kind = 42
+	KindKeyResumed          Kind = 43
+	KindKeyRetired          Kind = 44
+	KindKeyRotated          Kind = 45
+	KindGenerationCreated   Kind = 46
+	KindGenerationRewrapped Kind = 47
+	KindSignerCertified     Kind = 48 // the tenant's root certified a daemon key, checkpoint keys included
+	KindBundlePublished     Kind = 49
+
+	KindAlarm Kind = 60 // something does not add up, outside a call that could be refused
+
+	KindServiceStarted Kind = 70
+	KindServiceStopped Kind = 71
+)
+
+var kindNames = map[Kind]string{
+	KindPublished: "published", KindReleased: "released", KindRefused: "refused", KindRead: "read",
+	KindLicenseEdited: "license-edited", KindLicenseRevoked: "license-revoked", KindLicenseRestored: "license-restored",
+	KindTemplateCreated: "template-created", KindTemplateUpdated: "template-updated",
+	KindTemplateDeleted: "template-deleted", KindTemplateUndeleted: "template-undeleted",
+	KindTenantCreated: "tenant-created", KindSettingsChanged: "settings-changed",
+	KindPrincipalDisabled: "principal-disabled", KindPrincipalEnabled: "principal-enabled", KindSignInChanged: "sign-in-changed",
+	KindKeyRegistered: "key-registered", KindKeyActivated: "key-activated", KindKeySuspended: "key-suspended",
+	KindKeyResumed: "key-resumed", KindKeyRetired: "key-retired", KindKeyRotated: "key-rotated",
+	KindGenerationCreated: "generation-created", KindGenerationRewrapped: "generation-rewrapped",
+	KindSignerCertified: "signer-certified", KindBundlePublished: "bundle-published",
+	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
+}
+
+// String returns the kind's name, such as "license-revoked".
+func (k Kind) String() string {
+	if n, ok := kindNames[k]; ok {
+		return n
+	}
+	return fmt.Sprintf("kind-%d", uint16(k))
+}
+
+// Known reports whether this version knows the kind. Only known kinds are
+// appended; others may be read.
+func (k Kind) Known() bool { return kindNames[k] != "" }
+
+// ParseKind reads a kind's name.
+func ParseKind(s string) (Kind, bool) {
+	for k, n := range kindNames {
+		if n == s {
+			return k, true
+		}
+	}
+	return 0, false
+}
