@@ -1,0 +1,105 @@
+package keys
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// State is the state of a generation or of a version of the tenant key, by
+// the names of NIST SP 800-57 part 1 §7. The numbers are stored.
+type State uint8
+
+// States of keys.
+const (
+	PreActive   State = 1 // exists, not used yet
+	Active      State = 2 // seals and opens; at most one generation of a tenant
+	Deactivated State = 3 // opens only
+	Suspended   State = 4 // neither, and can be resumed
+	Compromised State = 5 // neither for users
+	Destroyed   State = 6 // neither, for ever
+)
+
+var stateNames = [...]string{1: "pre-active", 2: "active", 3: "deactivated", 4: "suspended", 5: "compromised", 6: "destroyed"}
+
+// String returns the state's name in lower case.
+func (s State) String() string {
+	if s.Valid() {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("State(%d)", uint8(s))
+}
+
+// Valid reports whether s is a known state.
+func (s State) Valid() bool { return s >= PreActive && s <= Destroyed }
+
+// Opens reports whether content may be opened in this state.
+func (s State) Opens() bool { return s == Active || s == Deactivated }
+
+// Seals reports whether content may be published in this state.
+func (s State) Seals() bool { return s == Active }
+
+// may lists the moves a person can ask for. Destroyed has no way back, and a
+// compromised key is never trusted again.
+func (s State) may(to State) bool {
+	switch to {
+	case Active:
+		return s == PreActive || s == Suspended
+	case Deactivated:
+		return s == Active || s == Suspended
+	case Suspended:
+		return s == Active || s == Deactivated
+	case Compromised:
+		return s != Destroyed && s != Compromised
+	case Destroyed:
+		return s != Destroyed && s != Active
+	}
+	return false
+}
+
+// Record is a tenant generation as kept: the signed record that never changes,
+// and beside it what does. The store is not trusted: a [Ring] verifies Signed
+// and believes Wrap only if it opens to the commitment in Signed.
+type Record struct {
+	Number uint32 // 1, 2, 3 … in the order they were made: "g4"
+	Signed []byte // the signed generation record
+	Wrap   license.Wrap
+	State  State
+	// Created is when it was made, for the inventory.
+	Created time.Time
+}
+
+// VersionID names a version of a registered tenant key.
+type VersionID struct {
+	Custodian vocab.CustodianID
+	Version   uint32
+}
+
+// Records is where a [Ring] keeps what must outlive the process. Every method
+// that writes is atomic and durable when it returns nil, and changes nothing
+// when it returns an error. A Ring may repeat any of them after an error.
+type Records interface {
+	// Generations returns all generations of the tenant, by number.
+	Generations(ctx context.Context) ([]Record, error)
+	// AddGeneration stores a new generation. If it is active, every other
+	// active one becomes deactivated in the same transaction. It fails with
+	// RESOURCE_EXISTS if the number is taken.
+	AddGeneration(ctx context.Context, r Record) error
+	// SetState moves a generation from one state to another; activating
+	// deactivates the active one in the same transaction. It fails with
+	// ETAG_MISMATCH if the state is no longer from.
+	SetState(ctx context.Context, number uint32, from, to State) error
+	// SetWrap replaces a generation's wrap. It fails with ETAG_MISMATCH if
+	// the wrap is no longer old.
+	SetWrap(ctx context.Context, number uint32, old, new license.Wrap) error
+	// VersionStates returns the states set by [Records.SetVersionState]. A
+	// version that is not in it is usable.
+	VersionStates(ctx context.Context) (map[VersionID]State, error)
+	SetVersionState(ctx context.Context, v VersionID, to State) error
+	// Mark returns the high-water mark of a registered key, zero if none.
+	Mark(ctx context.Context, c vocab.CustodianID) (Mark, error)
+	SetMark(ctx context.Context, m Mark) error
+}
