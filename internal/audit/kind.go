@@ -12,7 +12,7 @@ const (
 	KindReleased  Kind = 2 // a content key was released: the document can be opened
 	KindRefused   Kind = 3 // somebody was refused, whatever the method
 
-	KindRead      Kind = 4 // somebody read what only a role, or the owner, may read
+	KindRead Kind = 4 // somebody read what only a role, or the owner, may read
 
 	KindLicenseEdited   Kind = 10
 	KindLicenseRevoked  Kind = 11
