@@ -179,7 +179,8 @@ func (in *Input) source(d *Decision) (source, vocab.Reason) {
 	}
 	t := in.Template
 	if t == nil || t.Template == nil || t.index == nil {
-		return source{missing: true}, ""
+		// Nobody knows how careful it was, so what it protects is not kept.
+		return source{missing: true, custody: vocab.CustodyStrict}, ""
 	}
 	if t.UID != in.Policy.Template {
 		return source{}, vocab.ReasonInternal
