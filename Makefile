@@ -103,6 +103,10 @@ vet: ## Run go vet
 go-lint: $(LINT) ## Run golangci-lint (also keeps the import direction)
 	@$(LINT) run ./...
 
+.PHONY: docs-check
+docs-check: ## Fail when a page names a test, target, path or link that does not exist
+	@bash .ci/docs-check
+
 .PHONY: tidy-check
 tidy-check: ## Fail when go.mod or go.sum is not tidy
 	@for dir in . tools/buf tools/lint; do $(GO) -C $$dir mod tidy -diff; done
