@@ -8,6 +8,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/text/unicode/norm"
+
 	"github.com/openrms/rms/internal/vocab"
 )
 
@@ -122,7 +124,7 @@ func (e Expiry) Validate() error {
 			return nil
 		}
 	case ExpiryAfter:
-		if e.At.IsZero() && e.After >= time.Millisecond && e.After <= MaxPeriod {
+		if e.At.IsZero() && e.After > 0 && e.After <= MaxPeriod && e.After%time.Millisecond == 0 {
 			return nil
 		}
 	}
@@ -146,7 +148,7 @@ func (t *Template) Validate() error {
 	case len(t.Names) == 0:
 		return invalid("the template has no name")
 	case !plainText(t.Comment, MaxText):
-		return invalid("the comment is too long or has control characters")
+		return invalid("the comment is too long or not plain text in normal form (NFC)")
 	}
 	if err := validTexts("name", t.Names, MaxName); err != nil {
 		return err
@@ -244,7 +246,7 @@ func validTexts(what string, texts map[string]string, most int) error {
 			return invalid("%q is not a language tag like en or pt-br", clip(lang))
 		}
 		if text == "" || !plainText(text, most) {
-			return invalid("the %s in %s is empty, too long or has control characters", what, lang)
+			return invalid("the %s in %s is empty, too long, or not plain text in normal form (NFC)", what, lang)
 		}
 	}
 	return nil
@@ -272,7 +274,8 @@ func ValidLanguage(s string) bool {
 }
 
 func plainText(s string, most int) bool {
-	if len(s) > most || !utf8.ValidString(s) {
+	// The formats store text in one normal form and refuse any other.
+	if len(s) > most || !utf8.ValidString(s) || !norm.NFC.IsNormalString(s) {
 		return false
 	}
 	for _, r := range s {
@@ -287,7 +290,9 @@ func ownable(p vocab.Principal) bool {
 	return (p.Kind == vocab.KindUser || p.Kind == vocab.KindService) && p.Valid()
 }
 
-func validOffline(d time.Duration) bool { return d == OfflineMax || d >= 0 && d <= MaxPeriod }
+func validOffline(d time.Duration) bool {
+	return d == OfflineMax || d >= 0 && d <= MaxPeriod && d%time.Millisecond == 0
+}
 
 // storable reports whether a time survives the formats' millisecond count
 // unchanged and lies in the years 1970 to 9999. Zero (never) does.
