@@ -6,18 +6,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/openrms/rms/internal/canon"
+	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
-)
-
-// Scope says what a generation is for. The numbers are part of the formats.
-type Scope uint8
-
-// Scopes of generations.
-const (
-	ScopeTenant    Scope = 1 // many licenses of the tenant (custody cached)
-	ScopeDocument  Scope = 2 // one document (custody strict)
-	ScopeLicensing Scope = 3 // reserved for offline publishing; refused
 )
 
 // Sizes of what a custodian seals, in bytes: the secret, and its binding
@@ -32,36 +22,31 @@ const (
 type Binding struct {
 	Tenant     vocab.TenantID
 	Generation vocab.GenerationID
-	Scope      Scope
+	Scope      license.Scope
 	// Content is the document of scope document, zero otherwise.
 	Content vocab.ContentID
 }
 
 // TenantBinding is the binding of a tenant's generation.
 func TenantBinding(t vocab.TenantID, g vocab.GenerationID) Binding {
-	return Binding{Tenant: t, Generation: g, Scope: ScopeTenant}
+	return Binding{Tenant: t, Generation: g, Scope: license.ScopeTenant}
 }
 
 // DocumentBinding is the binding of a document's own generation.
 func DocumentBinding(t vocab.TenantID, g vocab.GenerationID, c vocab.ContentID) Binding {
-	return Binding{Tenant: t, Generation: g, Scope: ScopeDocument, Content: c}
-}
-
-// fields are the canonical fields both derivations share (formats §2.5).
-func (b Binding) fields() canon.Fields {
-	return canon.Fields{2: b.Tenant[:], 48: b.Generation[:], 49: uint64(b.Scope), 50: b.Content[:]}
+	return Binding{Tenant: t, Generation: g, Scope: license.ScopeDocument, Content: c}
 }
 
 // Sum is the 32-byte value a custodian gets as context and seals beside the
 // secret. It holds no name and no version of the tenant key, so rotation and
 // a move to another custodian keep it.
-func (b Binding) Sum() [BindingSize]byte { return canon.Hash(canon.D("rms/v1/l0", b.fields())) }
+func (b Binding) Sum() [BindingSize]byte {
+	return license.GenerationBinding(b.Tenant, b.Generation, b.Scope, b.Content)
+}
 
 // Commitment is what a signed generation record says about its secret.
 func (b Binding) Commitment(secret *vocab.Secret) [32]byte {
-	c := canon.KDF(secret, nil, canon.D("rms/v1/gen-commit", b.fields()))
-	defer c.Zero()
-	return [32]byte(c.Reveal())
+	return license.GenerationCommitment(secret, b.Tenant, b.Generation, b.Scope, b.Content)
 }
 
 // Payload returns the 64 bytes a custodian seals. The caller clears them.
@@ -115,7 +100,7 @@ func checkSecret(b Binding, s *vocab.Secret, commitment *[32]byte) error {
 	if s == nil {
 		return integrity(errors.New("neither key nor error"))
 	}
-	if b.Scope == ScopeDocument && commitment == nil {
+	if b.Scope == license.ScopeDocument && commitment == nil {
 		return nil
 	}
 	if commitment == nil {

@@ -1,0 +1,397 @@
+package keys
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// NewGeneration makes a tenant generation, has it wrapped by the active tenant
+// key and its record signed by that key's current root, proves once that the
+// custodian gives it back, and stores it as the active one. The generation that
+// was active only opens from then on. On an error nothing has changed.
+func (r *Ring) NewGeneration(ctx context.Context) (Entry, error) {
+	r.admin.Lock()
+	defer r.admin.Unlock()
+	r.mu.Lock()
+	m, number := r.custodians[r.active], uint32(1)
+	for n := range r.byNumber {
+		number = max(number, n+1)
+	}
+	r.mu.Unlock()
+	if m == nil {
+		return Entry{}, vocab.Errorf(vocab.ReasonKeyState, "the tenant has no active key")
+	}
+	root, err := CurrentRoot(ctx, m)
+	if err != nil {
+		r.refused(m, err)
+		return Entry{}, err
+	}
+	secret := vocab.NewSecret()
+	defer secret.Zero()
+	b := TenantBinding(r.tenant, vocab.NewGenerationID())
+	w, err := r.wrap(ctx, m, b, secret)
+	if err != nil {
+		r.refused(m, err)
+		return Entry{}, err
+	}
+	if err := r.wrapAllowed(w.Wrap); err != nil {
+		return Entry{}, err
+	}
+	now := r.timeNow()
+	signed, err := license.SignGeneration(ctx, root, license.Generation{
+		Tenant: r.tenant, IssuedAt: now, ID: b.Generation, Scope: b.Scope, Commitment: b.Commitment(secret), UsableFrom: now,
+	})
+	if err != nil {
+		return Entry{}, err
+	}
+	u, err := r.prove(ctx, m, b, w.Wrap, signed.Commitment)
+	if err != nil {
+		return Entry{}, err
+	}
+	rec := Record{Number: number, Signed: signed.Raw(), Wrap: w.Wrap, State: Active, Created: now}
+	g := r.verify(rec)
+	if g.broken != nil {
+		u.secret.Zero()
+		return Entry{}, vocab.Errorf(vocab.ReasonKeyState, "the tenant does not trust its custodian's current root yet").
+			WithNext("Synchronise the tenant key first").Because(g.broken)
+	}
+	if err := r.records.AddGeneration(ctx, rec); err != nil {
+		u.secret.Zero()
+		return Entry{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.retireActive()
+	r.byID[g.id], r.byNumber[g.Number] = g, g
+	if r.closed {
+		u.secret.Zero()
+	} else {
+		r.keep(g, u)
+	}
+	return Entry{Number: number, ID: g.id, State: Active, Version: VersionID{w.Wrap.Custodian, w.Wrap.L0Version}, Created: now}, nil
+}
+
+// prove unwraps what was just wrapped, so that nothing is ever sealed under a
+// key that does not come back.
+func (r *Ring) prove(ctx context.Context, m *member, b Binding, w license.Wrap, commitment [32]byte) (*unwrapped, error) {
+	asked := r.now()
+	secret, requestID, err := Unwrap(ctx, m, UnwrapItem{Binding: b, Wrap: w}, &commitment)
+	r.saw("unwrap", m.ID(), 1, asked, err, requestID)
+	if err != nil {
+		r.refused(m, err)
+		return nil, err
+	}
+	return &unwrapped{secret: secret, asked: asked, requestID: requestID}, nil
+}
+
+// retireActive mirrors in memory what Records does when another generation
+// becomes active. mu is held.
+func (r *Ring) retireActive() {
+	for _, g := range r.byNumber {
+		if g.State == Active {
+			g.State = Deactivated
+		}
+	}
+}
+
+func (r *Ring) wrapAllowed(w license.Wrap) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.usableWrap(w)
+}
+
+// SetState moves a generation to another state, durably, then in memory. When
+// it returns, no key of a generation that may not open is held any more, and
+// [Ring.Recheck] refuses those still lent. Moves that make no sense (waking
+// what is destroyed) are KEY_STATE.
+func (r *Ring) SetState(ctx context.Context, number uint32, to State) error {
+	r.admin.Lock()
+	defer r.admin.Unlock()
+	r.mu.Lock()
+	g := r.byNumber[number]
+	r.mu.Unlock()
+	if g == nil {
+		return vocab.Errorf(vocab.ReasonResourceNotFound, "there is no generation g%d", number)
+	}
+	if !g.State.may(to) { // State changes only under admin
+		return vocab.Errorf(vocab.ReasonKeyState, "generation g%d is %s and cannot become %s", number, g.State, to)
+	}
+	if err := r.records.SetState(ctx, number, g.State, to); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if to == Active {
+		r.retireActive()
+	}
+	g.State = to
+	if !to.Opens() {
+		r.epoch++
+		g.drop()
+	}
+	return nil
+}
+
+// Resume ends the suspension of a generation: it becomes active again if the
+// tenant has no other active one, and only opens otherwise.
+func (r *Ring) Resume(ctx context.Context, number uint32) error {
+	r.mu.Lock()
+	to := Active
+	for _, g := range r.byNumber {
+		if g.State == Active {
+			to = Deactivated
+		}
+	}
+	r.mu.Unlock()
+	return r.SetState(ctx, number, to)
+}
+
+// SetVersionState suspends, resumes (Deactivated) or ends the use of one
+// version of a tenant key, which Vault itself cannot do for a version in the
+// middle. It is durable and in force for tenant generations and documents when
+// it returns.
+func (r *Ring) SetVersionState(ctx context.Context, v VersionID, to State) error {
+	r.admin.Lock()
+	defer r.admin.Unlock()
+	r.mu.Lock()
+	from, set := r.versions[v]
+	r.mu.Unlock()
+	if !set {
+		from = Deactivated
+	}
+	if from != to && !from.may(to) || to == PreActive || to == Active {
+		return vocab.Errorf(vocab.ReasonKeyState, "version %d of the tenant key is %s and cannot become %s", v.Version, from, to)
+	}
+	if err := r.records.SetVersionState(ctx, v, to); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.versions == nil {
+		r.versions = make(map[VersionID]State)
+	}
+	r.versions[v] = to
+	if to.Opens() {
+		return nil
+	}
+	r.epoch++
+	for _, g := range r.byNumber {
+		if (VersionID{g.Wrap.Custodian, g.Wrap.L0Version}) == v {
+			g.drop()
+		}
+	}
+	return nil
+}
+
+// Activate makes a registered custodian the one that wraps what is new, adding
+// it if the Ring does not have it. Existing wraps stay until [Ring.Rewrap].
+func (r *Ring) Activate(c Custodian) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m := r.custodians[c.ID()]; m == nil || m.Custodian != c {
+		r.custodians[c.ID()] = r.member(c)
+	}
+	r.active = c.ID()
+}
+
+// Change is what [Ring.Sync] found at one custodian.
+type Change struct {
+	Facts *Facts
+	// Rotations since the last Sync; the first Sync reports none.
+	RootRotated, SignRotated bool
+	// Err is why the custodian is barred, or could not be asked.
+	Err error
+}
+
+// Sync looks at every custodian: facts, safety, marks. One that became unsafe
+// or another is barred, with all it unwrapped, until a later Sync finds it in
+// order; one that refuses loses what it unwrapped. What is merely out of reach
+// stays as it is. Call it at start, when told that somebody acted on the key,
+// and every few minutes. The error is that of the records; each custodian's own
+// is in its Change.
+func (r *Ring) Sync(ctx context.Context) (map[vocab.CustodianID]Change, error) {
+	r.admin.Lock()
+	defer r.admin.Unlock()
+	r.mu.Lock()
+	var members []*member
+	for _, m := range r.custodians {
+		members = append(members, m)
+	}
+	r.mu.Unlock()
+	changes := make(map[vocab.CustodianID]Change)
+	for _, m := range members {
+		c, err := r.syncOne(ctx, m)
+		if err != nil {
+			return changes, err
+		}
+		changes[m.ID()] = c
+	}
+	return changes, nil
+}
+
+func (r *Ring) syncOne(ctx context.Context, m *member) (Change, error) {
+	mark, err := r.records.Mark(ctx, m.ID())
+	if err != nil {
+		return Change{}, err
+	}
+	start := r.now()
+	f, err := m.Describe(ctx)
+	var ids []string
+	if f != nil {
+		ids = f.RequestIDs
+	}
+	r.saw("describe", m.ID(), 1, start, err, ids...)
+	if err == nil {
+		err = f.Safe()
+	}
+	if err == nil {
+		err = f.Since(mark)
+	}
+	r.mu.Lock()
+	switch {
+	case err == nil:
+		m.barred = nil
+	case IsRefusal(err):
+		if f != nil { // else it would not say: it is asked again at the next use
+			m.barred = err
+		}
+		id := m.ID()
+		r.dropAll(&id)
+	}
+	r.mu.Unlock()
+	c := Change{Facts: f, Err: err}
+	if err != nil {
+		return c, nil
+	}
+	if !mark.Custodian.IsZero() {
+		c.RootRotated = f.Root.Latest > mark.RootLatest
+		c.SignRotated = f.Sign.Latest > mark.SignLatest
+	}
+	return c, r.records.SetMark(ctx, f.MarkOf(mark))
+}
+
+// Rewrapped is what became of one wrap in [Ring.Rewrap].
+type Rewrapped struct {
+	Number    uint32
+	From, To  VersionID
+	RequestID string
+	Err       error // the old wrap is still in place
+}
+
+// Rewrap moves the wraps of all tenant generations to the newest version of
+// the active tenant key: inside the custodian where it is the same one, by
+// unwrapping and wrapping where the tenant moved to another. Each new wrap is
+// opened and checked before it replaces the old one. What is at the newest
+// version already, or may not be opened, is left out. Running it again is
+// harmless.
+func (r *Ring) Rewrap(ctx context.Context) ([]Rewrapped, error) {
+	r.admin.Lock()
+	defer r.admin.Unlock()
+	r.mu.Lock()
+	m := r.custodians[r.active]
+	var todo []*generation
+	for _, g := range r.byNumber {
+		if r.usable(g, false) == nil {
+			todo = append(todo, g)
+		}
+	}
+	r.mu.Unlock()
+	if m == nil {
+		return nil, vocab.Errorf(vocab.ReasonKeyState, "the tenant has no active key")
+	}
+	f, err := m.Describe(ctx)
+	if err != nil {
+		r.refused(m, err)
+		return nil, err
+	}
+	var out []Rewrapped
+	for _, g := range todo { // a handful: one call each, so that each has its own answer
+		if g.Wrap.Custodian == m.ID() && g.Wrap.L0Version == f.Root.Latest {
+			continue
+		}
+		b := g.binding(r.tenant)
+		res := Rewrapped{Number: g.Number, From: VersionID{g.Wrap.Custodian, g.Wrap.L0Version}}
+		w, err := r.RewrapOne(ctx, b, g.Wrap)
+		res.RequestID = w.RequestID
+		var u *unwrapped
+		if err == nil {
+			u, err = r.prove(ctx, m, b, w.Wrap, g.commitment)
+		}
+		if err == nil {
+			err = r.records.SetWrap(ctx, g.Number, g.Wrap, w.Wrap)
+			if err != nil {
+				u.secret.Zero()
+			}
+		}
+		if err == nil {
+			res.To = VersionID{w.Wrap.Custodian, w.Wrap.L0Version}
+			r.mu.Lock()
+			g.Wrap, g.flight = w.Wrap, nil // a flight of the old wrap is void
+			if r.usable(g, false) == nil {
+				r.keep(g, u)
+			} else {
+				u.secret.Zero()
+			}
+			r.mu.Unlock()
+		}
+		res.Err = err
+		out = append(out, res)
+		if IsOutage(err) || refusesEverything(err) {
+			break // the rest would wait for the same answer
+		}
+	}
+	return out, nil
+}
+
+// RewrapOne moves one wrap to the active tenant key, for campaigns over
+// documents: they store the result only if the old wrap is still in place. It
+// checks that the new wrap names the active key.
+func (r *Ring) RewrapOne(ctx context.Context, b Binding, w license.Wrap) (WrapResult, error) {
+	r.mu.Lock()
+	m, old := r.custodians[r.active], r.custodians[w.Custodian]
+	err := r.usableWrap(w)
+	r.mu.Unlock()
+	switch {
+	case err != nil:
+		return WrapResult{}, err
+	case m == nil:
+		return WrapResult{}, vocab.Errorf(vocab.ReasonKeyState, "the tenant has no active key")
+	case old != m: // moved: no custodian can do this alone
+		rs, err := old.Unwrap(ctx, []UnwrapItem{{Binding: b, Wrap: w}})
+		if err == nil && len(rs) != 1 {
+			err = integrity(fmt.Errorf("asked for 1 key, got %d", len(rs)))
+		}
+		if err == nil {
+			err = rs[0].Err
+		}
+		if err != nil {
+			r.refused(old, err)
+			return WrapResult{}, err
+		}
+		defer rs[0].Secret.Zero()
+		nw, err := r.wrap(ctx, m, b, rs[0].Secret)
+		r.refused(m, err)
+		return nw, err
+	}
+	start := r.now()
+	rs, err := m.Rewrap(ctx, []UnwrapItem{{Binding: b, Wrap: w}})
+	switch {
+	case err != nil:
+	case len(rs) != 1:
+		err = integrity(fmt.Errorf("asked for 1 wrap, got %d", len(rs)))
+	case rs[0].Err != nil:
+		err = rs[0].Err
+	case rs[0].Wrap.Custodian != m.ID():
+		err = integrity(fmt.Errorf("asked key %s, got a wrap of %s", m.ID(), rs[0].Wrap.Custodian))
+	}
+	var nw WrapResult
+	if len(rs) == 1 {
+		nw = rs[0]
+	}
+	r.saw("rewrap", m.ID(), 1, start, err, nw.RequestID)
+	r.refused(m, err)
+	return nw, err
+}
