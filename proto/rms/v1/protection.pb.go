@@ -11,6 +11,7 @@ import (
 	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -346,9 +347,9 @@ type UsableTemplate struct {
 	Descriptions map[string]string `protobuf:"bytes,3,rep,name=descriptions,proto3" json:"descriptions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The custody mode a document gets.
 	CustodyMode CustodyMode `protobuf:"varint,4,opt,name=custody_mode,json=custodyMode,proto3,enum=rms.v1.CustodyMode" json:"custody_mode,omitempty"`
-	// How long a use license may be kept, for people to read: "7d", "max" or
-	// "0".
-	Offline       string `protobuf:"bytes,5,opt,name=offline,proto3" json:"offline,omitempty"`
+	// How long a use license may be kept; unset: the tenant's maximum, zero:
+	// ask at every open.
+	Offline       *durationpb.Duration `protobuf:"bytes,5,opt,name=offline,proto3" json:"offline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -411,11 +412,11 @@ func (x *UsableTemplate) GetCustodyMode() CustodyMode {
 	return CustodyMode_CUSTODY_MODE_UNSPECIFIED
 }
 
-func (x *UsableTemplate) GetOffline() string {
+func (x *UsableTemplate) GetOffline() *durationpb.Duration {
 	if x != nil {
 		return x.Offline
 	}
-	return ""
+	return nil
 }
 
 // ListUsableTemplatesResponse lists templates by name.
@@ -1245,7 +1246,7 @@ var File_rms_v1_protection_proto protoreflect.FileDescriptor
 
 const file_rms_v1_protection_proto_rawDesc = "" +
 	"\n" +
-	"\x17rms/v1/protection.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"2\n" +
+	"\x17rms/v1/protection.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"2\n" +
 	"\x0fGetTrustRequest\x12\x1f\n" +
 	"\x06parent\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18PR\x06parent\"\xa4\x01\n" +
 	"\x10IdentityProvider\x12\x12\n" +
@@ -1269,13 +1270,13 @@ const file_rms_v1_protection_proto_rawDesc = "" +
 	"\vdevelopment\x18\n" +
 	" \x01(\bR\vdevelopment\"?\n" +
 	"\x1aListUsableTemplatesRequest\x12!\n" +
-	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"\x95\x03\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"\xb0\x03\n" +
 	"\x0eUsableTemplate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12M\n" +
 	"\rdisplay_names\x18\x02 \x03(\v2(.rms.v1.UsableTemplate.DisplayNamesEntryR\fdisplayNames\x12L\n" +
 	"\fdescriptions\x18\x03 \x03(\v2(.rms.v1.UsableTemplate.DescriptionsEntryR\fdescriptions\x126\n" +
-	"\fcustody_mode\x18\x04 \x01(\x0e2\x13.rms.v1.CustodyModeR\vcustodyMode\x12\x18\n" +
-	"\aoffline\x18\x05 \x01(\tR\aoffline\x1a?\n" +
+	"\fcustody_mode\x18\x04 \x01(\x0e2\x13.rms.v1.CustodyModeR\vcustodyMode\x123\n" +
+	"\aoffline\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\aoffline\x1a?\n" +
 	"\x11DisplayNamesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a?\n" +
@@ -1384,52 +1385,54 @@ var file_rms_v1_protection_proto_goTypes = []any{
 	nil,                                 // 14: rms.v1.UsableTemplate.DescriptionsEntry
 	(*BatchAcquireResponse_Result)(nil), // 15: rms.v1.BatchAcquireResponse.Result
 	(CustodyMode)(0),                    // 16: rms.v1.CustodyMode
-	(*AdHocPolicy)(nil),                 // 17: rms.v1.AdHocPolicy
-	(*KeyDelivery)(nil),                 // 18: rms.v1.KeyDelivery
-	(*timestamppb.Timestamp)(nil),       // 19: google.protobuf.Timestamp
-	(*License)(nil),                     // 20: rms.v1.License
-	(*DeliveredKey)(nil),                // 21: rms.v1.DeliveredKey
-	(Right)(0),                          // 22: rms.v1.Right
-	(*status.Status)(nil),               // 23: google.rpc.Status
+	(*durationpb.Duration)(nil),         // 17: google.protobuf.Duration
+	(*AdHocPolicy)(nil),                 // 18: rms.v1.AdHocPolicy
+	(*KeyDelivery)(nil),                 // 19: rms.v1.KeyDelivery
+	(*timestamppb.Timestamp)(nil),       // 20: google.protobuf.Timestamp
+	(*License)(nil),                     // 21: rms.v1.License
+	(*DeliveredKey)(nil),                // 22: rms.v1.DeliveredKey
+	(Right)(0),                          // 23: rms.v1.Right
+	(*status.Status)(nil),               // 24: google.rpc.Status
 }
 var file_rms_v1_protection_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.GetTrustResponse.identity_providers:type_name -> rms.v1.IdentityProvider
 	13, // 1: rms.v1.UsableTemplate.display_names:type_name -> rms.v1.UsableTemplate.DisplayNamesEntry
 	14, // 2: rms.v1.UsableTemplate.descriptions:type_name -> rms.v1.UsableTemplate.DescriptionsEntry
 	16, // 3: rms.v1.UsableTemplate.custody_mode:type_name -> rms.v1.CustodyMode
-	4,  // 4: rms.v1.ListUsableTemplatesResponse.templates:type_name -> rms.v1.UsableTemplate
-	17, // 5: rms.v1.PublishRequest.ad_hoc:type_name -> rms.v1.AdHocPolicy
-	18, // 6: rms.v1.PublishRequest.delivery:type_name -> rms.v1.KeyDelivery
-	19, // 7: rms.v1.PublishRequest.expire_time:type_name -> google.protobuf.Timestamp
-	20, // 8: rms.v1.PublishResponse.license:type_name -> rms.v1.License
-	21, // 9: rms.v1.PublishResponse.content_key:type_name -> rms.v1.DeliveredKey
-	22, // 10: rms.v1.AcquireRequest.right:type_name -> rms.v1.Right
-	18, // 11: rms.v1.AcquireRequest.delivery:type_name -> rms.v1.KeyDelivery
-	8,  // 12: rms.v1.AcquireRequest.client:type_name -> rms.v1.ClientInfo
-	22, // 13: rms.v1.AcquireResponse.rights:type_name -> rms.v1.Right
-	19, // 14: rms.v1.AcquireResponse.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 15: rms.v1.AcquireResponse.content_key:type_name -> rms.v1.DeliveredKey
-	16, // 16: rms.v1.AcquireResponse.custody_mode:type_name -> rms.v1.CustodyMode
-	9,  // 17: rms.v1.BatchAcquireRequest.items:type_name -> rms.v1.AcquireRequest
-	18, // 18: rms.v1.BatchAcquireRequest.delivery:type_name -> rms.v1.KeyDelivery
-	15, // 19: rms.v1.BatchAcquireResponse.results:type_name -> rms.v1.BatchAcquireResponse.Result
-	10, // 20: rms.v1.BatchAcquireResponse.Result.acquired:type_name -> rms.v1.AcquireResponse
-	23, // 21: rms.v1.BatchAcquireResponse.Result.refused:type_name -> google.rpc.Status
-	0,  // 22: rms.v1.ProtectionService.GetTrust:input_type -> rms.v1.GetTrustRequest
-	3,  // 23: rms.v1.ProtectionService.ListUsableTemplates:input_type -> rms.v1.ListUsableTemplatesRequest
-	6,  // 24: rms.v1.ProtectionService.Publish:input_type -> rms.v1.PublishRequest
-	9,  // 25: rms.v1.ProtectionService.Acquire:input_type -> rms.v1.AcquireRequest
-	11, // 26: rms.v1.ProtectionService.BatchAcquire:input_type -> rms.v1.BatchAcquireRequest
-	2,  // 27: rms.v1.ProtectionService.GetTrust:output_type -> rms.v1.GetTrustResponse
-	5,  // 28: rms.v1.ProtectionService.ListUsableTemplates:output_type -> rms.v1.ListUsableTemplatesResponse
-	7,  // 29: rms.v1.ProtectionService.Publish:output_type -> rms.v1.PublishResponse
-	10, // 30: rms.v1.ProtectionService.Acquire:output_type -> rms.v1.AcquireResponse
-	12, // 31: rms.v1.ProtectionService.BatchAcquire:output_type -> rms.v1.BatchAcquireResponse
-	27, // [27:32] is the sub-list for method output_type
-	22, // [22:27] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	17, // 4: rms.v1.UsableTemplate.offline:type_name -> google.protobuf.Duration
+	4,  // 5: rms.v1.ListUsableTemplatesResponse.templates:type_name -> rms.v1.UsableTemplate
+	18, // 6: rms.v1.PublishRequest.ad_hoc:type_name -> rms.v1.AdHocPolicy
+	19, // 7: rms.v1.PublishRequest.delivery:type_name -> rms.v1.KeyDelivery
+	20, // 8: rms.v1.PublishRequest.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 9: rms.v1.PublishResponse.license:type_name -> rms.v1.License
+	22, // 10: rms.v1.PublishResponse.content_key:type_name -> rms.v1.DeliveredKey
+	23, // 11: rms.v1.AcquireRequest.right:type_name -> rms.v1.Right
+	19, // 12: rms.v1.AcquireRequest.delivery:type_name -> rms.v1.KeyDelivery
+	8,  // 13: rms.v1.AcquireRequest.client:type_name -> rms.v1.ClientInfo
+	23, // 14: rms.v1.AcquireResponse.rights:type_name -> rms.v1.Right
+	20, // 15: rms.v1.AcquireResponse.expire_time:type_name -> google.protobuf.Timestamp
+	22, // 16: rms.v1.AcquireResponse.content_key:type_name -> rms.v1.DeliveredKey
+	16, // 17: rms.v1.AcquireResponse.custody_mode:type_name -> rms.v1.CustodyMode
+	9,  // 18: rms.v1.BatchAcquireRequest.items:type_name -> rms.v1.AcquireRequest
+	19, // 19: rms.v1.BatchAcquireRequest.delivery:type_name -> rms.v1.KeyDelivery
+	15, // 20: rms.v1.BatchAcquireResponse.results:type_name -> rms.v1.BatchAcquireResponse.Result
+	10, // 21: rms.v1.BatchAcquireResponse.Result.acquired:type_name -> rms.v1.AcquireResponse
+	24, // 22: rms.v1.BatchAcquireResponse.Result.refused:type_name -> google.rpc.Status
+	0,  // 23: rms.v1.ProtectionService.GetTrust:input_type -> rms.v1.GetTrustRequest
+	3,  // 24: rms.v1.ProtectionService.ListUsableTemplates:input_type -> rms.v1.ListUsableTemplatesRequest
+	6,  // 25: rms.v1.ProtectionService.Publish:input_type -> rms.v1.PublishRequest
+	9,  // 26: rms.v1.ProtectionService.Acquire:input_type -> rms.v1.AcquireRequest
+	11, // 27: rms.v1.ProtectionService.BatchAcquire:input_type -> rms.v1.BatchAcquireRequest
+	2,  // 28: rms.v1.ProtectionService.GetTrust:output_type -> rms.v1.GetTrustResponse
+	5,  // 29: rms.v1.ProtectionService.ListUsableTemplates:output_type -> rms.v1.ListUsableTemplatesResponse
+	7,  // 30: rms.v1.ProtectionService.Publish:output_type -> rms.v1.PublishResponse
+	10, // 31: rms.v1.ProtectionService.Acquire:output_type -> rms.v1.AcquireResponse
+	12, // 32: rms.v1.ProtectionService.BatchAcquire:output_type -> rms.v1.BatchAcquireResponse
+	28, // [28:33] is the sub-list for method output_type
+	23, // [23:28] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_protection_proto_init() }
