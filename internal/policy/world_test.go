@@ -103,6 +103,9 @@ func (d draw) identity() vocab.Identity {
 	for range d(3) {
 		id.Addresses = append(id.Addresses, pick(d, addresses))
 	}
+	if d(8) == 0 {
+		id.Actor = &vocab.Identity{Service: pick(d, []string{"dms", ""})}
+	}
 	if d(2) == 0 {
 		id.Groups = append(id.Groups, pick(d, groups))
 	}
@@ -209,6 +212,12 @@ func (w *world) question() model.Question {
 		GuestDomains: w.settings.GuestDomains, IssuerOpensRevoked: w.settings.IssuerOpensRevoked,
 		Caller: model.Person{Issuer: w.caller.Issuer, Subject: w.caller.Subject, Addresses: w.caller.Addresses, Groups: w.caller.Groups,
 			MoreGroups: w.caller.GroupsIncomplete, Member: w.caller.Member, Service: w.caller.Service, MFA: w.caller.MFA, Peer: w.caller.Peer},
+	}
+	if a := w.caller.Actor; a != nil {
+		q.Caller.Through = "person"
+		if a.Service != "" {
+			q.Caller.Through = "service"
+		}
 	}
 	if w.offline < 0 {
 		q.Offline = -1

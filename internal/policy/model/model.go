@@ -33,6 +33,7 @@ type Person struct {
 	Member, Service   string
 	MFA               bool
 	Peer              string
+	Through           string // "", service, person: who calls for the caller
 }
 
 // Question is what is asked, of what state of the world.
@@ -76,6 +77,9 @@ func no(r vocab.Reason) Answer { return Answer{Reason: r} }
 func Decide(q Question) Answer {
 	if q.Disabled {
 		return no(vocab.ReasonPrincipalDisabled)
+	}
+	if q.Caller.Through == "person" {
+		return no(vocab.ReasonRoleRequired)
 	}
 	guest := q.Caller.Member == "" && q.Caller.Service == ""
 	if guest && !q.admitted() {
