@@ -167,24 +167,33 @@ func (s *Store) Check(ctx context.Context, found func(problem error)) error {
 	})
 }
 
-// CopyTo implements [store.Copier].
+// CopyTo implements [store.Copier]. Errors of w come back as they are.
 func (s *Store) CopyTo(ctx context.Context, w io.Writer) (n int64, err error) {
 	err = s.snapshot(ctx, func(tx *bbolt.Tx) (err error) {
-		n, err = tx.WriteTo(contextWriter{ctx, w})
-		return err
+		cw := &contextWriter{ctx: ctx, w: w}
+		n, err = tx.WriteTo(cw)
+		if cw.err != nil {
+			return cw.err // bbolt passes it on as text only
+		}
+		if err != nil {
+			return damaged(err)
+		}
+		return nil
 	})
 	return n, err
 }
 
-// contextWriter ends a long copy with its context.
+// contextWriter ends a long copy with its context, and keeps the error that
+// ended it.
 type contextWriter struct {
 	ctx context.Context
 	w   io.Writer
+	err error
 }
 
-func (c contextWriter) Write(p []byte) (int, error) {
-	if err := usable(c.ctx); err != nil {
-		return 0, err
+func (c *contextWriter) Write(p []byte) (n int, err error) {
+	if c.err = usable(c.ctx); c.err == nil {
+		n, c.err = c.w.Write(p)
 	}
-	return c.w.Write(p)
+	return n, c.err
 }
