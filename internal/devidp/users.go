@@ -64,4 +64,13 @@ func FabrikamUsers() []User {
 	}
 }
 
+// Logins returns the login names of the users, in their order.
+func (p *Provider) Logins() []string {
+	var names []string
+	for _, u := range p.options.Users {
+		names = append(names, u.Login())
+	}
+	return names
+}
+
 func (p *Provider) user(login string) (User, bool) { return p.store.userBy(User.Login, login) }
