@@ -114,15 +114,18 @@ func (p *Provider) DenyDevice(userCode string) error {
 	return p.store.answerDevice(userCode, func(d *op.DeviceAuthorizationState) { d.Denied = true })
 }
 
-// signInURL goes through the sign-in page as a browser does, over HTTP, up to
-// the redirect that leaves the provider.
-func signInURL(p *Provider, authURL string, form url.Values) (string, error) {
+// SignInURL is the browser's part of a sign-in: it opens the authorization URL
+// that a program wants opened, signs user (a login name) in on the page behind
+// it, over HTTP as a browser does, and returns the URL the provider then
+// sends the browser to.
+func (p *Provider) SignInURL(authURL, login string) (string, error) {
 	if !strings.HasPrefix(authURL, p.issuer+"/") {
 		return "", errors.New("not a URL of this provider")
 	}
-	transport := &http.Transport{DisableKeepAlives: true}
-	browser := &http.Client{Transport: transport, Timeout: 10 * time.Second,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	browser := &http.Client{
+		Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	step := func(resp *http.Response, err error) (*url.URL, error) {
 		if err != nil {
 			return nil, err
@@ -135,10 +138,13 @@ func signInURL(p *Provider, authURL string, form url.Values) (string, error) {
 		return to, nil
 	}
 	to, err := step(browser.Get(authURL))
-	if err != nil || to.Path != "/login" {
-		return "", errors.Join(err, fmt.Errorf("no sign-in page behind the URL"))
+	if err != nil {
+		return "", err
 	}
-	form.Set("request", to.Query().Get("request"))
+	if to.Path != "/login" {
+		return "", errors.New("the URL does not lead to the sign-in page")
+	}
+	form := url.Values{"request": {to.Query().Get("request")}, "user": {login}}
 	if to, err = step(browser.PostForm(p.issuer+"/login", form)); err != nil {
 		return "", err
 	}

@@ -3,7 +3,6 @@ package devidp
 import (
 	"html/template"
 	"net/http"
-	"net/url"
 
 	"github.com/zitadel/oidc/v3/pkg/op"
 )
@@ -75,11 +74,4 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	show(w, http.StatusOK, pageData{Title: "Done", Text: "You can close this page and go on at the device."})
-}
-
-// SignInURL answers a browser's part of a sign-in: it takes the authorization
-// URL that a program wants opened and returns the URL the browser would be
-// sent to after user (a login name) signed in there.
-func (p *Provider) SignInURL(authURL, user string) (string, error) {
-	return signInURL(p, authURL, url.Values{"user": {user}})
 }
