@@ -11,4 +11,5 @@
 //	contexts/NAME.yaml   a context, see [Context]
 //	tokens/NAME.json     its sign-in, written by package login
 //	checkpoints/NAME     the last checkpoint of its tenant's log seen to be good
+//	templates/NAME.json  the revisions of templates last written or read as files
 package contexts

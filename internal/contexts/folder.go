@@ -47,6 +47,10 @@ func (d Folder) SignInPath(name string) string { return d.in("tokens", name+".js
 // CheckpointPath returns where the last good checkpoint of a context is kept.
 func (d Folder) CheckpointPath(name string) string { return d.in("checkpoints", name) }
 
+// TemplatesPath returns where a context keeps which revisions of templates its
+// user last wrote or read as files.
+func (d Folder) TemplatesPath(name string) string { return d.in("templates", name+".json") }
+
 func (d Folder) contextPath(name string) string { return d.in("contexts", name+suffix) }
 
 func (d Folder) in(parts ...string) string {
@@ -145,13 +149,13 @@ func (d Folder) Update(name string, fn func(*Context) error) error {
 	return d.Write(c)
 }
 
-// Delete removes a context with its sign-in and its checkpoint.
+// Delete removes a context with its sign-in and what is remembered for it.
 func (d Folder) Delete(name string) error {
 	if _, err := os.Lstat(d.contextPath(name)); !vocab.ValidSlug(name) || errors.Is(err, fs.ErrNotExist) {
 		return vocab.Errorf(vocab.ReasonResourceNotFound, "there is no context %q", clip(name)).
 			WithNext("See: rmsctl context list")
 	}
-	paths := []string{d.SignInPath(name), d.CheckpointPath(name), d.contextPath(name)}
+	paths := []string{d.SignInPath(name), d.CheckpointPath(name), d.TemplatesPath(name), d.contextPath(name)}
 	if current, err := d.Current(); err == nil && current == name {
 		paths = append(paths, d.in("current"))
 	}

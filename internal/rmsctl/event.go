@@ -1,0 +1,72 @@
+package rmsctl
+
+import (
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+)
+
+// refused says whether an event records that something did not happen.
+func refused(e *rmsv1.Event) bool { return e.GetOutcome() != "" && e.GetOutcome() != "OK" }
+
+// eventWord is what happened in one word: refusals in capitals, so that they
+// stand out in a column.
+func eventWord(e *rmsv1.Event) string {
+	switch {
+	case e.GetAlarm():
+		return "ALARM"
+	case refused(e):
+		return "REFUSED"
+	case e.GetKind() == "released":
+		return "opened"
+	}
+	kind := e.GetKind()
+	if rest, ok := strings.CutPrefix(kind, "license-"); ok {
+		return rest
+	}
+	return kind
+}
+
+// eventTable prints events one to a line.
+func (a *app) eventTable(events []*rmsv1.Event) {
+	t := newTable(a.stdout)
+	for _, e := range events {
+		t.row(eventCells(e)...)
+	}
+	t.flush()
+}
+
+func eventCells(e *rmsv1.Event) []string {
+	who := e.GetPrincipal()
+	if e.GetActor() != "" {
+		who += " (by " + e.GetActor() + ")"
+	}
+	right := ""
+	if e.GetRight() != rmsv1.Right_RIGHT_UNSPECIFIED {
+		right = strings.TrimPrefix(e.GetRight().String(), "RIGHT_")
+	}
+	return []string{showStamp(e.GetTime()), eventWord(e), who, right, e.GetPeer(), eventMore(e), lastPart(e.GetName())}
+}
+
+// eventMore is what one should know beyond who and when.
+func eventMore(e *rmsv1.Event) string {
+	var parts []string
+	if refused(e) {
+		parts = append(parts, e.GetOutcome())
+	}
+	if e.GetClient() != "" {
+		parts = append(parts, e.GetClient())
+	}
+	if e.GetCached() && e.GetExpireTime() != nil {
+		parts = append(parts, "cached until "+showDay(e.GetExpireTime()))
+	}
+	if e.GetDetail() != "" {
+		parts = append(parts, e.GetDetail())
+	}
+	return strings.Join(parts, ", ")
+}
+
+func showDay(ts *timestamppb.Timestamp) string { return ts.AsTime().UTC().Format(time.DateOnly) }
