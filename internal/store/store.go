@@ -98,11 +98,12 @@ type Tx interface {
 // Store keeps tables. It is safe for concurrent use.
 type Store interface {
 	// View calls fn with a snapshot that holds every transaction whose
-	// Commit had returned before View was called, and of each transaction
-	// all or nothing. It runs beside writers and other readers. It returns
-	// fn's error, or an error if the context has ended before fn ran. fn
-	// must be short and must not call the store: an old snapshot keeps
-	// space from being re-used.
+	// Commit had returned before View was called, of each transaction all or
+	// nothing, and none that is not durable: what fn sees has happened. (Of a
+	// store that has failed it may hold what is then unknown.) It runs beside
+	// writers and other readers. It returns fn's error, or the context's if
+	// that ended before fn ran. fn must be short and must not call the store:
+	// an old snapshot keeps space from being re-used.
 	View(ctx context.Context, fn func(Reader) error) error
 
 	// Commit calls fn at most once, after every earlier transaction and

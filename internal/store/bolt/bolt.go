@@ -81,6 +81,10 @@ type Store struct {
 	commit func(*bbolt.Tx) error
 	space  func(dir string) (uint64, error)
 
+	// flight is the bbolt transaction being made durable, or the last one
+	// that was.
+	flight atomic.Pointer[flight]
+
 	// failed is set once, when it is no longer known what the file holds.
 	failed atomic.Pointer[vocab.Error]
 
@@ -91,6 +95,12 @@ type Store struct {
 
 	closeOnce sync.Once
 	closeErr  error
+}
+
+// flight is a commit under way.
+type flight struct {
+	id     int           // of the bbolt transaction
+	landed chan struct{} // closed when it is over, either way
 }
 
 var _ interface {
@@ -155,6 +165,11 @@ func open(o Options, l *lock) (_ *Store, err error) {
 			_ = db.Close()
 		}
 	}()
+	// A process that ended between its write and its fsync leaves pages that
+	// this one can see and a power cut could still take away.
+	if err := db.Sync(); err != nil {
+		return nil, unwritable(err, "the store was not opened")
+	}
 	if err := prepare(db, o); err != nil {
 		return nil, err
 	}

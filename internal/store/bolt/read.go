@@ -38,6 +38,15 @@ func (s *Store) snapshot(ctx context.Context, fn func(*bbolt.Tx) error) error {
 		return damaged(err)
 	}
 	defer tx.Rollback()
+	// bbolt shows a commit from the moment its last page is written, which is
+	// before that page is on disk.
+	if f := s.flight.Load(); f != nil && tx.ID() >= f.id {
+		select {
+		case <-f.landed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	return fn(tx)
 }
 

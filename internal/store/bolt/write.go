@@ -127,6 +127,9 @@ func (s *Store) group(first *request) {
 		if !dirty {
 			return nil
 		}
+		f := &flight{id: tx.ID(), landed: make(chan struct{})}
+		defer close(f.landed)
+		s.flight.Store(f)
 		return s.commit(tx)
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"go.etcd.io/bbolt"
 
@@ -232,6 +233,50 @@ func TestLowSpace(t *testing.T) {
 	if _, err := freeSpace(t.TempDir()); err != nil {
 		t.Errorf("freeSpace: %v", err)
 	}
+}
+
+// A reader never sees what a power cut could still take away: bbolt shows a
+// commit before its last fsync has returned.
+func TestReadersWaitForTheDisk(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := openIn(t, dir)
+		defer s.Close()
+		putOne(t, s, "k", "old")
+		visible, fsync := make(chan struct{}), make(chan struct{})
+		s.commit = func(tx *bbolt.Tx) error {
+			err := tx.Commit()
+			close(visible)
+			<-fsync
+			return err
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { putOne(t, s, "k", "new") })
+		<-visible
+		var read atomic.Bool
+		wg.Go(func() {
+			if got := getOne(t, s, "k"); got != "new" {
+				t.Errorf("read %q", got)
+			}
+			read.Store(true)
+		})
+		left := errors.New("test: left")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		wg.Go(func() {
+			err := s.View(ctx, func(store.Reader) error { t.Error("ran"); return nil })
+			if !errors.Is(err, left) {
+				t.Errorf("View of one who left: %v", err)
+			}
+		})
+		synctest.Wait()
+		if read.Load() {
+			t.Error("read before it was durable")
+		}
+		cancel(left)
+		synctest.Wait()
+		close(fsync)
+		wg.Wait()
+	})
 }
 
 // A fault inside bbolt while the writer applies a transaction stops the store;
