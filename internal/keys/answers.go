@@ -11,7 +11,7 @@ import (
 // answer whoever the custodian is.
 
 // Integrity is CUSTODY_INTEGRITY because of cause, which only operators see.
-func Integrity(cause error) error { return integrity(cause) }
+func Integrity(cause error) *vocab.Error { return integrity(cause) }
 
 // CheckBatch refuses empty and oversized batches.
 func CheckBatch(n int) error {

@@ -1,0 +1,353 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/openrms/rms/internal/keys"
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// Vault is a [keys.Custodian] on one transit mount. Its keys are named by
+// exact paths, its login is its own.
+type Vault struct {
+	cfg     Config
+	client  *api.Client
+	session *session
+	closed  atomic.Bool
+	stop    context.CancelFunc
+	done    sync.WaitGroup
+}
+
+var _ keys.Custodian = (*Vault)(nil)
+
+// Open checks the configuration and starts keeping a login alive. It does not
+// talk to Vault yet: [Vault.Check] does, and so does the first call. A Vault
+// that is absent now is used when it comes back.
+func Open(c Config) (*Vault, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	client, err := c.newClient()
+	if err != nil {
+		return nil, err
+	}
+	v := &Vault{cfg: c, client: client}
+	v.session = newSession(v)
+	ctx, stop := context.WithCancel(context.Background())
+	v.stop = stop
+	v.done.Go(func() { v.session.run(ctx) })
+	return v, nil
+}
+
+// ID implements [keys.Custodian].
+func (v *Vault) ID() vocab.CustodianID { return v.cfg.ID }
+
+// Close implements [keys.Custodian].
+func (v *Vault) Close() error {
+	if v.closed.Swap(true) {
+		return nil
+	}
+	v.stop()
+	v.done.Wait()
+	v.session.close()
+	v.client.CloneConfig().HttpClient.CloseIdleConnections()
+	return nil
+}
+
+// request is one item of a batch. The encoder puts the base64 on.
+type request struct {
+	Plaintext  []byte `json:"plaintext,omitempty"`
+	Ciphertext string `json:"ciphertext,omitempty"`
+	Context    []byte `json:"context"`
+	Reference  string `json:"reference"`
+}
+
+type batch struct {
+	Items []request `json:"batch_input"`
+	// Without it Vault answers 400 as soon as one item fails. Not sent with
+	// rewrap, which does not know it and would warn.
+	PartialFailure int `json:"partial_failure_response_code,omitempty"`
+}
+
+// batchCall runs one batch on the root key and returns a result for every
+// item, whatever the status was.
+func (v *Vault) batchCall(ctx context.Context, op string, items []request) ([]batchItem, string, error) {
+	b := batch{Items: items}
+	if op != "rewrap" {
+		b.PartialFailure = http.StatusOK
+	}
+	ans, err := v.call(ctx, http.MethodPost, v.cfg.Mount+"/"+op+"/"+v.cfg.RootKey, b)
+	if r, ok := errors.AsType[*refused](err); ok {
+		// When every item failed the status is 400 and the results are there.
+		if r.status == http.StatusBadRequest && len(r.answer.Errors) == 0 && len(r.answer.Data) > 0 {
+			ans, err = r.answer, nil
+		} else {
+			return nil, "", r.err
+		}
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	defer clear(ans.Data) // may hold plaintext
+	if err := ans.unwarned(); err != nil {
+		return nil, ans.RequestID, err
+	}
+	results, err := parseBatch(ans.Data, len(items))
+	if err != nil {
+		return nil, ans.RequestID, keys.Integrity(err)
+	}
+	return results, ans.RequestID, nil
+}
+
+// Wrap implements [keys.Custodian].
+func (v *Vault) Wrap(ctx context.Context, items []keys.WrapItem) ([]keys.WrapResult, error) {
+	if err := keys.CheckBatch(len(items)); err != nil {
+		return nil, err
+	}
+	reqs := make([]request, len(items))
+	for i, it := range items {
+		sum := it.Binding.Sum()
+		reqs[i] = request{Plaintext: it.Binding.Payload(it.Secret), Context: sum[:], Reference: strconv.Itoa(i)}
+	}
+	defer func() {
+		for _, r := range reqs {
+			clear(r.Plaintext)
+		}
+	}()
+	results, id, err := v.batchCall(ctx, "encrypt", reqs)
+	if err != nil {
+		return nil, err
+	}
+	return v.wraps(results, id), nil
+}
+
+// wraps turns results with ciphertexts into wraps.
+func (v *Vault) wraps(results []batchItem, id string) []keys.WrapResult {
+	out := make([]keys.WrapResult, len(results))
+	for i, r := range results {
+		out[i].RequestID = id
+		if r.Error != "" {
+			out[i].Err = itemError(r.Error)
+			continue
+		}
+		version, raw, err := parseVersioned(r.Ciphertext)
+		if err == nil && len(raw) != wrappedSize {
+			err = fmt.Errorf("ciphertext of %d bytes, want %d", len(raw), wrappedSize)
+		}
+		if err != nil {
+			out[i].Err = keys.Integrity(err)
+			continue
+		}
+		out[i].Wrap = license.Wrap{Custodian: v.cfg.ID, L0Type: license.L0AES, L0Version: version, Ciphertext: raw}
+	}
+	return out
+}
+
+// wrappedSize is nonce 12, payload 64, tag 16: what an AES-GCM key makes. An
+// RSA key would make something else.
+const wrappedSize = 12 + keys.PayloadSize + 16
+
+// opening checks wraps before they are sent. Items that cannot be ours are
+// answered here and never reach Vault.
+func (v *Vault) opening(items []keys.UnwrapItem) (reqs []request, index []int, errs []error) {
+	errs = make([]error, len(items))
+	for i, it := range items {
+		if errs[i] = keys.CheckWrap(it.Wrap, v.cfg.ID, license.L0AES); errs[i] == nil && len(it.Wrap.Ciphertext) != wrappedSize {
+			errs[i] = keys.Integrity(fmt.Errorf("wrap of %d bytes, want %d", len(it.Wrap.Ciphertext), wrappedSize))
+		}
+		if errs[i] != nil {
+			continue
+		}
+		sum := it.Binding.Sum()
+		reqs = append(reqs, request{
+			Ciphertext: formatVersioned(it.Wrap.L0Version, it.Wrap.Ciphertext), Context: sum[:], Reference: strconv.Itoa(len(reqs)),
+		})
+		index = append(index, i)
+	}
+	return reqs, index, errs
+}
+
+// Unwrap implements [keys.Custodian].
+func (v *Vault) Unwrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.UnwrapResult, error) {
+	if err := keys.CheckBatch(len(items)); err != nil {
+		return nil, err
+	}
+	reqs, index, errs := v.opening(items)
+	out := make([]keys.UnwrapResult, len(items))
+	for i, err := range errs {
+		out[i].Err = err
+	}
+	if len(reqs) == 0 {
+		return out, nil
+	}
+	results, id, err := v.batchCall(ctx, "decrypt", reqs)
+	if err != nil {
+		return nil, err
+	}
+	for j, r := range results {
+		o := &out[index[j]]
+		o.RequestID = id
+		if r.Error != "" {
+			o.Err = itemError(r.Error)
+			clear(r.Plaintext)
+			continue
+		}
+		o.Secret, o.Err = items[index[j]].Binding.OpenPayload(r.Plaintext)
+	}
+	return out, nil
+}
+
+// Rewrap implements [keys.Custodian]. The plaintext stays in Vault.
+func (v *Vault) Rewrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.WrapResult, error) {
+	if err := keys.CheckBatch(len(items)); err != nil {
+		return nil, err
+	}
+	reqs, index, errs := v.opening(items)
+	out := make([]keys.WrapResult, len(items))
+	for i, err := range errs {
+		out[i].Err = err
+	}
+	if len(reqs) == 0 {
+		return out, nil
+	}
+	results, id, err := v.batchCall(ctx, "rewrap", reqs)
+	if err != nil {
+		return nil, err
+	}
+	for j, w := range v.wraps(results, id) {
+		out[index[j]] = w
+	}
+	return out, nil
+}
+
+// Sign implements [keys.Custodian].
+func (v *Vault) Sign(ctx context.Context, version uint32, message []byte) (*keys.Signature, error) {
+	body := struct {
+		Input   []byte `json:"input"`
+		Version uint32 `json:"key_version,omitempty"`
+	}{message, version}
+	ans, err := v.call(ctx, http.MethodPost, v.cfg.Mount+"/sign/"+v.cfg.SignKey, body)
+	if err != nil {
+		return nil, unrefused(err)
+	}
+	if err := ans.unwarned(); err != nil {
+		return nil, err
+	}
+	got, raw, err := parseSignature(ans.Data)
+	if err == nil && version != 0 && got != version {
+		err = fmt.Errorf("asked version %d to sign, version %d did", version, got)
+	}
+	if err != nil {
+		return nil, keys.Integrity(err)
+	}
+	return &keys.Signature{Version: got, Bytes: raw, RequestID: ans.RequestID}, nil
+}
+
+func parseSignature(data json.RawMessage) (uint32, []byte, error) {
+	var d struct {
+		Signature string `json:"signature"`
+	}
+	if err := decodeOne(data, &d); err != nil {
+		return 0, nil, err
+	}
+	version, raw, err := parseVersioned(d.Signature)
+	if err == nil && len(raw) != 64 {
+		err = fmt.Errorf("signature of %d bytes", len(raw))
+	}
+	return version, raw, err
+}
+
+// Describe implements [keys.Custodian].
+func (v *Vault) Describe(ctx context.Context) (*keys.Facts, error) {
+	h, err := v.expected(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f := &keys.Facts{
+		Custodian: v.cfg.ID, Kind: keys.KindVault, Location: v.cfg.Address + " " + v.cfg.Mount,
+		ClusterID: h.ClusterID, Version: h.Version, ReadAt: v.cfg.Now().UTC(),
+	}
+	for name, into := range map[string]*keys.KeyFacts{v.cfg.RootKey: &f.Root, v.cfg.SignKey: &f.Sign} {
+		ans, err := v.call(ctx, http.MethodGet, v.cfg.Mount+"/keys/"+name, nil)
+		if err != nil {
+			return nil, unrefused(err)
+		}
+		if err := ans.unwarned(); err != nil {
+			return nil, err
+		}
+		k, err := parseKey(ans.Data)
+		if err == nil && k.Name != name {
+			err = fmt.Errorf("asked for key %q, got %q", name, k.Name)
+		}
+		if err != nil {
+			return nil, keys.Integrity(err)
+		}
+		*into = *k
+		f.RequestIDs = append(f.RequestIDs, ans.RequestID)
+	}
+	return f, nil
+}
+
+// expected asks for the cluster's health and refuses one that is sealed or is
+// not the one that was pinned.
+func (v *Vault) expected(ctx context.Context) (*health, error) {
+	h, err := v.health(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case !*h.Initialized:
+		return nil, refusal(http.StatusNotImplemented, []string{"not initialized"})
+	case *h.Sealed:
+		return nil, refusal(http.StatusServiceUnavailable, []string{"sealed"})
+	case v.cfg.ClusterID != "" && h.ClusterID != v.cfg.ClusterID:
+		return nil, vocab.Errorf(vocab.ReasonCustodianChanged, "the tenant's Vault is another cluster than the pinned one").
+			WithNext("If it was replaced on purpose, change cluster_id; otherwise treat it as an attack").
+			Because(fmt.Errorf("cluster ID is %.128q", h.ClusterID))
+	case v.cfg.Namespace != "" && !h.Enterprise:
+		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "custodian: a namespace is configured, but this Vault ignores namespaces").
+			WithNext("Remove namespace, or name the right Vault")
+	}
+	return h, nil
+}
+
+func (v *Vault) health(ctx context.Context) (*health, error) {
+	// Standby nodes forward what they are asked, so they are as good; the
+	// codes make Vault put the state into the body.
+	q := url.Values{"standbyok": {"true"}, "perfstandbyok": {"true"}, "sealedcode": {"200"}, "uninitcode": {"200"}}
+	status, b, err := v.exchange(ctx, http.MethodGet, "sys/health", q, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	if status != http.StatusOK {
+		return nil, refusal(status, nil)
+	}
+	h, err := parseHealth(b)
+	if err != nil {
+		return nil, vocab.Errorf(vocab.ReasonCustodianUnreachable, "the tenant's Vault did not answer as Vault does").Because(err)
+	}
+	return h, nil
+}
+
+// Health implements [keys.Custodian].
+func (v *Vault) Health(ctx context.Context) keys.Health {
+	started := v.cfg.Now()
+	h, err := v.expected(ctx)
+	out := keys.Health{Latency: v.cfg.Now().Sub(started)}
+	if err != nil {
+		out.Reason, out.Message = vocab.ReasonOf(err), err.Error()
+		return out
+	}
+	out.ClusterID, out.Version = h.ClusterID, h.Version
+	return out
+}
