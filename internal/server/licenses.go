@@ -1,0 +1,216 @@
+package server
+
+import (
+	"context"
+
+	"github.com/openrms/rms/internal/audit"
+	"github.com/openrms/rms/internal/policy"
+	"github.com/openrms/rms/internal/tenant"
+	"github.com/openrms/rms/internal/vocab"
+	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+)
+
+// maxCachedUses bounds how many cached uses an answer names.
+const maxCachedUses = 100
+
+// licenses serves LicenseService.
+type licenses struct {
+	rmsv1.UnimplementedLicenseServiceServer
+	s *Server
+}
+
+func (l *licenses) GetLicense(ctx context.Context, req *rmsv1.GetLicenseRequest) (*rmsv1.License, error) {
+	c := callOf(ctx)
+	id, err := contentIDOf(c.tenant.Name(), req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	v, err := c.tenant.GetLicense(ctx, id, c.owns)
+	if err != nil {
+		return nil, err
+	}
+	return protoLicense(c.tenant.Name(), v), nil
+}
+
+func (l *licenses) ListLicenses(ctx context.Context, req *rmsv1.ListLicensesRequest) (*rmsv1.ListLicensesResponse, error) {
+	c := callOf(ctx)
+	f := tenant.LicenseFilter{Title: req.GetTitle()}
+	var err error
+	if req.GetOwner() != "" {
+		if f.Owner, err = vocab.ParsePrincipal(req.GetOwner()); err != nil {
+			return nil, invalid("%s", err)
+		}
+	}
+	if !c.byRole {
+		// Whoever holds no role lists what they own, and nothing else.
+		own, ok := ownPrincipal(c.caller)
+		if !ok || !f.Owner.IsZero() && !c.tenant.Owns(c.caller, f.Owner) {
+			return nil, vocab.Errorf(vocab.ReasonRoleRequired, "listing other people's licenses needs the role policy-admin or auditor")
+		}
+		if f.Owner.IsZero() {
+			f.Owner = own
+		}
+		if err := c.owns(f.Owner); err != nil {
+			return nil, err
+		}
+	}
+	if req.GetTemplate() != "" {
+		if f.Template, err = idOf(c.tenant.Name(), "templates", req.GetTemplate()); err != nil {
+			return nil, err
+		}
+	}
+	cursor, err := l.s.pages.cursor(c, req)
+	if err != nil {
+		return nil, err
+	}
+	var before vocab.ContentID
+	copy(before[:], cursor)
+	page, next, err := c.tenant.ListLicenses(ctx, f, before, pageSize(req.GetPageSize()))
+	if err != nil {
+		return nil, err
+	}
+	out := &rmsv1.ListLicensesResponse{}
+	for _, v := range page {
+		out.Licenses = append(out.Licenses, protoLicense(c.tenant.Name(), v))
+	}
+	if !next.IsZero() {
+		out.NextPageToken = l.s.pages.next(c, req, next[:])
+	}
+	return out, nil
+}
+
+// ownPrincipal is the principal under which a caller owns what they publish.
+func ownPrincipal(id *vocab.Identity) (vocab.Principal, bool) {
+	switch {
+	case id.Service != "":
+		return vocab.Principal{Kind: vocab.KindService, Value: id.Service}, true
+	case len(id.Addresses) > 0:
+		return vocab.Principal{Kind: vocab.KindUser, Value: id.Addresses[0]}, true
+	}
+	return vocab.Principal{}, false
+}
+
+func (l *licenses) UpdateLicense(ctx context.Context, req *rmsv1.UpdateLicenseRequest) (*rmsv1.License, error) {
+	c := callOf(ctx)
+	id, err := contentIDOf(c.tenant.Name(), req.GetLicense().GetName())
+	if err != nil {
+		return nil, err
+	}
+	want, anyRevision, err := revisionOf(req.GetLicense().GetEtag())
+	if err != nil {
+		return nil, err
+	}
+	edit, err := licenseEdit(req)
+	if err != nil {
+		return nil, err
+	}
+	v, event, err := c.tenant.UpdateLicense(ctx, c.domain(nil), id, want, anyRevision, *edit, c.owns)
+	if err != nil {
+		return nil, err
+	}
+	c.recorded(event)
+	return protoLicense(c.tenant.Name(), v), nil
+}
+
+// licenseEdit reads the fields the mask names.
+func licenseEdit(req *rmsv1.UpdateLicenseRequest) (*tenant.LicenseEdit, error) {
+	in, edit := req.GetLicense(), &tenant.LicenseEdit{}
+	paths := req.GetUpdateMask().GetPaths()
+	if len(paths) == 0 {
+		return nil, invalid("update_mask must name the fields to change: ad_hoc, owner, title, contact, expire_time")
+	}
+	for _, path := range paths {
+		switch path {
+		case "ad_hoc":
+			if in.GetAdHoc() == nil {
+				return nil, invalid("ad_hoc must be set")
+			}
+			a, err := adHocOf(in.GetAdHoc())
+			if err != nil {
+				return nil, err
+			}
+			edit.AdHoc = a
+		case "owner":
+			p, err := vocab.ParsePrincipal(in.GetOwner())
+			if err != nil {
+				return nil, invalid("%s", err)
+			}
+			edit.Owner = &p
+		case "title":
+			title := in.GetTitle()
+			if len(title) > policy.MaxName {
+				return nil, invalid("title: at most %d bytes", policy.MaxName)
+			}
+			edit.Title = &title
+		case "contact":
+			contact := in.GetContact()
+			if contact != "" {
+				if _, err := vocab.CanonicalAddress(contact); err != nil {
+					return nil, invalid("contact: %s", err)
+				}
+			}
+			edit.Contact = &contact
+		case "expire_time":
+			at, err := timeOf(in.GetExpireTime())
+			if err != nil {
+				return nil, err
+			}
+			edit.NotAfter = &at
+		default:
+			return nil, invalid("update_mask: %q cannot be changed; ad_hoc, owner, title, contact and expire_time can", path)
+		}
+	}
+	return edit, nil
+}
+
+func (l *licenses) RevokeLicense(ctx context.Context, req *rmsv1.RevokeLicenseRequest) (*rmsv1.RevokeLicenseResponse, error) {
+	c := callOf(ctx)
+	id, err := contentIDOf(c.tenant.Name(), req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	v, event, err := c.tenant.RevokeLicense(ctx, c.domain(nil), id, req.GetReason(), c.owns)
+	if err != nil {
+		return nil, err
+	}
+	c.recorded(event)
+	uses, total, err := c.tenant.CachedUses(ctx, id, maxCachedUses)
+	if err != nil {
+		return nil, err
+	}
+	out := &rmsv1.RevokeLicenseResponse{License: protoLicense(c.tenant.Name(), v), CachedUseCount: int32(total)} //nolint:gosec // a count of rows
+	for _, u := range uses {
+		out.CachedUses = append(out.CachedUses, &rmsv1.CachedUse{Principal: u.Principal, ExpireTime: protoTime(u.NotAfter)})
+	}
+	return out, nil
+}
+
+func (l *licenses) RestoreLicense(ctx context.Context, req *rmsv1.RestoreLicenseRequest) (*rmsv1.License, error) {
+	c := callOf(ctx)
+	id, err := contentIDOf(c.tenant.Name(), req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	v, event, err := c.tenant.RestoreLicense(ctx, c.domain(nil), id, c.owns)
+	if err != nil {
+		return nil, err
+	}
+	c.recorded(event)
+	return protoLicense(c.tenant.Name(), v), nil
+}
+
+func (l *licenses) ListLicenseEvents(ctx context.Context, req *rmsv1.ListLicenseEventsRequest) (*rmsv1.ListLicenseEventsResponse, error) {
+	c := callOf(ctx)
+	id, err := contentIDOf(c.tenant.Name(), req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.tenant.GetLicense(ctx, id, c.owns); err != nil {
+		return nil, err
+	}
+	events, next, err := l.s.listEvents(ctx, c, req, audit.Filter{Content: id}, req.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	return &rmsv1.ListLicenseEventsResponse{Events: events, NextPageToken: next}, nil
+}

@@ -1,0 +1,51 @@
+package server
+
+import (
+	"strings"
+
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// Resource names: tenants/{tenant}/… as AIP-122 has them.
+
+func tenantName(tenant string) string { return "tenants/" + tenant }
+
+func resourceName(tenant, collection, id string) string {
+	return "tenants/" + tenant + "/" + collection + "/" + id
+}
+
+// tenantOf returns the tenant a request is addressed to, from its parent or
+// name.
+func tenantOf(name string) (string, bool) {
+	rest, ok := strings.CutPrefix(name, "tenants/")
+	if !ok {
+		return "", false
+	}
+	tenant, _, _ := strings.Cut(rest, "/")
+	return tenant, vocab.ValidSlug(tenant)
+}
+
+// idOf returns the last segment of a name of the wanted tenant and
+// collection. A bare ID, without any slash, is accepted too.
+func idOf(tenant, collection, name string) (string, error) {
+	if !strings.Contains(name, "/") {
+		return name, nil
+	}
+	id, ok := strings.CutPrefix(name, "tenants/"+tenant+"/"+collection+"/")
+	if !ok || id == "" || strings.Contains(id, "/") {
+		return "", vocab.Errorf(vocab.ReasonRequestInvalid, "the name is not of the form tenants/%s/%s/ID", tenant, collection)
+	}
+	return id, nil
+}
+
+func contentIDOf(tenant, name string) (vocab.ContentID, error) {
+	s, err := idOf(tenant, "licenses", name)
+	if err != nil {
+		return vocab.ContentID{}, err
+	}
+	id, err := vocab.ParseContentID(s)
+	if err != nil {
+		return vocab.ContentID{}, vocab.Errorf(vocab.ReasonRequestInvalid, "%s", err)
+	}
+	return id, nil
+}

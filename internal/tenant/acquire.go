@@ -1,0 +1,473 @@
+package tenant
+
+import (
+	"context"
+	"time"
+
+	"github.com/openrms/rms/internal/audit"
+	"github.com/openrms/rms/internal/canon"
+	"github.com/openrms/rms/internal/keys"
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/policy"
+	"github.com/openrms/rms/internal/record"
+	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// AcquireItem asks to exercise a right on one document.
+type AcquireItem struct {
+	// PublishingLicense, or Content alone, names the document.
+	PublishingLicense []byte
+	Content           vocab.ContentID
+	Right             vocab.Right
+	// Reason is why, as the caller says; recorded only.
+	Reason string
+	// Client is what the client says of itself; recorded only.
+	Client string
+	// Store says the client means to keep the use license.
+	Store bool
+	// Subject is the person a service opens for, verified; nil otherwise.
+	Subject *vocab.Identity
+	// Err is why the item is refused before it is looked at.
+	Err error
+}
+
+// Acquired is a use license that was given.
+type Acquired struct {
+	Content  vocab.ContentID
+	Event    vocab.EventID
+	Rights   vocab.Rights
+	NotAfter time.Time
+	Custody  vocab.CustodyMode
+	// UseLicense and Box are set for sealed delivery, Clear for a clear key,
+	// which the receiver zeroes.
+	UseLicense []byte
+	Box        []byte
+	Clear      *vocab.Secret
+}
+
+// AcquireResult is one item's outcome: exactly one of the two is set.
+type AcquireResult struct {
+	Acquired *Acquired
+	Err      error
+}
+
+// AcquireBatch is the outcome of all items, in their order.
+type AcquireBatch struct {
+	Results []AcquireResult
+	// Certificate signed the use licenses; Enc is the one key agreement all
+	// their keys come from. Both empty for clear delivery.
+	Certificate, Enc []byte
+}
+
+// Recipient is how the caller wants the content keys: sealed to a key, or, if
+// that is nil, in the clear.
+type Recipient struct{ Sealed *license.Recipient }
+
+// Acquire decides each item by itself and makes all their events durable in
+// one transaction before it returns any key. Nothing is released that is not
+// in the log, and the log says of every item what its caller is told.
+func (t *Tenant) Acquire(ctx context.Context, c Call, to Recipient, items []AcquireItem) (*AcquireBatch, error) {
+	d, err := t.newSealer(ctx, c, to, items)
+	if err != nil {
+		return nil, t.refuse(ctx, t.newEvent(audit.KindRefused, c, t.now()), err)
+	}
+	work := make([]*acquisition, len(items))
+	for i, item := range items {
+		work[i] = t.newAcquisition(c, d, item)
+	}
+	defer func() {
+		for _, a := range work {
+			a.forget()
+		}
+	}()
+	if err := t.decideAll(ctx, d, work); err != nil {
+		return nil, err
+	}
+	out := &AcquireBatch{Results: make([]AcquireResult, len(work))}
+	if d.delivery != nil {
+		out.Certificate, out.Enc = d.cert.Raw(), d.delivery.Enc()
+	}
+	for i, a := range work {
+		out.Results[i] = a.result()
+	}
+	return out, nil
+}
+
+// sealer is how the content keys of one call reach their recipient.
+type sealer struct {
+	to        *license.Recipient
+	principal [32]byte
+	delivery  *license.Delivery // nil for clear keys
+	signer    license.Signer
+	cert      *license.Certificate
+}
+
+// newSealer makes the call's one key agreement. It asks for the signing
+// certificate first, so that nothing is recorded as released that could not be
+// signed.
+func (t *Tenant) newSealer(ctx context.Context, c Call, to Recipient, items []AcquireItem) (*sealer, error) {
+	if err := t.checkDelivery(c.Caller, to); err != nil {
+		return nil, err
+	}
+	who := c.Caller
+	if len(items) > 0 && items[0].Subject != nil {
+		who = items[0].Subject
+	}
+	d := &sealer{to: to.Sealed, principal: canon.PrincipalID(who.Issuer, who.Subject)}
+	if to.Sealed == nil {
+		return d, nil
+	}
+	var err error
+	if d.signer, d.cert, err = t.signer(ctx); err != nil {
+		return nil, err
+	}
+	d.delivery, err = license.NewDelivery(to.Sealed, t.id, d.principal)
+	return d, err
+}
+
+// checkDelivery refuses clear keys to whoever may not have them.
+func (t *Tenant) checkDelivery(caller *vocab.Identity, to Recipient) error {
+	if to.Sealed != nil {
+		return nil
+	}
+	if t.settings.Load().ClearKeys == policy.ClearKeysMTLS && caller.Service != "" && caller.Certificate {
+		return nil
+	}
+	return vocab.Errorf(vocab.ReasonClearKeyNotAllowed, "content keys are not given in the clear to you").
+		WithNext("Send a recipient key; a tenant-admin can allow clear keys to services with a client certificate")
+}
+
+// acquisition is one item on its way.
+type acquisition struct {
+	AcquireItem
+	caller *vocab.Identity
+	event  *audit.Event
+
+	pl       *license.PublishingLicense // nil if named by content ID
+	inputs   inputs
+	decision policy.Decision
+	lent     *keys.Key     // the generation, already released
+	key      *vocab.Secret // the content key
+	ul       *license.UseLicense
+	err      error // why it is refused
+	done     bool  // its event is durable
+}
+
+// forget drops what was worked out for a decision that does not hold.
+func (a *acquisition) forget() {
+	a.key.Zero()
+	a.key, a.ul, a.lent = nil, nil, nil
+}
+
+// result is what the caller is told; the event is durable.
+func (a *acquisition) result() AcquireResult {
+	if a.err != nil {
+		if Recordable(vocab.ReasonOf(a.err)) {
+			return AcquireResult{Err: withEvent(a.err, a.event.ID)}
+		}
+		return AcquireResult{Err: a.err}
+	}
+	got := &Acquired{
+		Content: a.Content, Event: a.event.ID, Rights: a.decision.Rights, NotAfter: a.decision.NotAfter, Custody: a.decision.Custody,
+	}
+	if a.ul != nil {
+		got.UseLicense, got.Box = a.ul.Raw(), a.ul.Box()
+	} else {
+		got.Clear = a.key.Clone()
+	}
+	return AcquireResult{Acquired: got}
+}
+
+// inputs are what a decision rests on: enough to tell whether it still holds.
+type inputs struct {
+	record   *record.License
+	policy   *policy.Policy
+	template *policy.CompiledTemplate
+	settings uint32
+}
+
+// same reports whether a decision made on the one holds for the other.
+func (in *inputs) same(other *inputs) bool {
+	if in.record == nil || other.record == nil {
+		return in.record == other.record
+	}
+	return in.record.Revision == other.record.Revision && in.record.Tombstone == other.record.Tombstone &&
+		in.revision() == other.revision() && in.settings == other.settings
+}
+
+// revision is that of the template, 0 if there is none.
+func (in *inputs) revision() uint32 {
+	if in.template == nil {
+		return 0
+	}
+	return in.template.Revision
+}
+
+func (t *Tenant) newAcquisition(c Call, d *sealer, item AcquireItem) *acquisition {
+	a := &acquisition{AcquireItem: item, caller: c.Caller, err: item.Err}
+	if item.Subject != nil {
+		// The subject's rights apply; the service that acts is recorded.
+		subject := *item.Subject
+		subject.Actor, subject.Peer = c.Caller, c.Caller.Peer
+		a.caller = &subject
+	}
+	if a.err == nil && canon.PrincipalID(a.caller.Issuer, a.caller.Subject) != d.principal {
+		a.err = vocab.Errorf(vocab.ReasonRequestInvalid, "the items of a batch are for different people").WithNext("Send one batch for each")
+	}
+	a.AcquireItem.Err = a.err
+	if item.Client != "" {
+		c.Client = item.Client
+	}
+	c.Caller = a.caller
+	a.event = t.newEvent(audit.KindReleased, c, t.now())
+	a.event.Asked, a.event.Detail = vocab.RightsOf(item.Right), item.Reason
+	if d.to != nil {
+		a.event.RecipientKey = d.to.Hash()
+	}
+	return a
+}
+
+// decideAll decides every item and makes its event durable. An item whose
+// inputs changed between its decision and the transaction is decided again.
+func (t *Tenant) decideAll(ctx context.Context, d *sealer, work []*acquisition) error {
+	for range maxAttempts {
+		if err := t.decide(ctx, work); err != nil {
+			return err
+		}
+		t.release(ctx, d, work)
+		stale := false
+		err := t.store.Commit(ctx, func(tx store.Tx) error {
+			settings, err := record.GetSettings(tx, t.id)
+			if err != nil {
+				return err
+			}
+			for _, a := range work {
+				if a.done {
+					continue
+				}
+				if !t.stillHolds(tx, a, settings) {
+					stale = true
+					continue
+				}
+				if err := t.record(tx, a); err != nil {
+					return err
+				}
+				tx.AfterCommit(func() { a.done = true })
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if !stale {
+			return nil
+		}
+	}
+	return tooBusy()
+}
+
+// decide reads what each item rests on and decides it, in one snapshot.
+func (t *Tenant) decide(ctx context.Context, work []*acquisition) error {
+	for _, a := range work {
+		if !a.done && a.AcquireItem.Err == nil {
+			a.forget()
+			a.err = t.identify(a)
+		}
+	}
+	return t.store.View(ctx, func(r store.Reader) error {
+		settings, err := record.GetSettings(r, t.id)
+		if err != nil {
+			return err
+		}
+		for _, a := range work {
+			if !a.done && a.err == nil {
+				a.err = t.decideOne(r, a, settings)
+			}
+		}
+		return nil
+	})
+}
+
+func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Settings) (err error) {
+	a.event.Content = a.Content
+	if a.inputs, err = t.readInputs(r, a.Content, settings); err != nil {
+		return err
+	}
+	if err := t.matchRecord(a); err != nil {
+		return err
+	}
+	in := &a.inputs
+	a.event.LicenseRevision = in.record.Revision
+	a.decision = policy.Evaluate(in.evaluation(a.caller, a.Right, a.event.Time, settings))
+	a.event.Template, a.event.TemplateRevision = a.decision.Template, a.decision.Revision
+	return a.decision.Err()
+}
+
+// evaluation is the question to the policy.
+func (in *inputs) evaluation(caller *vocab.Identity, right vocab.Right, now time.Time, settings record.Settings) policy.Input {
+	return policy.Input{
+		Policy: in.policy, Template: in.template, Caller: caller, Right: right, Now: now,
+		Settings: settings.Settings, Revocations: revocations(in.record), Custody: in.record.Custody(),
+	}
+}
+
+// identify finds out which document an item is about, and checks the
+// publishing license if there is one.
+func (t *Tenant) identify(a *acquisition) error {
+	if a.PublishingLicense == nil || a.pl != nil {
+		return nil
+	}
+	pl, err := t.verifier().VerifyPL(a.PublishingLicense)
+	if err != nil {
+		return err
+	}
+	a.pl, a.Content = pl, pl.Content
+	return nil
+}
+
+// readInputs reads a license and its template.
+func (t *Tenant) readInputs(r store.Reader, c vocab.ContentID, settings record.Settings) (in inputs, err error) {
+	in.settings = settings.Revision
+	if in.record, err = record.GetLicense(r, t.id, c); err != nil || in.record == nil || in.record.Tombstone != 0 {
+		return in, err
+	}
+	if in.policy, err = in.record.DecodePolicy(); err != nil || in.policy.Template.IsZero() {
+		return in, err
+	}
+	in.template, err = t.template(r, in.policy.Template)
+	return in, err
+}
+
+// matchRecord checks that there is a record and that the publishing license
+// agrees with it.
+func (t *Tenant) matchRecord(a *acquisition) error {
+	l := a.inputs.record
+	switch {
+	case l == nil && a.pl != nil:
+		return vocab.Errorf(vocab.ReasonLicenseUnknown, "this document's license is genuine, but the service has no record of it").
+			WithNext("Ask an administrator: the record may be missing after a restore")
+	case l == nil, l.Tombstone != 0:
+		return NoSuchLicense()
+	case a.pl != nil && (a.pl.Commitment != l.Commitment || a.pl.ContentSuite != l.ContentSuite):
+		return vocab.Errorf(vocab.ReasonLicenseMismatch, "this document's license contradicts the service's record of it").
+			WithNext("Use an unchanged copy of the document")
+	}
+	return nil
+}
+
+// revocations are those that cover a license.
+func revocations(l *record.License) []policy.Revocation {
+	if l.Revoked == nil {
+		return nil
+	}
+	return []policy.Revocation{{Scope: policy.RevokedDocument, Event: l.LastEvent}}
+}
+
+// release unwraps the content keys of the items that were allowed and makes
+// their use licenses. They stay here until their events are durable.
+func (t *Tenant) release(ctx context.Context, d *sealer, work []*acquisition) {
+	var allowed []*acquisition
+	for _, a := range work {
+		if !a.done && a.err == nil {
+			allowed = append(allowed, a)
+		}
+	}
+	concurrently(len(allowed), func(i int) {
+		a := allowed[i]
+		if a.err = t.releaseOne(ctx, d, a); a.err != nil {
+			a.forget()
+		}
+	})
+}
+
+func (t *Tenant) releaseOne(ctx context.Context, d *sealer, a *acquisition) (err error) {
+	if a.key, a.lent, err = t.openKeyBox(ctx, a.inputs.record); err != nil {
+		return custodyError(err, a.decision.Contact)
+	}
+	noteKey(a.event, a.lent)
+	e, dec := a.event, &a.decision
+	e.Kind, e.Granted, e.NotAfter, e.Custody = audit.KindReleased, dec.Rights, dec.NotAfter, dec.Custody
+	e.Cached = a.Store && dec.Cache == policy.CacheStored && d.delivery != nil
+	if d.delivery == nil {
+		return nil
+	}
+	leaf, err := e.LeafHash()
+	if err != nil {
+		return err
+	}
+	l := a.inputs.record
+	u := license.UseLicense{
+		IssuedAt: e.Time, Content: l.Content, Commitment: l.Commitment, ContentSuite: l.ContentSuite,
+		ID: e.ID, Rights: dec.Rights, NotBefore: e.Time, NotAfter: dec.NotAfter, ContentNotAfter: dec.ContentNotAfter,
+		Policy: policyRef(l, dec), Custody: license.Custody{Mode: dec.Custody, Delay: t.effectiveDelay(dec.Custody, e).Truncate(time.Second)},
+		Leaf: leaf,
+	}
+	if e.Cached {
+		u.Cache = license.CacheStore
+	}
+	if dec.ExpiryExempt {
+		u.Flags |= license.FlagExpiryExempt
+	}
+	a.ul, err = d.delivery.UseLicense(ctx, d.signer, d.cert, u, a.key)
+	return err
+}
+
+// policyRef names what decided: the template's revision, or the license's own.
+func policyRef(l *record.License, d *policy.Decision) license.PolicyRef {
+	if d.Revision != 0 {
+		return license.PolicyRef{Template: d.Template, Revision: uint64(d.Revision)}
+	}
+	return license.PolicyRef{Revision: uint64(l.Revision)}
+}
+
+// stillHolds reports whether what an item's decision rests on is still so.
+func (t *Tenant) stillHolds(tx store.Tx, a *acquisition, settings record.Settings) bool {
+	if a.AcquireItem.Err != nil || a.Content.IsZero() {
+		return true
+	}
+	now, err := t.readInputs(tx, a.Content, settings)
+	if err != nil {
+		// Reading failed before, and the item says so; or it fails only now,
+		// and the next round will say so.
+		return a.err != nil
+	}
+	return now.same(&a.inputs)
+}
+
+// record completes an item's event and appends it.
+func (t *Tenant) record(tx store.Tx, a *acquisition) error {
+	if a.err == nil {
+		// The last word: the key may have been taken back meanwhile.
+		a.err = t.ring.Recheck(a.lent)
+	}
+	e := a.event
+	if a.err != nil {
+		r := vocab.ReasonOf(a.err)
+		if !Recordable(r) {
+			return nil
+		}
+		e.Kind, e.Reason, e.Alarm = audit.KindRefused, r, alarming[r]
+		e.Granted, e.NotAfter, e.Cached = 0, time.Time{}, false
+		return t.log.Append(tx, e)
+	}
+	if e.Cached {
+		if err := record.PutUse(tx, t.id, a.Content, e.ID, record.Use{Principal: a.caller.Name(), NotAfter: e.NotAfter}); err != nil {
+			return err
+		}
+	}
+	return t.log.Append(tx, e)
+}
+
+// Event returns an event of the batch: that something was recorded.
+func (b *AcquireBatch) Event() vocab.EventID {
+	for _, r := range b.Results {
+		if r.Acquired != nil {
+			return r.Acquired.Event
+		}
+		if e, ok := asVocab(r.Err); ok && !e.Event.IsZero() {
+			return e.Event
+		}
+	}
+	return vocab.EventID{}
+}

@@ -1,0 +1,360 @@
+package tenant
+
+import (
+	"context"
+	"time"
+
+	"github.com/openrms/rms/internal/audit"
+	"github.com/openrms/rms/internal/canon"
+	"github.com/openrms/rms/internal/keys"
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/policy"
+	"github.com/openrms/rms/internal/record"
+	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// PublishRequest asks for a license.
+type PublishRequest struct {
+	// RequestID makes the call safe to repeat; Hash is of the whole request.
+	RequestID string
+	Hash      [32]byte
+	// Template is the slug of the template, "" for an ad hoc policy.
+	Template string
+	AdHoc    *policy.AdHoc
+	// NotAfter is when the content expires, for ad hoc policies.
+	NotAfter time.Time
+	// Owner is whose it shall be, zero for the caller.
+	Owner   vocab.Principal
+	Parents []vocab.ContentID
+	Title   string
+	AppData []byte
+	Dry     bool // check everything, make nothing
+	To      Recipient
+}
+
+// Published is a new license and its content key as it was asked for.
+type Published struct {
+	License           *LicenseView
+	PublishingLicense []byte
+	Event             vocab.EventID
+	// Delivery is set for sealed delivery, Clear for a clear key, which the
+	// receiver zeroes.
+	Delivery license.PublishDelivery
+	Clear    *vocab.Secret
+}
+
+// Publish makes a license: content key, content ID, record and publishing
+// license. The record and its event are durable before anything is returned.
+func (t *Tenant) Publish(ctx context.Context, c Call, req PublishRequest) (*Published, error) {
+	e := t.newEvent(audit.KindPublished, c, t.now())
+	if req.To.Sealed != nil {
+		e.RecipientKey = req.To.Sealed.Hash()
+	}
+	if err := t.checkDelivery(c.Caller, req.To); err != nil {
+		return nil, t.refuse(ctx, e, err)
+	}
+	for range maxAttempts {
+		p := &publication{req: &req, caller: c.Caller, event: e}
+		out, err := t.publish(ctx, p)
+		p.key.Zero()
+		switch {
+		case err == errStale: //nolint:errorlint // our own sentinel, unwrapped
+			continue
+		case err != nil:
+			return nil, t.refuse(ctx, e, custodyError(err, p.contact()))
+		}
+		return out, nil
+	}
+	return nil, tooBusy()
+}
+
+// publication is one document on its way to becoming protected.
+type publication struct {
+	req    *PublishRequest
+	caller *vocab.Identity
+	event  *audit.Event
+
+	basis    basis
+	decision policy.PublishDecision
+	repeated *record.Request
+	key      *vocab.Secret
+	record   *record.License
+	pl       *license.PublishingLicense
+}
+
+func (p *publication) contact() string {
+	if p.basis.template != nil {
+		return p.basis.template.Contact
+	}
+	return ""
+}
+
+// basis is what the decision to publish rests on.
+type basis struct {
+	settings record.Settings
+	template *policy.CompiledTemplate
+	parents  []inputs
+}
+
+// same reports whether a decision made on the one holds for the other.
+func (b *basis) same(other *basis) bool {
+	if b.settings.Revision != other.settings.Revision || len(b.parents) != len(other.parents) {
+		return false
+	}
+	own, theirs := inputs{template: b.template}, inputs{template: other.template}
+	if own.revision() != theirs.revision() || (b.template == nil) != (other.template == nil) ||
+		b.template != nil && b.template.UID != other.template.UID {
+		return false
+	}
+	for i := range b.parents {
+		if !b.parents[i].same(&other.parents[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *Tenant) readBasis(r store.Reader, req *PublishRequest) (b basis, err error) {
+	if b.settings, err = record.GetSettings(r, t.id); err != nil {
+		return b, err
+	}
+	if req.Template != "" {
+		if b.template, err = t.findTemplate(r, req.Template); err != nil {
+			return b, err
+		}
+	}
+	for _, parent := range req.Parents {
+		in, err := t.readInputs(r, parent, b.settings)
+		if err != nil {
+			return b, err
+		}
+		b.parents = append(b.parents, in)
+	}
+	return b, nil
+}
+
+func (t *Tenant) publish(ctx context.Context, p *publication) (*Published, error) {
+	caller := canon.PrincipalID(p.caller.Issuer, p.caller.Subject)
+	err := t.store.View(ctx, func(r store.Reader) (err error) {
+		if p.req.RequestID != "" {
+			if p.repeated, err = record.GetRequest(r, t.id, caller, p.req.RequestID, p.event.Time); err != nil {
+				return err
+			}
+		}
+		p.basis, err = t.readBasis(r, p.req)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if p.repeated != nil {
+		return t.repeat(ctx, p)
+	}
+	if err := t.mayPublish(p); err != nil {
+		return nil, err
+	}
+	if p.req.Dry {
+		return t.dryPublish(ctx, p)
+	}
+	lent, err := t.makeLicense(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	out, err := t.deliverPublish(p)
+	if err != nil {
+		return nil, err
+	}
+	err = t.commit(ctx, func(tx store.Tx) error {
+		now, err := t.readBasis(tx, p.req)
+		if err != nil {
+			return err
+		}
+		if !now.same(&p.basis) {
+			return errStale
+		}
+		if err := t.ring.Recheck(lent); err != nil {
+			return err
+		}
+		if there, err := record.GetLicense(tx, t.id, p.record.Content); err != nil || there != nil {
+			return firstError(err, vocab.Errorf(vocab.ReasonContentIDTaken, "the content ID is taken"))
+		}
+		if p.req.RequestID != "" {
+			again, err := record.GetRequest(tx, t.id, caller, p.req.RequestID, p.event.Time)
+			if err != nil {
+				return err
+			}
+			if again != nil {
+				return errStale
+			}
+			if err := record.PutRequest(tx, t.id, caller, p.req.RequestID, &record.Request{
+				Hash: p.req.Hash, Content: p.record.Content, PL: p.pl.Raw(), At: record.ToMillis(p.event.Time),
+			}); err != nil {
+				return err
+			}
+		}
+		return record.PutLicense(tx, t.id, p.record)
+	}, p.event)
+	if err != nil {
+		out.Clear.Zero()
+		return nil, err
+	}
+	return out, nil
+}
+
+// mayPublish asks the policy.
+func (t *Tenant) mayPublish(p *publication) error {
+	in := policy.PublishInput{
+		Caller: p.caller, Owner: p.req.Owner, ByTemplate: p.req.Template != "", AdHoc: p.req.AdHoc,
+		NotAfter: p.req.NotAfter, AppData: p.req.AppData, Settings: p.basis.settings.Settings, Now: p.event.Time,
+	}
+	if p.basis.template != nil {
+		in.Template = p.basis.template.Template
+	}
+	for i, id := range p.req.Parents {
+		parent := policy.Parent{ID: id}
+		if l := p.basis.parents[i].record; l != nil && l.Tombstone == 0 {
+			q := p.basis.parents[i].evaluation(p.caller, vocab.RightView, p.event.Time, p.basis.settings)
+			parent.License = &q
+		}
+		in.Parents = append(in.Parents, parent)
+	}
+	p.decision = policy.MayPublish(in)
+	if p.basis.template != nil {
+		p.event.Template, p.event.TemplateRevision = p.basis.template.UID, p.basis.template.Revision
+	}
+	return p.decision.Err()
+}
+
+// dryPublish records the check and makes nothing.
+func (t *Tenant) dryPublish(ctx context.Context, p *publication) (*Published, error) {
+	p.event.Kind = audit.KindRead
+	err := t.commit(ctx, func(store.Tx) error { return nil }, p.event)
+	return &Published{Event: p.event.ID}, err
+}
+
+// makeLicense makes content key, content ID, record and publishing license.
+func (t *Tenant) makeLicense(ctx context.Context, p *publication) (*keys.Key, error) {
+	signer, cert, err := t.signer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	content := vocab.NewContentID()
+	var lent *keys.Key
+	if p.decision.Custody == vocab.CustodyStrict {
+		lent, err = t.ring.NewDocument(ctx, content)
+	} else {
+		lent, err = t.ring.Active(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer lent.Release()
+	p.key = vocab.NewSecret()
+	policyBytes, err := license.EncodePolicy(p.decision.Policy)
+	if err != nil {
+		return nil, err
+	}
+	in := license.PLInput{IssuedAt: p.event.Time, Content: content, Seq: 1, Generation: lent.Generation, ContactHint: p.contact()}
+	if p.decision.Custody == vocab.CustodyStrict {
+		in.Wrap = &lent.Wrap
+	}
+	made, err := license.MakePL(ctx, signer, cert, in, lent.Secret, p.key, p.decision.Policy)
+	if err != nil {
+		return nil, err
+	}
+	if p.pl, err = t.verifier().VerifyPL(made.Raw()); err != nil {
+		return nil, err
+	}
+	l := &record.License{
+		Content: content, Commitment: p.pl.Commitment, ContentSuite: p.pl.ContentSuite, Issued: record.ToMillis(p.event.Time),
+		Generation: lent.Generation, Salt: p.pl.Salt, Policy: policyBytes, Revision: 1, Updated: record.ToMillis(p.event.Time),
+		Title: p.req.Title, LastEvent: p.event.ID,
+	}
+	if in.Wrap != nil {
+		l.Wrap = in.Wrap.Encode()
+	}
+	box := l.Box(t.id)
+	if l.KeyBox, err = box.Seal(lent.Secret, p.key); err != nil {
+		return nil, err
+	}
+	p.record = l
+	p.event.Content, p.event.LicenseRevision = content, l.Revision
+	p.event.Custody, p.event.NotAfter = p.decision.Custody, p.decision.Policy.NotAfter
+	noteKey(p.event, lent)
+	return lent, nil
+}
+
+// deliverPublish seals the content key to whoever asked for it.
+func (t *Tenant) deliverPublish(p *publication) (*Published, error) {
+	out := &Published{
+		License:           &LicenseView{Record: p.record, Policy: p.decision.Policy, TemplateSlug: p.templateSlug()},
+		PublishingLicense: p.pl.Raw(), Event: p.event.ID,
+	}
+	if p.req.To.Sealed == nil {
+		out.Clear = p.key.Clone()
+		return out, nil
+	}
+	var err error
+	out.Delivery, err = license.DeliverPublish(p.req.To.Sealed, canon.PrincipalID(p.caller.Issuer, p.caller.Subject), p.pl, p.key)
+	return out, err
+}
+
+func (p *publication) templateSlug() string {
+	if p.decision.Policy == nil || p.decision.Policy.Template.IsZero() || p.basis.template == nil {
+		return ""
+	}
+	return p.basis.template.Slug
+}
+
+// repeat answers a request that was answered before: the same license, the key
+// delivered to the same recipient key, and an event of its own.
+func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error) {
+	if p.repeated.Hash != p.req.Hash {
+		return nil, vocab.Errorf(vocab.ReasonRequestIDReused, "the request ID was used for another request in the last 24 hours").
+			WithNext("Use a new request ID")
+	}
+	var v *LicenseView
+	err := t.store.View(ctx, func(r store.Reader) (err error) {
+		v, err = t.license(r, p.repeated.Content)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if v.Record.Revoked != nil {
+		return nil, vocab.Errorf(vocab.ReasonLicenseRevoked, "this document was revoked since it was published")
+	}
+	key, lent, err := t.openKeyBox(ctx, v.Record)
+	if err != nil {
+		return nil, err
+	}
+	p.key, p.record, p.decision.Policy = key, v.Record, v.Policy
+	if p.pl, err = t.verifier().VerifyPL(p.repeated.PL); err != nil {
+		return nil, err
+	}
+	p.event.Content, p.event.LicenseRevision = v.Record.Content, v.Record.Revision
+	p.event.Custody, p.event.Parent = v.Record.Custody(), v.Record.LastEvent
+	p.event.Detail = "repetition of a request"
+	noteKey(p.event, lent)
+	out, err := t.deliverPublish(p)
+	if err != nil {
+		return nil, err
+	}
+	out.License.TemplateSlug = v.TemplateSlug
+	err = t.commit(ctx, func(tx store.Tx) error {
+		now, err := record.GetLicense(tx, t.id, v.Record.Content)
+		if err != nil {
+			return err
+		}
+		if now == nil || now.Revision != v.Record.Revision {
+			return errStale
+		}
+		return t.ring.Recheck(lent)
+	}, p.event)
+	if err != nil {
+		out.Clear.Zero()
+		return nil, err
+	}
+	return out, nil
+}

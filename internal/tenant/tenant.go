@@ -1,0 +1,260 @@
+// Package tenant is the service of one tenant: it protects and opens
+// documents, and manages licenses, templates and settings. Here the parts
+// meet: keys, policy, records and the log.
+//
+// Three duties hold for every function that acts. It decides on what is in the
+// store at the moment its writes take effect: what it read before is compared
+// in the transaction, and it starts over if something changed. It makes its
+// event durable in the same transaction, before it returns anything. And it
+// returns no key that is not in the log as released, and tells nobody of a
+// refusal that is not in the log as refused.
+package tenant
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/openrms/rms/internal/audit"
+	"github.com/openrms/rms/internal/config"
+	"github.com/openrms/rms/internal/keys"
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/policy"
+	"github.com/openrms/rms/internal/record"
+	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// maxAttempts is how often something is decided again because what it rests on
+// changed meanwhile.
+const maxAttempts = 16
+
+// errStale says, inside this package, that what was read before has changed.
+var errStale = errors.New("stale")
+
+func tooBusy() error {
+	return vocab.Errorf(vocab.ReasonOverloaded, "what this rests on changes too quickly").WithNext("Try again")
+}
+
+// Deps are what a tenant is made of.
+type Deps struct {
+	// File is the operator's file of the tenant.
+	File  config.Tenant
+	Store store.Store
+	Log   *audit.Log
+	// Custodian makes the custodian of a registered key. It must not block
+	// on the custodian being there.
+	Custodian func(id vocab.CustodianID) (keys.Custodian, error)
+	// CustodianKind and Place say which key that is.
+	CustodianKind keys.Kind
+	Place         string
+	// Instance names the daemon in its certificates, for people.
+	Instance string
+	Logger   *slog.Logger
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+	// SyncEvery is how often the custodian is looked at; 5 minutes if zero.
+	SyncEvery time.Duration
+}
+
+// Tenant serves one tenant. It is safe for concurrent use.
+type Tenant struct {
+	name      string
+	id        vocab.TenantID
+	file      atomic.Pointer[config.Tenant]
+	settings  atomic.Pointer[record.Settings]
+	store     store.Store
+	log       *audit.Log
+	logger    *slog.Logger
+	now       func() time.Time
+	syncEvery time.Duration
+
+	custodian keys.Custodian
+	ring      *keys.Ring
+	chain     *keys.Chain
+	trust     trust
+	templates templates
+
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	state   atomic.Pointer[State]
+	ready   chan struct{} // closed once the tenant has served or failed its first start
+}
+
+// State is whether a tenant can publish and open now.
+type State struct {
+	// Err is why not; nil if it can.
+	Err error
+	// Since is when the state began.
+	Since time.Time
+}
+
+// Open starts serving a tenant. It needs the store, but not the custodian: a
+// tenant whose custodian is away serves refusals, licenses and its log, and
+// begins to publish and open when the custodian answers. Close it.
+func Open(ctx context.Context, d Deps) (*Tenant, error) {
+	t := &Tenant{
+		name: d.File.ID, store: d.Store, log: d.Log, logger: d.Logger, now: d.Now,
+		syncEvery: cmp.Or(d.SyncEvery, 5*time.Minute), ready: make(chan struct{}),
+	}
+	t.templates.byUID = map[vocab.TemplateUID]*policy.CompiledTemplate{}
+	if t.now == nil {
+		t.now = time.Now
+	}
+	t.file.Store(&d.File)
+	if err := t.ensureTenant(ctx); err != nil {
+		return nil, err
+	}
+	key, err := t.ensureKey(ctx, d.CustodianKind, d.Place)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.loadTrust(ctx, key); err != nil {
+		return nil, err
+	}
+	var settings record.Settings
+	if err := t.store.View(ctx, func(r store.Reader) (err error) {
+		settings, err = record.GetSettings(r, t.id)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if t.custodian, err = d.Custodian(key.ID); err != nil {
+		return nil, err
+	}
+	t.ring, err = keys.NewRing(ctx, keys.RingConfig{
+		Tenant: t.id, Custodians: []keys.Custodian{t.custodian}, Records: (*keyRecords)(t), Roots: t.trust.keys, Now: t.now,
+		Limits: keys.Limits{TTL: settings.CacheTTL, Grace: settings.OutageGrace},
+	})
+	if err != nil {
+		return nil, errors.Join(err, t.custodian.Close())
+	}
+	t.settings.Store(&settings)
+	t.chain = keys.NewChain(keys.ChainConfig{
+		Tenant: t.id, Instance: d.Instance, Now: t.now,
+		Root:    func(ctx context.Context) (license.Signer, error) { return keys.CurrentRoot(ctx, t.custodian) },
+		OnError: func(err error) { t.logger.Warn("signing keys were not renewed", "tenant", t.name, "error", err) },
+	})
+	t.setState(vocab.Errorf(vocab.ReasonCustodianUnreachable, "the tenant's custodian has not answered yet").WithNext("Try again in a moment"))
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	t.stop = stop
+	t.running.Go(func() { t.run(run) })
+	return t, nil
+}
+
+// Close stops serving. Calls under way must have ended.
+func (t *Tenant) Close() error {
+	t.stop()
+	t.running.Wait()
+	t.ring.Close()
+	return t.custodian.Close()
+}
+
+// Name is the tenant's name, ID its identity.
+func (t *Tenant) Name() string       { return t.name }
+func (t *Tenant) ID() vocab.TenantID { return t.id }
+
+// Reconfigure takes over what may change without a restart from the operator's
+// file: everything but the custodian.
+func (t *Tenant) Reconfigure(f config.Tenant) { t.file.Store(&f) }
+
+// State returns whether the tenant can publish and open now.
+func (t *Tenant) State() State { return *t.state.Load() }
+
+// Ready waits until the first attempt to reach the custodian has ended.
+func (t *Tenant) Ready(ctx context.Context) error {
+	select {
+	case <-t.ready:
+		return t.State().Err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t *Tenant) setState(err error) {
+	if old := t.state.Load(); old != nil && (old.Err == nil) == (err == nil) && vocab.ReasonOf(old.Err) == vocab.ReasonOf(err) {
+		return
+	}
+	t.state.Store(&State{Err: err, Since: t.now()})
+}
+
+// signer returns the daemon's certified key for licenses and templates. A
+// failure is what keeps the tenant from serving.
+func (t *Tenant) signer(context.Context) (license.Signer, *license.Certificate, error) {
+	s, err := t.chain.Licenses()
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.Signer, s.Certificate, nil
+}
+
+// CheckpointSigner returns the daemon's certified key for checkpoints of this
+// tenant's log, and the signed certificate.
+func (t *Tenant) CheckpointSigner() (audit.Signer, []byte, error) {
+	s, err := t.chain.Checkpoints()
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.Signer, s.Certificate.Raw(), nil
+}
+
+// ensureTenant gives the tenant its identity when it is first served.
+func (t *Tenant) ensureTenant(ctx context.Context) error {
+	return t.store.Commit(ctx, func(tx store.Tx) error {
+		known, err := record.GetTenant(tx, t.name)
+		if err != nil {
+			return err
+		}
+		if known != nil {
+			t.id = known.ID
+			return nil
+		}
+		t.id = vocab.NewTenantID()
+		e := t.newEvent(audit.KindTenantCreated, Call{}, t.now())
+		e.Target = "tenant " + t.name
+		if err := record.PutTenant(tx, t.name, &record.Tenant{ID: t.id, Created: record.ToMillis(e.Time)}); err != nil {
+			return err
+		}
+		return t.log.Append(tx, e)
+	})
+}
+
+// ensureKey registers the custodian's key when it is first seen, and makes it
+// the active one if the tenant has no other. A tenant whose file names another
+// key than the active one is refused: moving is an act of a key custodian.
+func (t *Tenant) ensureKey(ctx context.Context, kind keys.Kind, place string) (*record.Key, error) {
+	var out *record.Key
+	err := t.store.Commit(ctx, func(tx store.Tx) error {
+		known, err := record.ListKeys(tx, t.id)
+		if err != nil {
+			return err
+		}
+		for _, k := range known {
+			if k.Kind == string(kind) && k.Place == place {
+				out = &k
+				return nil
+			}
+		}
+		if len(known) > 0 {
+			return vocab.Errorf(vocab.ReasonCustodianChanged, "tenant %s: its file names the key %s (%s), but its registered key is %s (%s)",
+				t.name, place, kind, known[0].Place, known[0].Kind).
+				WithNext("Put the custodian of the tenant's file back; moving a tenant to another key is not supported by this version")
+		}
+		out = &record.Key{
+			ID: vocab.NewCustodianID(), Name: "root", Kind: string(kind), Place: place,
+			Registered: record.ToMillis(t.now()), Active: 1,
+		}
+		e := t.newEvent(audit.KindKeyRegistered, Call{}, t.now())
+		e.Custodian, e.Target = out.ID, "key root"
+		e.Detail = string(kind) + " " + place
+		if err := record.PutKey(tx, t.id, out); err != nil {
+			return err
+		}
+		return t.log.Append(tx, e)
+	})
+	return out, err
+}

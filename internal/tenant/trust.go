@@ -1,0 +1,326 @@
+package tenant
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/openrms/rms/internal/audit"
+	"github.com/openrms/rms/internal/keys"
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/record"
+	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// trust is what the tenant itself believes of signatures: its roots, as the
+// custodian showed them, and the bundle made from them.
+//
+// Until the custodian has answered once in the life of this process, the roots
+// are those last noted in the store. The store is not trusted, but nothing can
+// be released in that time: only refusals rest on it.
+type trust struct {
+	roots    atomic.Pointer[map[license.KeyID]ed25519.PublicKey]
+	verifier atomic.Pointer[license.Verifier]
+}
+
+// keys is what the ring believes generation records by.
+func (t *trust) keys() (out []ed25519.PublicKey) {
+	if roots := t.roots.Load(); roots != nil {
+		for _, k := range *roots {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// verifier vouches for this tenant's own signed objects.
+func (t *Tenant) verifier() verifier { return verifier{t.trust.verifier.Load()} }
+
+// verifier is a license.Verifier that may not be there yet.
+type verifier struct{ v *license.Verifier }
+
+func (v verifier) VerifyPL(b []byte) (*license.PublishingLicense, error) {
+	if v.v == nil {
+		return nil, notServedYet()
+	}
+	return v.v.VerifyPL(b)
+}
+
+func (v verifier) VerifyTemplate(b []byte) (*license.TemplateRevision, error) {
+	if v.v == nil {
+		return nil, notServedYet()
+	}
+	return v.v.VerifyTemplate(b)
+}
+
+func notServedYet() error {
+	return vocab.Errorf(vocab.ReasonCustodianUnreachable, "the tenant's custodian has not answered since the tenant was made").
+		WithNext("Try again when it does")
+}
+
+// loadTrust takes over roots and bundle as they were last noted.
+func (t *Tenant) loadTrust(ctx context.Context, key *record.Key) error {
+	mark, err := decodeMark(key)
+	if err != nil {
+		return err
+	}
+	t.adoptRoots(mark)
+	var raw []byte
+	if err := t.store.View(ctx, func(r store.Reader) (err error) {
+		raw, err = record.GetBundle(r, t.id)
+		return err
+	}); err != nil || raw == nil {
+		return err
+	}
+	v, err := license.NewVerifier(raw, t.id, t.rootIDs(), 0)
+	if err != nil {
+		return vocab.Errorf(vocab.ReasonStoreDamaged, "the tenant's trust bundle in the store is not one of its roots'").Because(err)
+	}
+	t.trust.verifier.Store(v)
+	return nil
+}
+
+func (t *Tenant) adoptRoots(m keys.Mark) {
+	roots := map[license.KeyID]ed25519.PublicKey{}
+	for _, k := range m.SignKeys {
+		public := ed25519.PublicKey(k[:])
+		roots[license.KeyIDOf(public)] = public
+	}
+	t.trust.roots.Store(&roots)
+}
+
+func (t *Tenant) rootIDs() (ids []license.KeyID) {
+	for id := range *t.trust.roots.Load() {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// suites are the least suites of the tenant's bundle.
+func suites(s record.Settings) license.Suites {
+	out := license.DefaultSuites()
+	if s.AllowX25519 {
+		out.KEMs = append(out.KEMs, license.X25519)
+	}
+	return out
+}
+
+// AllowedKEMs returns the recipient keys the tenant takes.
+func (t *Tenant) AllowedKEMs() []license.KEM { return suites(*t.settings.Load()).KEMs }
+
+// ensureBundle makes a new trust bundle if there is none, if it says something
+// that is no longer so, or if it promised its successor within half its life.
+func (t *Tenant) ensureBundle(ctx context.Context, f *keys.Facts) error {
+	settings := *t.settings.Load()
+	var prior *license.Bundle
+	if v := t.trust.verifier.Load(); v != nil {
+		prior = v.Bundle()
+		root, ok := f.Sign.PublicKey(0)
+		current, known := prior.Root(license.KeyIDOf(root))
+		if ok && known && current.State == license.RootCurrent && sameKEMs(prior.Suites.KEMs, suites(settings).KEMs) &&
+			prior.NextUpdate.Sub(t.now()) > keys.BundleLife/2 {
+			return nil
+		}
+	}
+	mark, err := (*keyRecords)(t).Mark(ctx, t.custodian.ID())
+	if err != nil {
+		return err
+	}
+	template := license.Bundle{Tenant: t.id, Seq: 1, Suites: suites(settings)}
+	if prior != nil {
+		template.Seq = prior.Seq + 1
+		template.RevokedCertificates = prior.RevokedCertificates
+	}
+	b, err := keys.NewBundle(ctx, t.custodian, f, mark, template, prior, nil, t.now())
+	if err != nil {
+		return err
+	}
+	v, err := license.NewVerifier(b.Raw(), t.id, t.rootIDs(), template.Seq)
+	if err != nil {
+		return err
+	}
+	e := t.newEvent(audit.KindBundlePublished, Call{}, t.now())
+	e.Custodian = t.custodian.ID()
+	if err := t.commit(ctx, func(tx store.Tx) error { return record.PutBundle(tx, t.id, b.Raw()) }, e); err != nil {
+		return err
+	}
+	t.trust.verifier.Store(v)
+	return nil
+}
+
+func sameKEMs(a, b []license.KEM) bool {
+	set := map[license.KEM]bool{}
+	for _, k := range a {
+		set[k] = true
+	}
+	for _, k := range b {
+		if !set[k] {
+			return false
+		}
+	}
+	return len(set) == len(b)
+}
+
+// PublicTrust is what a client must know, and pin, before it signs in.
+type PublicTrust struct {
+	Roots               []license.KeyID // the current one first
+	Bundle, Certificate []byte
+	LogKey              string
+	LogCertificate      []byte
+}
+
+// Trust returns the tenant's public trust material.
+func (t *Tenant) Trust(context.Context) (*PublicTrust, error) {
+	v := t.trust.verifier.Load()
+	if v == nil {
+		return nil, t.unavailable()
+	}
+	b := v.Bundle()
+	out := &PublicTrust{Bundle: b.Raw()}
+	for _, state := range []license.RootState{license.RootCurrent, license.RootPrevious} {
+		for _, r := range b.Roots {
+			if r.State == state {
+				out.Roots = append(out.Roots, r.ID())
+			}
+		}
+	}
+	if s, err := t.chain.Licenses(); err == nil {
+		out.Certificate = s.Certificate.Raw()
+	}
+	if s, err := t.chain.Checkpoints(); err == nil {
+		out.LogCertificate = s.Certificate.Raw()
+		if key, err := audit.Verifier(t.id, s.Signer.PublicKey()); err == nil {
+			out.LogKey = fmt.Sprintf("%s+%08x", key.Name(), key.KeyHash())
+		}
+	}
+	return out, nil
+}
+
+// unavailable is why the tenant does not serve.
+func (t *Tenant) unavailable() error {
+	if err := t.State().Err; err != nil {
+		return err
+	}
+	return notServedYet()
+}
+
+// run keeps the tenant in touch with its custodian until ctx ends.
+func (t *Tenant) run(ctx context.Context) {
+	first := true
+	pause := time.Second
+	for {
+		err := t.bringUp(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if err != nil {
+			t.logger.Warn("the tenant cannot serve", "tenant", t.name, "reason", string(vocab.ReasonOf(err)), "error", err)
+		}
+		t.setState(err)
+		wait := t.syncEvery
+		if err != nil {
+			wait, pause = min(pause, wait), min(2*pause, 30*time.Second)
+		} else {
+			pause = time.Second
+		}
+		if first {
+			first = false
+			close(t.ready)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+		case <-timer.C:
+			continue
+		}
+		break
+	}
+	if first {
+		close(t.ready)
+	}
+}
+
+// bringUp looks at the custodian and makes what is missing: the first
+// generation, the trust bundle, the daemon's signing keys.
+func (t *Tenant) bringUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := t.custodian.Check(ctx); err != nil {
+		return err
+	}
+	changes, err := t.ring.Sync(ctx)
+	if err != nil {
+		return err
+	}
+	change := changes[t.custodian.ID()]
+	if change.Err != nil {
+		return t.alarm(ctx, change.Err)
+	}
+	if err := t.noteRotation(ctx, change); err != nil {
+		return err
+	}
+	entries, _ := t.ring.Inventory()
+	if len(entries) == 0 {
+		if _, err := t.ring.NewGeneration(ctx); err != nil {
+			return err
+		}
+	}
+	if err := t.ensureBundle(ctx, change.Facts); err != nil {
+		return err
+	}
+	return t.ensureSigner(ctx)
+}
+
+// noteRotation records that somebody rotated a key at the custodian.
+func (t *Tenant) noteRotation(ctx context.Context, c keys.Change) error {
+	for what, rotated := range map[string]uint32{"key root": c.Facts.Root.Latest, "key sign": c.Facts.Sign.Latest} {
+		if what == "key root" && !c.RootRotated || what == "key sign" && !c.SignRotated {
+			continue
+		}
+		e := t.newEvent(audit.KindKeyRotated, Call{}, t.now())
+		e.Custodian, e.KeyVersion, e.Target = t.custodian.ID(), rotated, what
+		e.Detail = "found at the custodian"
+		if err := t.commit(ctx, func(store.Tx) error { return nil }, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensureSigner renews the daemon's signing keys at half their life.
+func (t *Tenant) ensureSigner(ctx context.Context) error {
+	if s, err := t.chain.Licenses(); err == nil && s.Certificate.NotAfter.Sub(t.now()) > keys.CertificateLife/2 {
+		return nil
+	}
+	if err := t.chain.Renew(ctx); err != nil {
+		return err
+	}
+	e := t.newEvent(audit.KindSignerCertified, Call{}, t.now())
+	e.Custodian = t.custodian.ID()
+	if s, err := t.chain.Licenses(); err == nil {
+		e.Target, e.NotAfter = "certificate "+s.Certificate.ID.String(), s.Certificate.NotAfter
+	}
+	return t.commit(ctx, func(store.Tx) error { return nil }, e)
+}
+
+// alarm records what can only come from damage or an exchange, once for each
+// time it begins, and returns it.
+func (t *Tenant) alarm(ctx context.Context, err error) error {
+	r := vocab.ReasonOf(err)
+	if !alarming[r] && r != vocab.ReasonKeyAttributesUnsafe || vocab.ReasonOf(t.State().Err) == r {
+		return err
+	}
+	e := t.newEvent(audit.KindAlarm, Call{}, t.now())
+	e.Custodian, e.Reason, e.Alarm = t.custodian.ID(), r, true
+	if v, ok := asVocab(err); ok {
+		e.Detail = v.Message
+	}
+	if recErr := t.commit(ctx, func(store.Tx) error { return nil }, e); recErr != nil {
+		return recErr
+	}
+	return err
+}
