@@ -314,6 +314,8 @@ func TestDamagedFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := os.Getpagesize()
+	// The rest of the file is room to grow.
+	good = good[:(len(bytes.TrimRight(good, "\x00"))/page+1)*page]
 	try := func(name string, content []byte) {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "rms.db"), content, 0o600); err != nil {
@@ -349,8 +351,7 @@ func TestDamagedFile(t *testing.T) {
 		reasonable("check", s.Check(t.Context(), func(error) {}))
 		reasonable("commit", s.Commit(t.Context(), func(tx store.Tx) error { return tx.Put(table, []byte("0200x"), nil) }))
 	}
-	pages := 40
-	for i := range min(pages, len(good)/page) {
+	for i := range len(good) / page {
 		bad := bytes.Clone(good)
 		clear(bad[i*page : (i+1)*page])
 		try(fmt.Sprintf("page %d cleared", i), bad)

@@ -79,16 +79,22 @@ func model(t *testing.T, open Open) {
 		}
 	}
 
+	dropped := errors.New("dropped")
+	dir := t.TempDir()
+	s := open(t, dir)
+	defer func() { _ = s.Close() }()
 	rapid.Check(t, func(rt *rapid.T) {
-		dir := t.TempDir()
-		s := open(t, dir)
-		defer func() { _ = s.Close() }()
+		// Each run begins with empty tables, in one store: making a store
+		// costs more than a run.
 		now := state{tableA: {}, tableB: {}}
-		dropped := errors.New("dropped")
+		if err := s.Commit(t.Context(), func(tx store.Tx) error { return errors.Join(wipe(tx, tableA), wipe(tx, tableB)) }); err != nil {
+			rt.Fatal(err)
+		}
 
 		// transaction draws what it does before it runs: it may run on
-		// another goroutine.
-		transaction := func(rt *rapid.T, own state) func(store.Tx) error {
+		// another goroutine. It returns what to do to the model, and to the
+		// store.
+		transaction := func(rt *rapid.T) (model func(state), write func(store.Tx) error) {
 			type step struct {
 				table  store.Table
 				key    []byte
@@ -102,14 +108,16 @@ func model(t *testing.T, open Open) {
 					rapid.IntRange(0, 2).Draw(rt, "delete") == 0,
 				})
 			}
-			for _, st := range steps {
-				if st.delete {
-					delete(own[st.table], string(st.key))
-				} else {
-					own[st.table][string(st.key)] = string(st.value)
+			model = func(own state) {
+				for _, st := range steps {
+					if st.delete {
+						delete(own[st.table], string(st.key))
+					} else {
+						own[st.table][string(st.key)] = string(st.value)
+					}
 				}
 			}
-			return func(tx store.Tx) error {
+			write = func(tx store.Tx) error {
 				for _, st := range steps {
 					var err error
 					if st.delete {
@@ -123,12 +131,14 @@ func model(t *testing.T, open Open) {
 				}
 				return nil
 			}
+			return model, write
 		}
 
 		rt.Repeat(map[string]func(*rapid.T){
 			"commit": func(rt *rapid.T) {
 				next := copyState(now)
-				write := transaction(rt, next)
+				model, write := transaction(rt)
+				model(next)
 				before, after := compare(rt, "before"), compare(rt, "own writes")
 				err := s.Commit(t.Context(), func(tx store.Tx) error {
 					return errors.Join(before(tx, now), write(tx), after(tx, next))
@@ -139,7 +149,7 @@ func model(t *testing.T, open Open) {
 				now = next
 			},
 			"drop": func(rt *rapid.T) {
-				write := transaction(rt, copyState(now))
+				_, write := transaction(rt)
 				err := s.Commit(t.Context(), func(tx store.Tx) error { return errors.Join(write(tx), dropped) })
 				if !errors.Is(err, dropped) {
 					rt.Fatalf("Commit = %v", err)
@@ -149,10 +159,8 @@ func model(t *testing.T, open Open) {
 				table := rapid.SampledFrom(tables).Draw(rt, "table")
 				wiped := compare(rt, "wiped")
 				err := s.Commit(t.Context(), func(tx store.Tx) error {
-					for item, err := range tx.Scan(table, store.Range{}) {
-						if err := errors.Join(err, tx.Delete(table, item.Key)); err != nil {
-							return err
-						}
+					if err := wipe(tx, table); err != nil {
+						return err
 					}
 					return wiped(tx, state{table: {}, other(table): now[other(table)]})
 				})
@@ -164,45 +172,30 @@ func model(t *testing.T, open Open) {
 			// Transactions queued together run in one group, each on what
 			// the earlier ones of the group wrote.
 			"group": func(rt *rapid.T) {
-				states := []state{now}
-				var fns []func(store.Tx) error
-				for range rapid.IntRange(2, 6).Draw(rt, "members") {
-					next := copyState(states[len(states)-1])
-					fns = append(fns, transaction(rt, next))
-					states = append(states, next)
-				}
-				// Each waits for its turn, so that their order is known.
+				members := rapid.IntRange(2, 6).Draw(rt, "members")
+				models := make([]func(state), members)
 				var (
-					wg   sync.WaitGroup
-					mu   sync.Mutex
-					errs error
+					wg    sync.WaitGroup
+					order []int // only the store's writer touches it
 				)
-				turn := 0
-				for i := range fns {
+				errs := make([]error, members)
+				for i := range members {
+					var write func(store.Tx) error
+					models[i], write = transaction(rt)
 					wg.Go(func() {
-						for done := false; !done; {
-							err := s.Commit(t.Context(), func(tx store.Tx) error {
-								if turn != i { // only the writer touches turn
-									return dropped
-								}
-								turn++
-								done = true
-								return fns[i](tx)
-							})
-							if err != nil && !errors.Is(err, dropped) {
-								mu.Lock()
-								errs = errors.Join(errs, err)
-								mu.Unlock()
-								return
-							}
-						}
+						errs[i] = s.Commit(t.Context(), func(tx store.Tx) error {
+							order = append(order, i)
+							return write(tx)
+						})
 					})
 				}
 				wg.Wait()
-				if errs != nil {
-					rt.Fatal(errs)
+				if err := errors.Join(errs...); err != nil {
+					rt.Fatal(err)
 				}
-				now = states[len(states)-1]
+				for _, i := range order {
+					models[i](now)
+				}
 			},
 			"reopen": func(rt *rapid.T) {
 				if err := s.Close(); err != nil {
@@ -218,6 +211,15 @@ func model(t *testing.T, open Open) {
 			},
 		})
 	})
+}
+
+func wipe(tx store.Tx, table store.Table) error {
+	for item, err := range tx.Scan(table, store.Range{}) {
+		if err := errors.Join(err, tx.Delete(table, item.Key)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func other(t store.Table) store.Table {
