@@ -4,11 +4,9 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/openrms/rms/internal/contexts"
 )
@@ -148,12 +146,11 @@ func (a *app) confirm(format string, args ...any) error {
 		return nil
 	}
 	question := fmt.Sprintf(format, cleanAll(args)...)
-	in, ok := a.stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
+	if !isTerminal(a.stdin) {
 		return usagef("this needs a yes: %s", question).withNext("Add --yes")
 	}
 	fmt.Fprintf(a.stderr, "%s? [y/N] ", question)
-	line, _ := bufio.NewReader(in).ReadString('\n')
+	line, _ := bufio.NewReader(a.stdin).ReadString('\n')
 	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
 		return usagef("nothing was changed")
 	}

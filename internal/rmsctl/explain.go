@@ -22,10 +22,15 @@ func explain(err error) *vocab.Error {
 		return vocab.Errorf(vocab.ReasonServerUnreachable, "the server did not answer in time").
 			WithNext("Try again").Because(err)
 	}
-	st, ok := status.FromError(err)
-	if !ok || st.Code() == codes.OK {
+	// Not status.FromError: it puts what wraps the status into its message.
+	carrier, ok := errors.AsType[interface {
+		error
+		GRPCStatus() *status.Status
+	}](err)
+	if !ok || carrier.GRPCStatus().Code() == codes.OK {
 		return nil
 	}
+	st := carrier.GRPCStatus()
 	e := vocab.Errorf(reasonOfCode(st.Code()), "%s", st.Message()).Because(err)
 	var violations []string
 	for _, detail := range st.Details() {
@@ -44,7 +49,9 @@ func explain(err error) *vocab.Error {
 			}
 		case *errdetails.BadRequest:
 			for _, v := range d.GetFieldViolations() {
-				violations = append(violations, v.GetField()+": "+v.GetDescription())
+				if v.GetField() != "" && !strings.Contains(st.Message(), v.GetField()) {
+					violations = append(violations, v.GetField()+": "+v.GetDescription())
+				}
 			}
 		}
 	}
