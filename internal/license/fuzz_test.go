@@ -2,9 +2,15 @@ package license
 
 import (
 	"bytes"
+	"iter"
+	"maps"
+	"math"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/openrms/rms/internal/canon"
+	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/vocab"
 )
 
@@ -34,10 +40,127 @@ func seeds(f *testing.F) (*world, [][]byte) {
 		must[*TemplateRevision](f)(SignTemplate(f.Context(), w.daemon, w.cert, w.template)).Raw(),
 		must[[]byte](f)(EncodePolicy(w.policy)), w.wrap().Encode(), key.Public(), {}, {0xd2, 0x84}, {0xd8, 0x62, 0x84},
 	}
+	rsa, none, keyless := w.wrap(), w.wrap(), w.wrap()
+	rsa.L0Type, none.L0Version, keyless.Custodian = L0RSA, 0, vocab.CustodianID{}
+	unknown, small := w.wrap(), w.wrap()
+	unknown.L0Type, small.Ciphertext = 9, small.Ciphertext[:5]
+	for _, x := range []*Wrap{rsa, none, keyless, unknown, small} {
+		out = append(out, x.Encode())
+	}
+	out = append(out, append(w.wrap().Encode(), 0))
+	for _, b := range w.otherForms(f) {
+		out = append(out, b)
+	}
+	// A certificate inside a license that is none, or a licensor's.
+	var inner map[uint64]any
+	if err := canon.Unmarshal(w.pl.envelope.Header, &inner); err != nil {
+		f.Fatal(err)
+	}
+	for _, b := range [][]byte{clc.raw, w.bundle.Raw(), []byte("x")} {
+		inner[4] = b
+		header := must[[]byte](f)(canon.Marshal(inner))
+		out = append(out, must[*Envelope](f)(seal(f.Context(), KindPL, header, w.pl.envelope.Box, w.daemon)).raw)
+	}
+	out = append(out, must[*Envelope](f)(seal(f.Context(), KindPL, w.pl.envelope.Header, []byte("x"), w.daemon)).raw)
+	for _, e := range []*Envelope{w.cert.envelope, ul.envelope, w.bundle.envelope} {
+		out = append(out, must[*Envelope](f)(seal(f.Context(), e.Kind, e.Header, []byte("x"), w.daemon)).raw)
+	}
+	for _, b := range slices.Clone(out) {
+		e, err := ParseEnvelope(b)
+		if err != nil || e.Kind == KindCLC || len(e.Header) < 40 {
+			continue
+		}
+		var m map[uint64]any
+		if err := canon.Unmarshal(e.Header, &m); err != nil {
+			f.Fatal(err)
+		}
+		for header := range mutants(m) {
+			b, err := canon.Marshal(header)
+			if err != nil {
+				continue
+			}
+			for _, signer := range []Signer{w.daemon, w.root} {
+				if (KeyIDOf(signer.PublicKey()) == e.Signers[0]) && len(b)+len(e.Box) < MaxEnvelope/2 {
+					out = append(out, must[*Envelope](f)(seal(f.Context(), e.Kind, b, e.Box, signer)).raw)
+				}
+			}
+		}
+	}
 	for _, b := range [][]byte{w.pl.Raw(), ul.Raw()} {
 		out = append(out, b[:len(b)/2], append(bytes.Clone(b), 0))
 	}
 	return w, out
+}
+
+// mutants yields what a decoded value becomes when one thing in it is changed:
+// every field and element, at any depth, left out, doubled or replaced. They
+// are the seeds that reach the rules behind the encoding.
+func mutants(v any) iter.Seq[any] {
+	return func(yield func(any) bool) {
+		switch v := v.(type) {
+		case map[uint64]any:
+			for _, k := range slices.Sorted(maps.Keys(v)) {
+				less := maps.Clone(v)
+				delete(less, k)
+				if !yield(less) {
+					return
+				}
+				for x := range mutants(v[k]) {
+					other := maps.Clone(v)
+					other[k] = x
+					if !yield(other) {
+						return
+					}
+				}
+			}
+			for _, k := range []uint64{3, 4, 5, 23, 24, 52, 143, 167, 169, 170, 0x9000} {
+				more := maps.Clone(v)
+				for _, x := range []any{uint64(1), []any{uint64(1)}, []byte{1}} {
+					more[k] = x
+					if !yield(more) {
+						return
+					}
+				}
+			}
+		case map[any]any:
+			inner := map[uint64]any{}
+			for k, x := range v {
+				inner[k.(uint64)] = x
+			}
+			mutants(inner)(yield)
+		case []any:
+			if !yield([]any{}) || len(v) > 0 && !yield(append(slices.Clone(v), v[len(v)-1])) || !yield(slices.Repeat(v, 1100)) {
+				return
+			}
+			for i := range v {
+				for x := range mutants(v[i]) {
+					other := slices.Clone(v)
+					other[i] = x
+					if !yield(other) {
+						return
+					}
+				}
+			}
+		case uint64:
+			for _, x := range []uint64{0, 1, 2, 3, 4, v + 1, v * 2, 0xffff, 1 << 24, 3153600000001, maxMillis + 1, math.MaxUint64} {
+				if !yield(x) {
+					return
+				}
+			}
+		case []byte:
+			for _, x := range [][]byte{{}, {0}, make([]byte, len(v)), make([]byte, len(v)+1), bytes.Repeat([]byte{0x80}, len(v)), bytes.Repeat([]byte{0x70}, len(v))} {
+				if !yield(x) {
+					return
+				}
+			}
+		case string:
+			for _, x := range []string{"", "A", "anyone", "group:a@contoso.com", "10.0.0.1/8", "::ffff:10.0.0.0/104", "b a", strings.Repeat("a", 201), strings.Repeat("a", maxText+1)} {
+				if !yield(x) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // fuzzParser checks what every parser owes: no panic, a reason for a person in
@@ -104,6 +227,17 @@ func FuzzDecodePolicy(f *testing.F) {
 	for _, b := range all {
 		f.Add(b)
 	}
+	for _, p := range []*policy.Policy{w.policy, &p} {
+		var m map[uint64]any
+		if err := canon.Unmarshal(must[[]byte](f)(EncodePolicy(p)), &m); err != nil {
+			f.Fatal(err)
+		}
+		for x := range mutants(m) {
+			if b, err := canon.Marshal(x); err == nil {
+				f.Add(b)
+			}
+		}
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := DecodePolicy(b)
 		if err != nil {
@@ -129,6 +263,8 @@ func FuzzParseRecipient(f *testing.F) {
 		f.Add(uint16(kem), k.Public())
 		f.Add(uint16(kem), make([]byte, 32))
 		f.Add(uint16(kem), k.Public()[:32])
+		f.Add(uint16(kem), append(k.Public()[:1184], make([]byte, 32)...))
+		f.Add(uint16(kem), bytes.Repeat([]byte{0xff}, 1216))
 	}
 	f.Fuzz(func(t *testing.T, kem uint16, b []byte) {
 		r, err := ParseRecipient(KEM(kem), b, []KEM{XWing, X25519})

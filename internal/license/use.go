@@ -1,6 +1,7 @@
 package license
 
 import (
+	"bytes"
 	"strings"
 	"time"
 
@@ -75,6 +76,10 @@ type UseLicense struct {
 
 // Raw returns the signed bytes. The caller must not change them.
 func (u *UseLicense) Raw() []byte { return u.envelope.raw }
+
+// Box returns the sealed content key: 60 bytes, which open with the key that
+// [RecipientKey.OpenUL] derives.
+func (u *UseLicense) Box() []byte { return bytes.Clone(u.envelope.Box) }
 
 // Verified reports whether a [Verifier] accepted the license.
 func (u *UseLicense) Verified() bool { return u.verified }
@@ -196,8 +201,10 @@ func (h *useHeader) check() error {
 		return unsupported("key encapsulation %#04x is not supported", uint16(h.KEM))
 	case len(h.Obligations) != 0:
 		return unsupported("this use license has obligations that this version does not know")
-	case h.Content.IsZero() || h.Principal == [32]byte{} || h.Certificate.IsZero():
-		return malformed(whatUseLicense, "no content, principal or certificate")
+	case h.Content.Version() != 7 || h.Content[8]>>6 != 2:
+		return malformed(whatUseLicense, "its content ID is not a UUIDv7")
+	case h.Principal == [32]byte{} || h.Certificate.IsZero():
+		return malformed(whatUseLicense, "no principal or certificate")
 	case h.ID.Version() != 7:
 		return malformed(whatUseLicense, "its ID is not a UUIDv7")
 	case h.Rights == 0 || !h.Rights.Valid():
