@@ -59,11 +59,11 @@ func compileMutant(t *testing.T, patch string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	real, err := filepath.Abs(filepath.Base(name))
+	original, err := filepath.Abs(filepath.Base(name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := os.ReadFile(real)
+	source, err := os.ReadFile(original)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func compileMutant(t *testing.T, patch string) string {
 	if err := os.WriteFile(mutant, []byte(strings.Replace(string(source), old, changed, 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{real: mutant}})
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{original: mutant}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func compileMutant(t *testing.T, patch string) string {
 		t.Fatal(err)
 	}
 	binary := filepath.Join(dir, "mutant.test")
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, ".")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, ".")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("the mutant does not compile: %v\n%s", err, out)
 	}

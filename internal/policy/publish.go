@@ -306,9 +306,10 @@ func choosable(t *Template) error {
 	case StateArchived:
 		return vocab.Errorf(vocab.ReasonTemplateArchived, "this template is archived and cannot be chosen any more").
 			WithNext("List the templates you may choose")
+	default:
+		return vocab.Errorf(vocab.ReasonTemplateDeleted, "this template was deleted").
+			WithNext("List the templates you may choose")
 	}
-	return vocab.Errorf(vocab.ReasonTemplateDeleted, "this template was deleted").
-		WithNext("List the templates you may choose")
 }
 
 // templateOf returns the template a decided policy names.

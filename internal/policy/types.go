@@ -118,8 +118,9 @@ func (e Expiry) NotAfter(protected time.Time) time.Time {
 		return e.At.UTC().Truncate(time.Millisecond)
 	case ExpiryAfter:
 		return protected.Add(e.After).UTC().Truncate(time.Millisecond)
+	default:
+		return time.Time{}
 	}
-	return time.Time{}
 }
 
 // State is where a template is in its life. The numbers are part of the stored

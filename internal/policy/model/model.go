@@ -8,6 +8,7 @@ package model
 
 import (
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/openrms/rms/internal/vocab"
@@ -127,12 +128,7 @@ func Decide(q Question) Answer {
 
 // admitted: a guest counts only through an address of an admitted domain.
 func (q *Question) admitted() bool {
-	for _, a := range q.Caller.Addresses {
-		if q.guestMayBe(a) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(q.Caller.Addresses, q.guestMayBe)
 }
 
 func (q *Question) guestMayBe(address string) bool {
@@ -155,11 +151,7 @@ func (q *Question) named(p vocab.Principal) bool {
 	case vocab.KindService:
 		return !person && p.Value == c.Service
 	case vocab.KindGroup:
-		for _, g := range c.Groups {
-			if g == p.Value {
-				return true
-			}
-		}
+		return slices.Contains(c.Groups, p.Value)
 	case vocab.KindTenant:
 		return person && member && p.Value == c.Member
 	case vocab.KindUser, vocab.KindDomain:

@@ -174,6 +174,7 @@ func FormatExpiry(e policy.Expiry) string {
 		return FormatTime(e.At)
 	case policy.ExpiryAfter:
 		return FormatPeriod(e.After) + " after protection"
+	default:
+		return "never"
 	}
-	return "never"
 }
