@@ -15,7 +15,7 @@ import (
 // needed are the exact capabilities on exact paths: no less, and no more.
 func (v *Vault) needed() map[string]string {
 	m, root, sign := v.cfg.Mount, v.cfg.RootKey, v.cfg.SignKey
-	return map[string]string{
+	n := map[string]string{
 		m + "/encrypt/" + root: "update", // update alone cannot make a key of a mistyped name
 		m + "/decrypt/" + root: "update",
 		m + "/rewrap/" + root:  "update",
@@ -23,6 +23,11 @@ func (v *Vault) needed() map[string]string {
 		m + "/keys/" + root:    "read",
 		m + "/keys/" + sign:    "read",
 	}
+	if v.cfg.AppRole != nil {
+		n["auth/token/renew-self"] = "update"
+		n["auth/token/revoke-self"] = "update"
+	}
+	return n
 }
 
 // forbidden are the paths a service that only uses keys must not be able to

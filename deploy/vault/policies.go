@@ -1,0 +1,30 @@
+// Package vaultpolicy holds the Vault policies this project ships, so that
+// rmsctl can print them and tests use the very same text.
+package vaultpolicy
+
+import (
+	_ "embed"
+	"strings"
+)
+
+var (
+	//go:embed rmsd.hcl
+	rmsd string
+	//go:embed custody-officer.hcl
+	custodyOfficer string
+	//go:embed destroyer.hcl
+	destroyer string
+)
+
+func at(policy, mount string) string {
+	return strings.ReplaceAll(policy, "MOUNT/", strings.Trim(mount, "/")+"/")
+}
+
+// Daemon is the policy of rmsd on a tenant's transit mount.
+func Daemon(mount string) string { return at(rmsd, mount) }
+
+// CustodyOfficer is the policy of the people who make and rotate keys.
+func CustodyOfficer(mount string) string { return at(custodyOfficer, mount) }
+
+// Destroyer is the policy of the short-lived token that destroys keys.
+func Destroyer(mount string) string { return at(destroyer, mount) }
