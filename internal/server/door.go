@@ -59,7 +59,7 @@ type Tenants interface {
 // Verifier turns what a caller presents into an identity.
 type Verifier interface {
 	BoundToken(ctx context.Context, t identity.Tenant, raw string, leaf *x509.Certificate) (*vocab.Identity, error)
-	Certificate(t identity.Tenant, leaf *x509.Certificate) (*vocab.Identity, error)
+	Certificate(t identity.Tenant, chain []*x509.Certificate) (*vocab.Identity, error)
 	Provider(name string) (identity.Provider, bool)
 }
 
@@ -70,7 +70,7 @@ type call struct {
 	tenant *tenant.Tenant
 	caller *vocab.Identity
 	peer   string
-	leaf   *x509.Certificate
+	chain  []*x509.Certificate // of the connection's client certificate, verified
 	// authorized is set by the door for public calls, signed-in callers and
 	// holders of a role, and by the method, through owns, for owners.
 	authorized bool
@@ -304,7 +304,7 @@ func (d *door) readPeer(ctx context.Context, c *call) {
 		c.peer = host
 	}
 	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 && len(info.State.VerifiedChains[0]) > 0 {
-		c.leaf = info.State.VerifiedChains[0][0]
+		c.chain = info.State.VerifiedChains[0]
 	}
 }
 
@@ -354,10 +354,10 @@ func (d *door) authenticate(ctx context.Context, c *call) (*vocab.Identity, erro
 		return nil, err
 	}
 	var id *vocab.Identity
-	if raw == "" && c.leaf != nil {
-		id, err = d.verifier.Certificate(view, c.leaf)
+	if raw == "" && c.chain != nil {
+		id, err = d.verifier.Certificate(view, c.chain)
 	} else {
-		id, err = d.verifier.BoundToken(ctx, view, raw, c.leaf)
+		id, err = d.verifier.BoundToken(ctx, view, raw, c.leaf())
 	}
 	if err != nil {
 		return nil, err
@@ -482,4 +482,12 @@ func roleNames(roles []rmsv1.Role) string {
 		names = append(names, string(r))
 	}
 	return strings.Join(names, " or ")
+}
+
+// leaf is the connection's client certificate, nil if it has none.
+func (c *call) leaf() *x509.Certificate {
+	if len(c.chain) == 0 {
+		return nil
+	}
+	return c.chain[0]
 }

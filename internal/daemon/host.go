@@ -1,0 +1,125 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/openrms/rms/internal/audit"
+	"github.com/openrms/rms/internal/config"
+	"github.com/openrms/rms/internal/record"
+	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/vocab"
+	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+)
+
+// Status implements [server.Host].
+func (d *Daemon) Status(ctx context.Context) (*rmsv1.StatusResponse, error) {
+	out := &rmsv1.StatusResponse{
+		Version: Version(), StartTime: timestamppb.New(d.started), Listen: d.Addr(), Development: d.opts.Development,
+	}
+	if info, err := os.Stat(filepath.Join(d.cfg.DataDir, storeFile)); err == nil {
+		out.StoreBytes = info.Size()
+	}
+	for _, t := range d.tenants.all() {
+		state := t.State()
+		ts := &rmsv1.TenantStatus{
+			Tenant: "tenants/" + t.Name(), TenantId: t.ID().String(), Serving: state.Err == nil && d.tenants.Tenant(t.Name()) != nil,
+			Custodian: "vault",
+		}
+		if d.cfg.Tenants[t.Name()].Custodian.Embedded != nil {
+			ts.Custodian = "embedded"
+		}
+		if state.Err != nil {
+			ts.Reason, ts.Message = string(vocab.ReasonOf(state.Err)), state.Err.Error()
+		}
+		licenses, events, err := t.Counts(ctx)
+		if err != nil {
+			return nil, err
+		}
+		ts.Licenses, ts.Events = licenses, int64(events) //nolint:gosec // a log's size
+		out.Tenants = append(out.Tenants, ts)
+	}
+	return out, nil
+}
+
+// Reload implements [server.Host].
+func (d *Daemon) Reload(ctx context.Context) ([]string, error) {
+	next, err := config.Load(d.cfg.Path)
+	if err != nil {
+		return nil, err
+	}
+	var changes []string
+	changed, err := d.certs.load()
+	if err != nil {
+		return nil, err
+	}
+	if changed {
+		changes = append(changes, "TLS files reloaded")
+	}
+	more, err := d.reloadTenants(ctx, next.Tenants)
+	return append(changes, more...), err
+}
+
+// CheckStore implements [server.Host].
+func (d *Daemon) CheckStore(ctx context.Context) (*rmsv1.CheckStoreResponse, error) {
+	r, err := checkStore(ctx, d.store, d.log, filepath.Join(d.cfg.DataDir, checkpointDir))
+	if err != nil {
+		return nil, err
+	}
+	return &rmsv1.CheckStoreResponse{Problems: r.problems, Records: r.records, Events: int64(r.events)}, nil //nolint:gosec // a log's size
+}
+
+// checked is what a check of the store found.
+type checked struct {
+	problems []string
+	records  int64
+	events   uint64
+}
+
+// checkedStore is a store that can look for damage below its tables.
+type checkedStore interface {
+	store.Store
+	store.Checker
+}
+
+// checkStore verifies the store's own structure, every record and index, and
+// every tenant's log against its exported checkpoint.
+func checkStore(ctx context.Context, s checkedStore, log *audit.Log, checkpoints string) (*checked, error) {
+	out := &checked{}
+	found := func(err error) { out.problems = append(out.problems, err.Error()) }
+	if err := s.Check(ctx, found); err != nil {
+		return nil, err
+	}
+	tenants := map[string]record.Tenant{}
+	if err := s.View(ctx, func(r store.Reader) (err error) {
+		if tenants, err = record.ListTenants(r); err != nil {
+			return err
+		}
+		for _, t := range tenants {
+			n, err := record.Check(r, t.ID, found)
+			if err != nil {
+				return err
+			}
+			out.records += n
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	if err := log.CheckExported(ctx, checkpoints); err != nil {
+		found(err)
+	}
+	for _, t := range tenants {
+		report, err := log.Verify(ctx, t.ID)
+		if report.Bad != nil {
+			found(err)
+		} else if err != nil {
+			return nil, err
+		}
+		out.events += report.Size
+	}
+	return out, nil
+}

@@ -1,0 +1,167 @@
+package record
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// Check reads every record of a tenant and compares it with its indexes and
+// counts. It reports each finding and returns how many records it read. The
+// error is one that kept it from finishing.
+func Check(r store.Reader, t vocab.TenantID, found func(error)) (int64, error) {
+	c := &checker{r: r, t: t, found: found, counts: map[string]int64{}}
+	for _, step := range []func() error{c.licenses, c.indexes, c.countRows, c.templates, c.others} {
+		if err := step(); err != nil {
+			return c.records, err
+		}
+	}
+	return c.records, nil
+}
+
+type checker struct {
+	r       store.Reader
+	t       vocab.TenantID
+	found   func(error)
+	records int64
+	counts  map[string]int64 // what the count rows must be
+}
+
+func (c *checker) problem(format string, args ...any) {
+	c.found(fmt.Errorf("tenant %s: %s", c.t, fmt.Sprintf(format, args...)))
+}
+
+// licenses checks that every license can be read and is in its indexes.
+func (c *checker) licenses() error {
+	for item, err := range c.r.Scan(tableLicenses, store.Range{Prefix: key(c.t)}) {
+		if err != nil {
+			return err
+		}
+		c.records++
+		id := vocab.ContentID(item.Key[len(item.Key)-16:])
+		l, err := GetLicense(c.r, c.t, id)
+		if err == nil {
+			err = eachIndex(c.t, l, func(table store.Table, prefix []byte) error {
+				c.counts[string(countKey(table, prefix))]++
+				_, there, err := c.r.Get(table, append(bytes.Clone(prefix), id[:]...))
+				if err == nil && !there {
+					c.problem("license %s is missing from %s", id, table)
+				}
+				return err
+			})
+		}
+		if err != nil {
+			c.problem("license %s: %v", id, err)
+		}
+	}
+	return nil
+}
+
+// indexes checks that every entry of an index leads to a license that belongs
+// there.
+func (c *checker) indexes() error {
+	for _, table := range []store.Table{tableByOwner, tableByTemplate, tableByGeneration, tableByKeyVersion} {
+		for item, err := range c.r.Scan(table, store.Range{Prefix: key(c.t)}) {
+			if err != nil {
+				return err
+			}
+			if len(item.Key) < 32 {
+				c.problem("%s has a key that cannot be", table)
+				continue
+			}
+			id, belongs := vocab.ContentID(item.Key[len(item.Key)-16:]), false
+			if l, err := GetLicense(c.r, c.t, id); err == nil && l != nil {
+				err = eachIndex(c.t, l, func(of store.Table, prefix []byte) error {
+					belongs = belongs || of == table && bytes.Equal(prefix, item.Key[:len(item.Key)-16])
+					return nil
+				})
+				if err != nil {
+					continue // found with the license
+				}
+			}
+			if !belongs {
+				c.problem("%s lists license %s, which does not belong there", table, id)
+			}
+		}
+	}
+	return nil
+}
+
+// countRows checks the counts against what the licenses add up to.
+func (c *checker) countRows() error {
+	for item, err := range c.r.Scan(tableCounts, store.Range{Prefix: key(c.t)}) {
+		if err != nil {
+			return err
+		}
+		if len(item.Value) != 8 {
+			c.problem("a count cannot be read")
+			continue
+		}
+		got, want := int64(binary.BigEndian.Uint64(item.Value)), c.counts[string(item.Key)] //nolint:gosec // compared
+		if got != want {
+			c.problem("a count of %s says %d, the licenses are %d", countName(item.Key), got, want)
+		}
+		delete(c.counts, string(item.Key))
+	}
+	for k, n := range c.counts {
+		c.problem("a count of %s is missing, the licenses are %d", countName([]byte(k)), n)
+	}
+	return nil
+}
+
+// countName is the index a count row is of.
+func countName(k []byte) string {
+	name, _, _ := bytes.Cut(k[16:], []byte{0})
+	return string(name)
+}
+
+// templates checks heads, slugs and that every revision is there.
+func (c *checker) templates() error {
+	for item, err := range c.r.Scan(tableTemplates, store.Range{Prefix: key(c.t)}) {
+		if err != nil {
+			return err
+		}
+		c.records++
+		uid := vocab.TemplateUID(item.Key[len(item.Key)-16:])
+		head, err := GetTemplate(c.r, c.t, uid)
+		if err != nil {
+			c.problem("template %s: %v", uid, err)
+			continue
+		}
+		if found, err := FindTemplate(c.r, c.t, head.Slug); err != nil || found != uid {
+			c.problem("the name %q does not lead to its template %s", head.Slug, uid)
+		}
+		for n := uint32(1); n <= head.Revision; n++ {
+			if b, err := GetTemplateRevision(c.r, c.t, uid, n); err != nil || b == nil {
+				c.problem("revision %d of template %q is missing", n, head.Slug)
+			}
+		}
+		if b, err := GetTemplateRevision(c.r, c.t, uid, head.Revision+1); err == nil && b != nil {
+			c.problem("template %q was put back: revision %d is there, %d is current", head.Slug, head.Revision+1, head.Revision)
+		}
+	}
+	return nil
+}
+
+// others checks that the small tables can be read.
+func (c *checker) others() error {
+	if _, err := GetSettings(c.r, c.t); err != nil {
+		c.problem("settings: %v", err)
+	}
+	gens, err := ListGenerations(c.r, c.t)
+	if err != nil {
+		c.problem("generations: %v", err)
+	}
+	keys, err := ListKeys(c.r, c.t)
+	if err != nil {
+		c.problem("keys: %v", err)
+	}
+	if _, err := ListVersionStates(c.r, c.t); err != nil {
+		c.problem("states of key versions: %v", err)
+	}
+	c.records += int64(len(gens) + len(keys))
+	return nil
+}
