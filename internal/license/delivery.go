@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/hpke"
+	"time"
 
 	"github.com/openrms/rms/internal/canon"
 	"github.com/openrms/rms/internal/vocab"
@@ -67,6 +68,9 @@ func (d *Delivery) Enc() []byte { return bytes.Clone(d.enc) }
 func (d *Delivery) UseLicense(ctx context.Context, signer Signer, cert *Certificate, u UseLicense, ck *vocab.Secret) (*UseLicense, error) {
 	u.Tenant, u.Principal, u.KEM, u.Recipient = d.tenant, d.principal, d.recipient.kem, d.recipient.id
 	u.EncHash, u.Certificate = canon.Hash(d.enc), cert.ID
+	for _, t := range []*time.Time{&u.IssuedAt, &u.NotBefore, &u.NotAfter, &u.ContentNotAfter} {
+		*t = t.UTC().Truncate(time.Millisecond) // what the recipient will read
+	}
 	if err := cert.mayIssue(UsageUL, signer, u.Tenant, u.IssuedAt); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -233,4 +234,19 @@ func encode(t *testing.T, v vectors) []byte {
 		t.Fatal(err)
 	}
 	return append(b, '\n')
+}
+
+// A second implementation, written from docs/formats.md, agrees.
+func TestVectorsInPython(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("no python3 on this machine: the second implementation was not run")
+	}
+	if exec.Command(python, "-c", "import cryptography").Run() != nil {
+		t.Skip("python3 has no package cryptography: the second implementation was not run")
+	}
+	out, err := exec.CommandContext(t.Context(), python, "-B", filepath.Join("testdata", "vectors", "verify.py")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
