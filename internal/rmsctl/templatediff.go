@@ -17,28 +17,42 @@ import (
 // do not count.
 func templateDiff(old, new *policy.Template) []string {
 	var lines []string
-	before, after := grantsBy(old.Grants), grantsBy(new.Grants)
-	principals := slices.SortedFunc(maps.Keys(merged(before, after)), vocab.Principal.Compare)
-	for _, p := range principals {
-		lines = append(lines, grantDiff(p, before[p], after[p])...)
+	changes, fields := policy.Diff(old, new)
+	for _, c := range changes {
+		lines = append(lines, grantDiff(c.To, c.Before, c.After)...)
 	}
 	change := func(what, a, b string) {
-		if a != b {
-			lines = append(lines, fmt.Sprintf("~ %s: %s → %s", what, or(a, "none"), or(b, "none")))
+		lines = append(lines, fmt.Sprintf("~ %s: %s → %s", what, or(a, "none"), or(b, "none")))
+	}
+	texts := func(what string, a, b map[string]string) {
+		for _, lang := range slices.Sorted(maps.Keys(merged(a, b))) {
+			if a[lang] != b[lang] {
+				change(what+" ("+lang+")", a[lang], b[lang])
+			}
 		}
 	}
-	change("state", stateName(old.State), stateName(new.State))
-	change("expires", templatefile.FormatExpiry(old.Expiry), templatefile.FormatExpiry(new.Expiry))
-	change("offline", templatefile.FormatOffline(old.Offline), templatefile.FormatOffline(new.Offline))
-	change("custody", custodyWord(old.Custody), custodyWord(new.Custody))
-	change("select", principalList(old.Select), principalList(new.Select))
-	change("contact", old.Contact, new.Contact)
-	for _, field := range []struct {
-		what string
-		a, b map[string]string
-	}{{"name", old.Names, new.Names}, {"description", old.Descriptions, new.Descriptions}} {
-		for _, lang := range slices.Sorted(maps.Keys(merged(field.a, field.b))) {
-			change(field.what+" ("+lang+")", field.a[lang], field.b[lang])
+	for _, field := range fields {
+		switch field {
+		case "id":
+			change(field, old.Slug, new.Slug)
+		case "names":
+			texts("name", old.Names, new.Names)
+		case "descriptions":
+			texts("description", old.Descriptions, new.Descriptions)
+		case "state":
+			change(field, stateName(old.State), stateName(new.State))
+		case "expires":
+			change(field, templatefile.FormatExpiry(old.Expiry), templatefile.FormatExpiry(new.Expiry))
+		case "offline":
+			change(field, templatefile.FormatOffline(old.Offline), templatefile.FormatOffline(new.Offline))
+		case "select":
+			change(field, principalList(old.Select), principalList(new.Select))
+		case "contact":
+			change(field, old.Contact, new.Contact)
+		case "custody":
+			change(field, custodyWord(old.Custody), custodyWord(new.Custody))
+		default:
+			lines = append(lines, "~ "+field)
 		}
 	}
 	return lines
@@ -53,18 +67,12 @@ func merged[K comparable, V any](a, b map[K]V) map[K]V {
 	return m
 }
 
-func grantsBy(grants []policy.Grant) map[vocab.Principal][]policy.Grant {
-	m := map[vocab.Principal][]policy.Grant{}
-	for _, g := range grants {
-		m[g.To] = append(m[g.To], g)
-	}
-	return m
-}
-
 // grantDiff compares what one principal has. Grants that are the same on both
 // sides do not count.
 func grantDiff(p vocab.Principal, before, after []policy.Grant) []string {
-	key := func(g policy.Grant) string { return policy.Describe(g.Rights) + grantTerms(g) }
+	key := func(g policy.Grant) string {
+		return fmt.Sprint(uint32(g.Rights), g.Until.UnixMilli(), g.Login, g.Networks)
+	}
 	var gone, come []policy.Grant
 	left := slices.Clone(after)
 	for _, g := range before {
@@ -75,6 +83,9 @@ func grantDiff(p vocab.Principal, before, after []policy.Grant) []string {
 		}
 	}
 	come = left
+	if len(gone)+len(come) == 0 {
+		return []string{fmt.Sprintf("~ %s  the same grants in another order", p)}
+	}
 	if len(gone) == 1 && len(come) == 1 {
 		return []string{changedGrant(p, gone[0], come[0])}
 	}
@@ -151,7 +162,6 @@ func principalList(list []vocab.Principal) string {
 	for i, p := range list {
 		names[i] = p.String()
 	}
-	slices.Sort(names)
 	return strings.Join(names, ", ")
 }
 

@@ -70,14 +70,14 @@ func TestTemplateDiff(t *testing.T) {
 				t.Names = map[string]string{"en": "Finance – internal", "de": "Finanzen"}
 			},
 			[]string{
+				"~ name (de): none → Finanzen",
+				"~ name (en): Finance → Finance – internal",
 				"~ state: published → archived",
 				"~ expires: never → 90d after protection",
 				"~ offline: 7d → 0",
-				"~ custody: the tenant's → strict",
 				"~ select: none → group:interns@contoso.com",
 				"~ contact: help@contoso.com → none",
-				"~ name (de): none → Finanzen",
-				"~ name (en): Finance → Finance – internal",
+				"~ custody: the tenant's → strict",
 			},
 		},
 	} {
