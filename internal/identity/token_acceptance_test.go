@@ -331,6 +331,9 @@ func TestForgedSignatures(t *testing.T) {
 		"x5u to a trap":                 signed(map[string]any{"x5u": trap.URL}),
 		"jwk in the header":             signed(map[string]any{"jwk": jose.JSONWebKey{Key: stranger.Public()}}),
 		"crit":                          signed(map[string]any{"crit": []string{"exp"}, "exp": 1}),
+		"b64":                           signed(map[string]any{"b64": false}),
+		"a token within":                signed(map[string]any{"cty": "JWT"}),
+		"compressed":                    signed(map[string]any{"zip": "DEF"}),
 		"typ of another use":            signed(map[string]any{"typ": "logout+jwt"}),
 		"alg twice":                     with(`{"alg":"ES256","alg":"none","kid":"` + kid + `"}`),
 		"signature cut":                 parts[0] + "." + parts[1] + "." + parts[2][:20],
@@ -595,4 +598,10 @@ func TestServiceByToken(t *testing.T) {
 	}
 	id, err = w.verifier.Token(t.Context(), w.tenant, token(w.fabrikam, "dave"))
 	wantReason(t, id, err, vocab.ReasonAddressNotVerified) // a guest's provider names no services
+
+	// The same subject at another provider of the tenant is somebody else.
+	w.tenant.Providers = []string{"contoso", "fabrikam"}
+	w.tenant.Services = map[string]identity.ServiceMatch{"dms": {Provider: "contoso", Subject: "app:5a1d"}}
+	id, err = w.verifier.Token(t.Context(), w.tenant, token(w.fabrikam, "dave"))
+	wantReason(t, id, err, vocab.ReasonAddressNotVerified)
 }
