@@ -1,0 +1,10 @@
+// Command rmsd is the open rights management service. See rmsd --help.
+package main
+
+import (
+	"os"
+
+	"github.com/openrms/rms/internal/daemon"
+)
+
+func main() { os.Exit(daemon.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

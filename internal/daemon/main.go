@@ -1,0 +1,431 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/openrms/rms/internal/audit"
+	"github.com/openrms/rms/internal/config"
+	"github.com/openrms/rms/internal/identity"
+	"github.com/openrms/rms/internal/vocab"
+	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+)
+
+// stopWithin is how long calls under way may take when the daemon stops.
+const stopWithin = 20 * time.Second
+
+// errUsage says that the words of the command are off.
+var errUsage = errors.New("usage")
+
+// Main is rmsd. It returns the exit code: 0 for success, 1 if it failed, 2 if
+// the words of the command are off, 8 if a check found damage.
+func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(stderr, root.UsageString())
+		fmt.Fprintln(stderr, "rmsd: try: rmsd dev")
+		return 2
+	}
+	fmt.Fprintln(stderr, "rmsd:", err)
+	switch vocab.ReasonOf(err) {
+	case vocab.ReasonStoreDamaged, vocab.ReasonLogDamaged:
+		return 8
+	case vocab.ReasonConfigurationInvalid, vocab.ReasonRequestInvalid:
+		return 2
+	}
+	return 1
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use: "rmsd", Short: "The open rights management service", SilenceUsage: true, SilenceErrors: true, Args: cobra.NoArgs,
+		Long: `rmsd holds keys and policy: it says who may do what with which document, and
+hands the content key only to those who may. Content never reaches it.
+
+  rmsd dev                      try it: a daemon with test identities on this machine
+  rmsd serve -c rmsd.yaml       serve, as the configuration says
+  rmsd check-config -c rmsd.yaml`,
+		RunE: func(*cobra.Command, []string) error { return errUsage },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return vocab.Errorf(vocab.ReasonRequestInvalid, "%s", err).WithNext("See rmsd --help")
+	})
+	root.AddCommand(serveCommand(), devCommand(), checkCommand(), fsckCommand(), statusCommand(), reloadCommand(), versionCommand())
+	return root
+}
+
+func configFlag(c *cobra.Command, path *string) {
+	c.Flags().StringVarP(path, "config", "c", "/etc/rmsd/rmsd.yaml", "configuration file")
+}
+
+func logLevel(c *cobra.Command, level *slog.Level) {
+	c.Flags().TextVar(level, "log-level", slog.LevelInfo, "least level to log: debug, info, warn or error")
+}
+
+func serveCommand() *cobra.Command {
+	var path string
+	var level slog.Level
+	c := &cobra.Command{
+		Use: "serve", Short: "Serve, as the configuration says", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			log := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			d, err := Start(cmd.Context(), cfg, Options{Log: log})
+			if err != nil {
+				return err
+			}
+			log.Info("serving", "listen", d.Addr(), "version", Version(), "tenants", len(cfg.Tenants))
+			return serveUntilStopped(cmd.Context(), d, d.Close, log)
+		},
+	}
+	configFlag(c, &path)
+	logLevel(c, &level)
+	return c
+}
+
+// serveUntilStopped waits for the end of ctx or of a listener. SIGHUP reloads.
+func serveUntilStopped(ctx context.Context, d *Daemon, closeAll func(context.Context) error, log *slog.Logger) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	var failed error
+	for stopped := false; !stopped; {
+		select {
+		case <-ctx.Done():
+			stopped = true
+		case failed = <-d.Failed():
+			stopped = true
+		case <-hup:
+			if changes, err := d.Reload(ctx); err != nil {
+				log.Error("reload refused, nothing changed", "error", err)
+			} else {
+				log.Info("reloaded", "changes", changes)
+			}
+		}
+	}
+	log.Info("stopping")
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	defer cancel()
+	return errors.Join(failed, closeAll(end))
+}
+
+func devCommand() *cobra.Command {
+	var o DevOptions
+	var level slog.Level
+	var custodian string
+	c := &cobra.Command{
+		Use: "dev", Short: "Run a daemon with test identities on this machine, for trying and developing", Args: cobra.NoArgs,
+		Long: `rmsd dev is the real daemon on loopback, with an embedded keyring, self-signed
+TLS, and an OpenID provider whose test users need no password: alice (publishes,
+tenant-admin, policy-admin), bob, carla and dan (key custodians), erin (auditor),
+mallory. Nothing it protects is protected from anyone on this machine.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Dir == "" {
+				dir, err := os.MkdirTemp("", "rmsd-dev-")
+				if err != nil {
+					return err
+				}
+				o.Dir = dir
+			}
+			if custodian != "" {
+				var err error
+				if o.Custodian, err = readCustodian(custodian); err != nil {
+					return err
+				}
+			}
+			o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			d, err := StartDev(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			kind := "embedded keyring"
+			if o.Custodian != nil {
+				kind = "keys in Vault"
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), `DEVELOPMENT  rmsd %s on %s, TLS, %s, test identities: nothing is protected
+data         %s
+contexts     export RMS_CONFIG_DIR=%s
+next         rmsctl -c dev-alice protect FILE --template finance-internal
+             rmsctl -c dev-bob open FILE.rms
+`, Version(), d.Addr(), kind, d.dir, d.ContextsDir())
+			return serveUntilStopped(cmd.Context(), d.Daemon, d.Close, o.Log)
+		},
+	}
+	c.Flags().StringVar(&o.Dir, "data", "", "directory for everything (default: a new temporary one)")
+	c.Flags().StringVar(&o.Listen, "listen", "127.0.0.1:0", "loopback address to listen on")
+	c.Flags().StringVar(&custodian, "custodian", "", "file with the custodian part of a tenant's file, in place of the embedded keyring")
+	c.Flags().DurationVar(&o.SyncEvery, "sync-every", 0, "how often to look at the custodian (default 5m)")
+	logLevel(c, &level)
+	return c
+}
+
+// readCustodian reads the custodian part of a tenant's file.
+func readCustodian(path string) (*config.Custodian, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "%w", err)
+	}
+	out := new(config.Custodian)
+	if err := yaml.Unmarshal(b, out); err != nil {
+		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "%s: %w", path, err)
+	}
+	return out, nil
+}
+
+func checkCommand() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use: "check-config", Short: "Check the configuration, and try each identity provider and custodian", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			e := yaml.NewEncoder(cmd.OutOrStdout())
+			e.SetIndent(2)
+			if err := e.Encode(cfg.File); err != nil {
+				return err
+			}
+			return tryAll(cmd.Context(), cfg, cmd.OutOrStdout())
+		},
+	}
+	configFlag(c, &path)
+	return c
+}
+
+// tryAll tries everything the configuration points at, and reports all that
+// fails before it fails.
+func tryAll(ctx context.Context, cfg *config.Config, out io.Writer) error {
+	log := slog.New(slog.DiscardHandler)
+	var all error
+	report := func(what string, err error) {
+		if err != nil {
+			fmt.Fprintf(out, "# FAILED  %s: %v\n", what, err)
+			all = errors.Join(all, err)
+			return
+		}
+		fmt.Fprintf(out, "# ok      %s\n", what)
+	}
+	_, err := loadCertificates(cfg.TLS, log)
+	report("tls", err)
+	v, err := identity.NewVerifier(cfg.Identity(), nil, nil)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	for name := range cfg.IdentityProviders {
+		report("identity provider "+name, v.Probe(ctx, name))
+	}
+	d := &Daemon{cfg: cfg, opts: Options{Log: log}}
+	for name, file := range cfg.Tenants {
+		if file.Custodian.Embedded != nil {
+			// Opening a keyring that is not there would make it.
+			_, err := os.Stat(file.Custodian.Embedded.Keyring)
+			if errors.Is(err, os.ErrNotExist) {
+				fmt.Fprintf(out, "# ok      tenant %s: the keyring will be made at the first start\n", name)
+				continue
+			}
+			report("tenant "+name+": keyring", err)
+			continue
+		}
+		_, _, open := d.custodian(file)
+		report("tenant "+name+": custodian", func() error {
+			c, err := open(vocab.NewCustodianID())
+			if err != nil {
+				return err
+			}
+			return errors.Join(c.Check(ctx), c.Close())
+		}())
+	}
+	if all != nil {
+		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "the configuration does not work").Because(all)
+	}
+	return nil
+}
+
+func fsckCommand() *cobra.Command {
+	var path, data string
+	c := &cobra.Command{
+		Use: "fsck", Short: "Verify the store, its indexes and every tenant's log, while no rmsd runs on it", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			development := false
+			if data == "" {
+				cfg, err := config.Load(path)
+				if err != nil {
+					return err
+				}
+				data = cfg.DataDir
+			} else {
+				// The directory of rmsd dev, or the data directory itself.
+				if _, err := os.Stat(filepath.Join(data, "data", storeFile)); err == nil {
+					data, development = filepath.Join(data, "data"), true
+				}
+			}
+			return fsck(cmd.Context(), data, development, cmd.OutOrStdout())
+		},
+	}
+	configFlag(c, &path)
+	c.Flags().StringVar(&data, "data", "", "the directory of rmsd dev, or a data directory, in place of a configuration")
+	return c
+}
+
+func fsck(ctx context.Context, dir string, development bool, out io.Writer) error {
+	if _, err := os.Stat(filepath.Join(dir, storeFile)); err != nil {
+		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "there is no store: %w", err)
+	}
+	s, err := openStore(dir, development)
+	if err != nil {
+		return err
+	}
+	r, err := checkStore(ctx, s, audit.New(s), filepath.Join(dir, checkpointDir))
+	if err = errors.Join(err, s.Close()); err != nil {
+		return err
+	}
+	for _, p := range r.problems {
+		fmt.Fprintln(out, p)
+	}
+	fmt.Fprintf(out, "%d records and %d events read, %d problems\n", r.records, r.events, len(r.problems))
+	if len(r.problems) > 0 {
+		return vocab.Errorf(vocab.ReasonStoreDamaged, "the store is damaged").WithNext("Keep a copy of it and restore a backup")
+	}
+	return nil
+}
+
+// operatorClient calls the daemon of a configuration over its socket.
+func operatorClient(path, data string) (rmsv1.OperatorServiceClient, func() error, error) {
+	if data != "" {
+		path = filepath.Join(data, "rmsd.yaml")
+	}
+	cfg, err := config.Load(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := grpc.NewClient("passthrough:///rmsd", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", cfg.OperatorSocket)
+		}))
+	if err != nil {
+		return nil, nil, err
+	}
+	return rmsv1.NewOperatorServiceClient(conn), conn.Close, nil
+}
+
+func statusCommand() *cobra.Command {
+	var path, data, format string
+	c := &cobra.Command{
+		Use: "status", Short: "Say how the running daemon and its tenants are", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, done, err := operatorClient(path, data)
+			if err != nil {
+				return err
+			}
+			defer done() //nolint:errcheck // nothing is left to lose
+			ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
+			defer cancel()
+			s, err := client.Status(ctx, &rmsv1.StatusRequest{})
+			if err != nil {
+				return vocab.Errorf(vocab.ReasonServerUnreachable, "no rmsd answers on its operator socket: %w", err)
+			}
+			if format == "json" {
+				b, err := protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Marshal(s)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), string(b))
+				return nil
+			}
+			return printStatus(cmd.OutOrStdout(), s)
+		},
+	}
+	configFlag(c, &path)
+	c.Flags().StringVar(&data, "data", "", "the directory of rmsd dev, in place of a configuration")
+	c.Flags().StringVarP(&format, "output", "o", "table", "table or json")
+	return c
+}
+
+func printStatus(out io.Writer, s *rmsv1.StatusResponse) error {
+	dev := ""
+	if s.GetDevelopment() {
+		dev = "  DEVELOPMENT"
+	}
+	fmt.Fprintf(out, "rmsd %s  pid %d  on %s  since %s  store %d MiB%s\n",
+		s.GetVersion(), s.GetPid(), s.GetListen(), s.GetStartTime().AsTime().Format(time.RFC3339), s.GetStoreBytes()>>20, dev)
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "TENANT\tSERVING\tCUSTODIAN\tLICENSES\tEVENTS\tWHY NOT")
+	for _, t := range s.GetTenants() {
+		serving := "yes"
+		if !t.GetServing() {
+			serving = "NO"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", t.GetTenant(), serving, t.GetCustodian(), t.GetLicenses(), t.GetEvents(), t.GetMessage())
+	}
+	return w.Flush()
+}
+
+func reloadCommand() *cobra.Command {
+	var path, data string
+	c := &cobra.Command{
+		Use: "reload", Short: "Have the running daemon read certificates and tenants' files again", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, done, err := operatorClient(path, data)
+			if err != nil {
+				return err
+			}
+			defer done() //nolint:errcheck // nothing is left to lose
+			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
+			defer cancel()
+			r, err := client.Reload(ctx, &rmsv1.ReloadRequest{})
+			if err != nil {
+				return vocab.Errorf(vocab.ReasonConfigurationInvalid, "nothing was changed: %w", err)
+			}
+			for _, line := range r.GetChanges() {
+				fmt.Fprintln(cmd.OutOrStdout(), line)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%d changes\n", len(r.GetChanges()))
+			return nil
+		},
+	}
+	configFlag(c, &path)
+	c.Flags().StringVar(&data, "data", "", "the directory of rmsd dev, in place of a configuration")
+	return c
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Fprintln(cmd.OutOrStdout(), "rmsd", Version())
+			return nil
+		},
+	}
+}
