@@ -332,6 +332,49 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
+// TestAnswersChecked: an ID token must answer this request, be of this person
+// and belong to the access token beside it.
+func TestAnswersChecked(t *testing.T) {
+	p, c := start(t, devidp.Options{})
+	s, err := p.Session(t.Context(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := p.Session(t.Context(), "bob")
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := func() *answer {
+		return &answer{AccessToken: s.AccessToken, IDToken: s.IDToken, TokenType: "Bearer", ExpiresIn: 60}
+	}
+	session, err := c.finish(t.Context(), good(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name           string
+		change         func(*answer)
+		nonce, subject string
+		want           vocab.Reason
+	}{
+		{"unchanged", func(*answer) {}, "", session.Subject, ""},
+		{"without the nonce of the request", func(*answer) {}, "test-nonce", "", vocab.ReasonTokenInvalid},
+		{"another person", func(*answer) {}, "", "somebody", vocab.ReasonTokenInvalid},
+		{"another person's access token", func(a *answer) { a.AccessToken = other.AccessToken }, "", "", vocab.ReasonTokenInvalid},
+		{"a damaged ID token", func(a *answer) { a.IDToken = "x" + s.IDToken }, "", "", vocab.ReasonTokenInvalid},
+		{"no ID token", func(a *answer) { a.IDToken = "" }, "", "", vocab.ReasonIdentityProviderDown},
+		{"a token that needs a key", func(a *answer) { a.TokenType = "DPoP" }, "", "", vocab.ReasonTokenInvalid},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := good()
+			tt.change(a)
+			if _, err := c.finish(t.Context(), a, tt.nonce, tt.subject); vocab.ReasonOf(err) != tt.want {
+				t.Errorf("%v, want %s", err, tt.want)
+			}
+		})
+	}
+}
+
 func TestCache(t *testing.T) {
 	p, c := start(t, devidp.Options{})
 	now := time.Now()
