@@ -148,6 +148,7 @@ func choose(c *cobra.Command) {
 	// A word that is wrong matters more than a flag that belongs to the
 	// right one.
 	c.FParseErrWhitelist.UnknownFlags = true
+	c.SuggestionsMinimumDistance = 2
 	c.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return nil

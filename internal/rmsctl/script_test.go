@@ -1,0 +1,48 @@
+package rmsctl_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/openrms/rms/internal/rmsctl"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"rmsctl": func() { os.Exit(rmsctl.Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+// Each script is a session of users at a daemon of its own.
+func TestSessions(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	check(t, err)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			h := startDaemon(t)
+			testscript.Run(t, testscript.Params{
+				Files: []string{file},
+				Setup: h.enter,
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){
+					"exits":   exits,
+					"capture": capture,
+					"flip":    flip,
+				},
+			})
+		})
+	}
+}
+
+// enter sets the environment of a script.
+func (h *harness) enter(env *testscript.Env) error {
+	env.Setenv("RMS_CONFIG_DIR", h.folder.Path())
+	env.Setenv("ADDRESS", h.address)
+	env.Setenv("CA", h.ca)
+	env.Setenv("LANG", "C.UTF-8")
+	env.Setenv("XDG_RUNTIME_DIR", "")
+	return nil
+}
