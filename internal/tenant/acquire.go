@@ -301,6 +301,10 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 	a.event.LicenseRevision = in.record.Revision
 	a.decision = policy.Evaluate(in.evaluation(a.caller, a.Right, a.event.Time, settings))
 	a.event.Template, a.event.TemplateRevision = a.decision.Template, a.decision.Revision
+	if a.decision.Contact == "" {
+		// An ad hoc policy has no contact of its own; the owner may have set one.
+		a.decision.Contact = in.record.Contact
+	}
 	return a.decision.Err()
 }
 
