@@ -173,11 +173,16 @@ func (r *Ring) resting(g *generation, now time.Time) bool {
 	return g.failed != nil && since >= 0 && since < retryAfter
 }
 
-// early says that it is time for a refresh that nobody waits for. mu is held.
+// early says that it is time for a refresh that nobody waits for. Where a copy
+// has only a few uses, fetching the next one ahead would keep a key in memory
+// that perhaps nobody needs. mu is held.
 func (r *Ring) early(g *generation, now time.Time) bool {
 	u := g.copy
-	return g.flight == nil && !r.resting(g, now) &&
-		(u.age(now) >= time.Duration(u.early*float64(r.limits.TTL)) || float64(u.uses) >= u.early*float64(r.limits.MaxUses))
+	if g.flight != nil || r.resting(g, now) {
+		return false
+	}
+	return u.age(now) >= time.Duration(u.early*float64(r.limits.TTL)) ||
+		r.limits.MaxUses >= 100 && float64(u.uses) >= u.early*float64(r.limits.MaxUses)
 }
 
 // orGrace lends an over-age copy if the tenant allows it and the custodian is

@@ -1,0 +1,253 @@
+package custodiantest
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/openrms/rms/internal/keys"
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// Records is a [keys.Records] in memory, for tests of what stands on a Ring.
+// Its duties are those of the real one; nothing outlives the process.
+type Records struct {
+	// Fail, if set, is asked before every write and makes it fail.
+	Fail func(op string) error
+
+	mu       sync.Mutex
+	list     []keys.Record
+	versions map[keys.VersionID]keys.State
+	marks    map[vocab.CustodianID]keys.Mark
+}
+
+var _ keys.Records = (*Records)(nil)
+
+// NewRecords returns empty records.
+func NewRecords() *Records {
+	return &Records{versions: make(map[keys.VersionID]keys.State), marks: make(map[vocab.CustodianID]keys.Mark)}
+}
+
+func (r *Records) write(op string, do func() error) error {
+	if r.Fail != nil {
+		if err := r.Fail(op); err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return do()
+}
+
+func (r *Records) find(number uint32) *keys.Record {
+	i := slices.IndexFunc(r.list, func(rec keys.Record) bool { return rec.Number == number })
+	if i < 0 {
+		return nil
+	}
+	return &r.list[i]
+}
+
+func (r *Records) retireActive() {
+	for i := range r.list {
+		if r.list[i].State == keys.Active {
+			r.list[i].State = keys.Deactivated
+		}
+	}
+}
+
+func stale(what string) error {
+	return vocab.Errorf(vocab.ReasonEtagMismatch, "the %s was changed by somebody else", what)
+}
+
+// Generations implements [keys.Records].
+func (r *Records) Generations(context.Context) ([]keys.Record, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.list), nil
+}
+
+// AddGeneration implements [keys.Records].
+func (r *Records) AddGeneration(_ context.Context, rec keys.Record) error {
+	return r.write("add", func() error {
+		if r.find(rec.Number) != nil {
+			return vocab.Errorf(vocab.ReasonResourceExists, "generation g%d exists", rec.Number)
+		}
+		if rec.State == keys.Active {
+			r.retireActive()
+		}
+		r.list = append(r.list, rec)
+		slices.SortFunc(r.list, func(a, b keys.Record) int { return int(a.Number) - int(b.Number) })
+		return nil
+	})
+}
+
+// SetState implements [keys.Records].
+func (r *Records) SetState(_ context.Context, number uint32, from, to keys.State) error {
+	return r.write("state", func() error {
+		rec := r.find(number)
+		if rec == nil || rec.State != from {
+			return stale("state")
+		}
+		if to == keys.Active {
+			r.retireActive()
+		}
+		rec.State = to
+		return nil
+	})
+}
+
+// SetWrap implements [keys.Records].
+func (r *Records) SetWrap(_ context.Context, number uint32, old, new license.Wrap) error {
+	return r.write("wrap", func() error {
+		rec := r.find(number)
+		if rec == nil || string(rec.Wrap.Encode()) != string(old.Encode()) {
+			return stale("wrap")
+		}
+		rec.Wrap = new
+		return nil
+	})
+}
+
+// VersionStates implements [keys.Records].
+func (r *Records) VersionStates(context.Context) (map[keys.VersionID]keys.State, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.versions), nil
+}
+
+// SetVersionState implements [keys.Records].
+func (r *Records) SetVersionState(_ context.Context, v keys.VersionID, to keys.State) error {
+	return r.write("version", func() error { r.versions[v] = to; return nil })
+}
+
+// Mark implements [keys.Records].
+func (r *Records) Mark(_ context.Context, c vocab.CustodianID) (keys.Mark, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.marks[c], nil
+}
+
+// SetMark implements [keys.Records].
+func (r *Records) SetMark(_ context.Context, m keys.Mark) error {
+	return r.write("mark", func() error { r.marks[m.Custodian] = m; return nil })
+}
+
+// Edit changes records behind the Ring's back, as somebody with the database
+// would.
+func (r *Records) Edit(edit func([]keys.Record)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	edit(r.list)
+}
+
+// RunRecords is what every [keys.Records] must do. make returns empty ones.
+func RunRecords(t *testing.T, make func(t *testing.T) keys.Records) {
+	record := func(n uint32, s keys.State) keys.Record {
+		return keys.Record{
+			Number: n, Signed: []byte{0xd2, byte(n)}, State: s, Created: time.UnixMilli(1_790_000_000_000 + int64(n)).UTC(),
+			Wrap: license.Wrap{Custodian: vocab.CustodianID{9}, L0Type: license.L0AES, L0Version: n, Ciphertext: []byte("a wrap of a test, 29 bytes and more")},
+		}
+	}
+	states := func(t *testing.T, r keys.Records) map[uint32]keys.State {
+		t.Helper()
+		list, err := r.Generations(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, last := map[uint32]keys.State{}, uint32(0)
+		for _, rec := range list {
+			if rec.Number <= last {
+				t.Errorf("generations out of order: g%d after g%d", rec.Number, last)
+			}
+			last = rec.Number
+			want := record(rec.Number, rec.State)
+			if string(rec.Signed) != string(want.Signed) || !rec.Created.Equal(want.Created) {
+				t.Errorf("g%d came back changed: %+v", rec.Number, rec)
+			}
+			out[rec.Number] = rec.State
+		}
+		return out
+	}
+	ok := func(t *testing.T, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("OneActive", func(t *testing.T) {
+		r := make(t)
+		if len(states(t, r)) != 0 {
+			t.Fatal("not empty")
+		}
+		for n := uint32(1); n <= 12; n++ { // 10 sorts after 9
+			ok(t, r.AddGeneration(t.Context(), record(n, keys.Active)))
+		}
+		got := states(t, r)
+		for n := uint32(1); n < 12; n++ {
+			if got[n] != keys.Deactivated {
+				t.Errorf("g%d is %s", n, got[n])
+			}
+		}
+		if got[12] != keys.Active {
+			t.Errorf("the newest is %s", got[12])
+		}
+		if err := r.AddGeneration(t.Context(), record(12, keys.Active)); !errors.Is(err, vocab.ReasonResourceExists) {
+			t.Errorf("number taken: %v", err)
+		}
+	})
+	t.Run("SetState", func(t *testing.T) {
+		r := make(t)
+		ok(t, r.AddGeneration(t.Context(), record(1, keys.Active)))
+		ok(t, r.AddGeneration(t.Context(), record(2, keys.Active)))
+		ok(t, r.SetState(t.Context(), 2, keys.Active, keys.Suspended))
+		if err := r.SetState(t.Context(), 2, keys.Active, keys.Destroyed); !errors.Is(err, vocab.ReasonEtagMismatch) {
+			t.Errorf("stale state: %v", err)
+		}
+		ok(t, r.SetState(t.Context(), 1, keys.Deactivated, keys.Active))
+		ok(t, r.SetState(t.Context(), 2, keys.Suspended, keys.Active))
+		if got := states(t, r); got[1] != keys.Deactivated || got[2] != keys.Active {
+			t.Errorf("states %v", got)
+		}
+	})
+	t.Run("SetWrap", func(t *testing.T) {
+		r := make(t)
+		rec := record(1, keys.Active)
+		ok(t, r.AddGeneration(t.Context(), rec))
+		next := rec.Wrap
+		next.L0Version = 7
+		ok(t, r.SetWrap(t.Context(), 1, rec.Wrap, next))
+		if err := r.SetWrap(t.Context(), 1, rec.Wrap, next); !errors.Is(err, vocab.ReasonEtagMismatch) {
+			t.Errorf("stale wrap: %v", err)
+		}
+		list, _ := r.Generations(t.Context())
+		if list[0].Wrap.L0Version != 7 {
+			t.Errorf("wrap %+v", list[0].Wrap)
+		}
+	})
+	t.Run("Marks", func(t *testing.T) {
+		r := make(t)
+		id := vocab.CustodianID{9}
+		if m, err := r.Mark(t.Context(), id); err != nil || !m.Custodian.IsZero() {
+			t.Errorf("mark of an unknown key: %+v, %v", m, err)
+		}
+		want := keys.Mark{Custodian: id, ClusterID: "c", RootLatest: 3, RootMinAvailable: 1, SignLatest: 2, SignMinAvailable: 1, SignKeys: map[uint32][32]byte{1: {1}, 2: {2}}}
+		ok(t, r.SetMark(t.Context(), want))
+		got, err := r.Mark(t.Context(), id)
+		ok(t, err)
+		if got.ClusterID != want.ClusterID || got.RootLatest != 3 || got.SignLatest != 2 || got.RootMinAvailable != 1 || got.SignMinAvailable != 1 || !maps.Equal(got.SignKeys, want.SignKeys) {
+			t.Errorf("mark %+v, want %+v", got, want)
+		}
+		v := keys.VersionID{Custodian: id, Version: 3}
+		ok(t, r.SetVersionState(t.Context(), v, keys.Suspended))
+		vs, err := r.VersionStates(t.Context())
+		ok(t, err)
+		if !maps.Equal(vs, map[keys.VersionID]keys.State{v: keys.Suspended}) {
+			t.Errorf("version states %v", vs)
+		}
+	})
+}
