@@ -74,6 +74,7 @@ const (
 	DefaultPerCaller   = 500
 	DefaultPerTenant   = 20000
 	DefaultConnections = 256
+	maxPerSecond       = 1_000_000_000
 )
 
 // Tenant is a tenant's file. Its name is the file's, and ID must repeat it.
@@ -247,8 +248,13 @@ func (c *Config) checkFile() error {
 	if _, _, err := net.SplitHostPort(c.PublicName); err != nil {
 		return invalid("public_name: %q is not a host and port like rms.contoso.com:7443", c.PublicName)
 	}
-	if c.Limits.PerCaller < 0 || c.Limits.PerTenant < 0 || c.Limits.Connections < 0 {
-		return invalid("limits: must not be negative")
+	for _, perSecond := range []float64{c.Limits.PerCaller, c.Limits.PerTenant} {
+		if !(perSecond > 0 && perSecond <= maxPerSecond) { // written so that NaN is refused
+			return invalid("limits: per_caller and per_tenant must be between 0 and %d a second", maxPerSecond)
+		}
+	}
+	if c.Limits.Connections < 0 {
+		return invalid("limits: connections must not be negative")
 	}
 	if len(c.IdentityProviders) == 0 {
 		return invalid("identity_providers: name at least one, or nobody can sign in")

@@ -27,7 +27,8 @@ func decodeFile(path string, v any) error {
 }
 
 // decode refuses unknown and repeated keys, aliases (whose expansion has no
-// bound worth trusting) and a second document.
+// bound worth trusting), merge keys (which repeat keys in disguise) and a
+// second document.
 func decode(b []byte, v any) error {
 	var n yaml.Node
 	if err := yaml.Unmarshal(b, &n); err != nil {
@@ -37,7 +38,7 @@ func decode(b []byte, v any) error {
 		return invalid("the file is empty")
 	}
 	if line := aliasLine(&n); line != 0 {
-		return invalid("line %d: anchors and aliases are not supported", line)
+		return invalid("line %d: anchors, aliases and merge keys are not supported", line)
 	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
@@ -51,7 +52,7 @@ func decode(b []byte, v any) error {
 }
 
 func aliasLine(n *yaml.Node) int {
-	if n.Kind == yaml.AliasNode || n.Anchor != "" {
+	if n.Kind == yaml.AliasNode || n.Anchor != "" || n.Tag == "!!merge" {
 		return n.Line
 	}
 	for _, c := range n.Content {

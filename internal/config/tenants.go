@@ -1,6 +1,8 @@
 package config
 
 import (
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,17 +59,19 @@ func checkApart(tenants map[string]Tenant) error {
 			domains[d] = name
 		}
 		if v := t.Custodian.Vault; v != nil {
-			key := v.Address + "|" + v.Namespace + "|" + v.Mount
+			key := v.place()
 			if other, taken := mounts[key]; taken {
 				return invalid("tenants %s and %s share the Vault mount %s: give each its own, so that no defect can cross tenants", other, name, v.Mount)
 			}
 			mounts[key] = name
 		}
 		if e := t.Custodian.Embedded; e != nil {
-			if other, taken := mounts[e.Keyring]; taken {
-				return invalid("tenants %s and %s share a keyring", other, name)
+			for _, path := range []string{e.Keyring, e.KeyFile} {
+				if other, taken := mounts[path]; taken {
+					return invalid("tenants %s and %s share %s: give each its own keyring and key file", other, name, path)
+				}
 			}
-			mounts[e.Keyring] = name
+			mounts[e.Keyring], mounts[e.KeyFile] = name, name
 		}
 	}
 	return nil
@@ -97,6 +101,8 @@ func (t *Tenant) resolve(dir, dataDir string) {
 		if e.KeyFile == "" {
 			e.KeyFile = e.Keyring + ".key"
 		}
+		// The same file written in another way must not look like another.
+		e.Keyring, e.KeyFile = filepath.Clean(e.Keyring), filepath.Clean(e.KeyFile)
 	}
 }
 
@@ -153,12 +159,18 @@ func (c *Custodian) check() error {
 		if c.AppRole != nil || c.TokenFile != "" {
 			return invalid("custodian: approle and token_file go with vault")
 		}
+		if c.Embedded.Keyring == c.Embedded.KeyFile {
+			return invalid("custodian.embedded: keyring and key_file are the same file")
+		}
 		return nil
 	case c.Vault == nil:
 		return invalid("custodian: name vault or embedded")
 	}
 	if c.Vault.Address == "" || c.Vault.Mount == "" {
 		return invalid("custodian.vault: address and mount are required")
+	}
+	if err := checkVaultAddress(c.Vault.Address); err != nil {
+		return err
 	}
 	if c.Vault.Timeout < 0 {
 		return invalid("custodian.vault.timeout: must not be negative")
@@ -175,6 +187,26 @@ func (c *Custodian) check() error {
 		}
 	}
 	return nil
+}
+
+// checkVaultAddress accepts https, and http on loopback, where a Vault Agent
+// may stand: whoever is in between would get the daemon's login.
+func checkVaultAddress(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return invalid("custodian.vault.address: %q is not of the form https://HOST:8200", address)
+	}
+	ip := net.ParseIP(u.Hostname())
+	local := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+	if u.Scheme != "https" && (u.Scheme != "http" || !local) {
+		return invalid("custodian.vault.address: %q must begin with https://", address)
+	}
+	return nil
+}
+
+// place names a mount so that two ways of writing it are one.
+func (v *Vault) place() string {
+	return strings.ToLower(strings.TrimRight(v.Address, "/")) + "|" + strings.Trim(v.Namespace, "/") + "|" + strings.Trim(v.Mount, "/")
 }
 
 // Identity returns the view package identity verifies callers against, but
