@@ -220,12 +220,15 @@ func (d *door) enter(ctx context.Context, c *call, fullMethod string, req proto.
 		}
 		return d.checkShape(req)
 	}
-	if c.tenant = d.findTenant(req); c.tenant == nil {
-		// The same answer as for a caller whom an existing tenant does not
-		// know: names of tenants are not for strangers.
-		return unknownTenant()
-	}
 	var err error
+	if c.tenant = d.findTenant(req); c.tenant == nil {
+		// A tenant that is not here trusts nobody: the caller gets the answer
+		// of one that is, but does not know them.
+		if _, err = d.identify(ctx, c, identity.Tenant{Name: "none"}); err == nil {
+			err = vocab.Errorf(vocab.ReasonIssuerNotTrusted, "this tenant does not accept your sign-in")
+		}
+		return err
+	}
 	if c.caller, err = d.authenticate(ctx, c); err != nil {
 		return err
 	}
@@ -348,17 +351,7 @@ func cost(req proto.Message) int {
 }
 
 func (d *door) authenticate(ctx context.Context, c *call) (*vocab.Identity, error) {
-	view := c.tenant.IdentityView()
-	raw, err := bearer(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var id *vocab.Identity
-	if raw == "" && c.chain != nil {
-		id, err = d.verifier.Certificate(view, c.chain)
-	} else {
-		id, err = d.verifier.BoundToken(ctx, view, raw, c.leaf())
-	}
+	id, err := d.identify(ctx, c, c.tenant.IdentityView())
 	if err != nil {
 		return nil, err
 	}
@@ -367,6 +360,19 @@ func (d *door) authenticate(ctx context.Context, c *call) (*vocab.Identity, erro
 	}
 	id.Peer = c.peer
 	return id, nil
+}
+
+// identify asks who the caller is to a tenant: by token, or else by the
+// connection's certificate.
+func (d *door) identify(ctx context.Context, c *call, view identity.Tenant) (*vocab.Identity, error) {
+	raw, err := bearer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if raw == "" && c.chain != nil {
+		return d.verifier.Certificate(view, c.chain)
+	}
+	return d.verifier.BoundToken(ctx, view, raw, c.leaf())
 }
 
 // bearer returns the one bearer token of the call, "" if it has none.
@@ -461,11 +467,6 @@ func withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 // passesFreely names the one foreign service that is served: health, for load
 // balancers. It tells nothing of any tenant.
 func passesFreely(method string) bool { return strings.HasPrefix(method, "/grpc.health.v1.Health/") }
-
-func unknownTenant() error {
-	return vocab.Errorf(vocab.ReasonIssuerNotTrusted, "this server does not accept your sign-in for this tenant").
-		WithNext("Check the tenant's name, and sign in with an identity provider of the tenant")
-}
 
 // rolesOf translates roles: the contract's ROLE_POLICY_ADMIN is policy-admin.
 func rolesOf(roles []rmsv1.Role) []vocab.Role {
