@@ -108,7 +108,7 @@ func TestUnmarshal(t *testing.T) {
 
 func TestUnmarshalTooLarge(t *testing.T) {
 	var v []byte
-	if err := canon.Unmarshal(append([]byte{0x5a, 0, 0x10, 0, 0}, make([]byte, canon.MaxSize)...), &v); !errors.Is(err, canon.ErrMalformed) {
+	if err := canon.Unmarshal(append([]byte{0x5a, 0, 0x80, 0, 0}, make([]byte, canon.MaxSize)...), &v); !errors.Is(err, canon.ErrMalformed) {
 		t.Fatalf("error %v, want ErrMalformed", err)
 	}
 }

@@ -9,9 +9,10 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// MaxSize is the largest encoding Unmarshal looks at, in bytes. Formats set
-// tighter limits of their own.
-const MaxSize = 1 << 20
+// MaxSize is the largest encoding Unmarshal looks at, in bytes: what the
+// largest signed object, a template revision, may weigh. Formats set tighter
+// limits of their own, before anything is parsed.
+const MaxSize = 8 << 20
 
 // FirstIgnorableKey is the first map key a reader may ignore when it does not
 // know it. An unknown key below it is critical: the object is refused.

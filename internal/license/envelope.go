@@ -13,8 +13,15 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// MaxEnvelope is the size limit of every signed object, in bytes.
-const MaxEnvelope = 64 << 10
+// Size limits of signed objects, in bytes.
+const (
+	// MaxEnvelope is the limit of every kind but template revisions.
+	MaxEnvelope = 64 << 10
+	// MaxTemplateEnvelope is the limit of template revisions. They alone do
+	// not travel with documents, and may name 50,000 principals. It is what
+	// the store takes as one value, less room for a key beside it.
+	MaxTemplateEnvelope = 8<<20 - 64<<10
+)
 
 // Kind is a kind of signed object.
 type Kind uint8
@@ -42,6 +49,14 @@ var kinds = map[Kind]struct{ token, what string }{
 
 // String returns the word in the content type: "pl", "ul", "cert" and so on.
 func (k Kind) String() string { return kinds[k].token }
+
+// maxSize is the size limit of objects of the kind.
+func (k Kind) maxSize() int {
+	if k == KindTemplate {
+		return MaxTemplateEnvelope
+	}
+	return MaxEnvelope
+}
 
 // what names the kind to a person.
 func (k Kind) what() string { return kinds[k].what }
@@ -94,8 +109,8 @@ type Envelope struct {
 // that signing produces and checks no signature.
 func ParseEnvelope(b []byte) (*Envelope, error) {
 	const what = "signed object"
-	if len(b) > MaxEnvelope {
-		return nil, malformed(what, "%d bytes, more than %d", len(b), MaxEnvelope)
+	if err := checkSize(what, b, likelyKind(b)); err != nil {
+		return nil, err
 	}
 	e := &Envelope{raw: bytes.Clone(b)}
 	var err error
@@ -121,6 +136,29 @@ func ParseEnvelope(b []byte) (*Envelope, error) {
 	}
 	e.Header, e.Box = parts[0], parts[1]
 	return e, nil
+}
+
+func checkSize(what string, b []byte, k Kind) error {
+	if limit := k.maxSize(); len(b) > limit {
+		return malformed(what, "%d bytes, more than %d", len(b), limit)
+	}
+	return nil
+}
+
+// templateStart is what every template revision begins with: all bytes before
+// the key ID.
+var templateStart = func() []byte {
+	b := appendString(bytes.Clone(coseSign1), cborBytes, protectedSign1(KindTemplate, KeyID{}))
+	return b[:len(b)-len(KeyID{})]
+}()
+
+// likelyKind tells template revisions from everything else by their first
+// bytes, so that the size limit is known before anything is parsed.
+func likelyKind(b []byte) Kind {
+	if bytes.HasPrefix(b, templateStart) {
+		return KindTemplate
+	}
+	return 0
 }
 
 func (e *Envelope) parseSign1() error {

@@ -41,6 +41,11 @@ func encodeHeader(k Kind, header any) ([]byte, error) {
 // embeds *c. Nothing is verified yet, except that the signatures that are there
 // are those the header requires.
 func open(b []byte, k Kind, header any, c *common) (*Envelope, error) {
+	// Before parsing: what says it is a large template may still be offered
+	// as something small.
+	if err := checkSize(k.what(), b, k); err != nil {
+		return nil, err
+	}
 	e, err := ParseEnvelope(b)
 	if err != nil {
 		return nil, err

@@ -15,13 +15,13 @@ import (
 // they keep every reader's work small.
 const (
 	MaxPolicySize = 48 << 10 // bytes of an encoded policy
-	MaxGrants     = 1000
-	MaxNetworks   = 64 // of one grant
+	MaxGrants     = 1000     // of an ad hoc policy; templates take policy.MaxTemplateGrants
+	MaxNetworks   = 64       // of one grant
 	MaxParents    = 64
 	MaxAppData    = 4 << 10 // bytes
 	maxText       = 4 << 10 // bytes of any one text
 	maxMap        = 64      // languages of a template
-	maxOffline    = 100 * 365 * policy.Day
+	maxOffline    = policy.MaxPeriod
 )
 
 // policyFields are fields 33 to 38 of a publishing license's body, in a
@@ -163,7 +163,7 @@ func (f *policyFields) policy() (*policy.Policy, error) {
 		return nil, malformed(whatPolicy, "unknown kind of policy")
 	}
 	p.AdHoc = &policy.AdHoc{Kind: body.Kind}
-	if p.AdHoc.Grants, err = fromGrants(whatPolicy, body.Grants); err != nil {
+	if p.AdHoc.Grants, err = fromGrants(whatPolicy, body.Grants, MaxGrants); err != nil {
 		return nil, err
 	}
 	p.AdHoc.Offline, err = fromOffline(whatPolicy, body.Offline, body.Longest)
@@ -183,7 +183,7 @@ func toOffline(what string, d time.Duration) (ms, longest uint64, err error) {
 	case d < 0:
 		return 0, 1, nil
 	case d%time.Millisecond != 0 || d > maxOffline:
-		return 0, 0, malformed(what, "its offline period is not in whole milliseconds up to 100 years")
+		return 0, 0, malformed(what, "its offline period is not in whole milliseconds up to %d days", maxOffline/policy.Day)
 	}
 	return uint64(d / time.Millisecond), 0, nil
 }
@@ -217,9 +217,10 @@ func toGrants(what string, grants []policy.Grant) ([]grantFields, error) {
 	return out, nil
 }
 
-func fromGrants(what string, fields []grantFields) ([]policy.Grant, error) {
-	if len(fields) > MaxGrants {
-		return nil, malformed(what, "%d grants, more than %d", len(fields), MaxGrants)
+// fromGrants reads at most limit grants.
+func fromGrants(what string, fields []grantFields, limit int) ([]policy.Grant, error) {
+	if len(fields) > limit {
+		return nil, malformed(what, "%d grants, more than %d", len(fields), limit)
 	}
 	var out []policy.Grant
 	for _, f := range fields {

@@ -103,8 +103,8 @@ func seal(ctx context.Context, k Kind, header, box []byte, signers ...Signer) (*
 		}
 	}
 	e.raw = e.encode()
-	if len(e.raw) > MaxEnvelope {
-		return nil, vocab.Errorf(vocab.ReasonRequestInvalid, "this %s would be larger than %d bytes", k.what(), MaxEnvelope).
+	if limit := k.maxSize(); len(e.raw) > limit {
+		return nil, vocab.Errorf(vocab.ReasonRequestInvalid, "this %s would be larger than %d bytes", k.what(), limit).
 			WithNext("Use fewer grants, or a group or template instead")
 	}
 	return e, nil

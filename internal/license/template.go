@@ -171,7 +171,7 @@ func (h *templateHeader) template() (*policy.Template, error) {
 	if t.Offline, err = fromOffline(whatTemplate, h.Offline, h.Longest); err != nil {
 		return nil, err
 	}
-	if t.Grants, err = fromGrants(whatTemplate, h.Grants); err != nil {
+	if t.Grants, err = fromGrants(whatTemplate, h.Grants, policy.MaxTemplateGrants); err != nil {
 		return nil, err
 	}
 	for _, s := range h.Select {

@@ -32,6 +32,9 @@ const (
 	explainMargin = 20 * time.Millisecond
 	// maxRequest bounds one request, in bytes; gRPC's own default limit.
 	maxRequest = 4 << 20
+	// maxTemplateRequest bounds templates. It leaves room for what the answer
+	// has more than the request, for clients take as much as servers.
+	maxTemplateRequest = maxRequest - 8<<10
 	// maxPlainRequest bounds requests that are neither batches nor templates.
 	maxPlainRequest = 1 << 20
 )
@@ -395,12 +398,15 @@ func bearer(ctx context.Context) (string, error) {
 
 // checkShape bounds and validates a request.
 func (d *door) checkShape(req proto.Message) error {
+	limit := maxPlainRequest
 	switch req.(type) {
-	case *rmsv1.BatchAcquireRequest, *rmsv1.CreateTemplateRequest, *rmsv1.UpdateTemplateRequest:
-	default:
-		if n := proto.Size(req); n > maxPlainRequest {
-			return vocab.Errorf(vocab.ReasonRequestInvalid, "the request has %d bytes; %d are allowed", n, maxPlainRequest)
-		}
+	case *rmsv1.BatchAcquireRequest: // has a limit and a reason of its own
+		limit = maxRequest
+	case *rmsv1.CreateTemplateRequest, *rmsv1.UpdateTemplateRequest:
+		limit = maxTemplateRequest
+	}
+	if n := proto.Size(req); n > limit {
+		return vocab.Errorf(vocab.ReasonRequestInvalid, "the request has %d bytes; %d are allowed", n, limit)
 	}
 	if len(req.ProtoReflect().GetUnknown()) > 0 {
 		return vocab.Errorf(vocab.ReasonRequestInvalid, "the request has fields this server does not know").

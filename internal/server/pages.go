@@ -16,6 +16,9 @@ const (
 	defaultPage = 100
 	tokenMAC    = 16
 	maxCursor   = 256
+	// maxPageBytes ends a page early, so that templates of several megabytes
+	// cannot make an answer larger than clients take.
+	maxPageBytes = 3 << 20
 )
 
 // pages makes and reads page tokens. A token is bound to the caller and to the
@@ -36,6 +39,18 @@ func pageSize(n int32) int {
 		return defaultPage
 	}
 	return int(n)
+}
+
+// fitting returns how many items from the start go into one answer: one at
+// least, and more as long as they have maxPageBytes together.
+func fitting[M proto.Message](items []M) (n int) {
+	size := 0
+	for i, m := range items {
+		if size += proto.Size(m); size > maxPageBytes && i > 0 {
+			return i
+		}
+	}
+	return len(items)
 }
 
 // mac covers the cursor, the caller and the request without its token and

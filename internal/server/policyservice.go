@@ -55,8 +55,11 @@ func (p *policies) ListTemplates(ctx context.Context, req *rmsv1.ListTemplatesRe
 	for _, t := range page {
 		out.Templates = append(out.Templates, protoTemplate(c.tenant.Name(), t))
 	}
+	if n := fitting(out.Templates); n < len(out.Templates) {
+		out.Templates, more = out.Templates[:n], true
+	}
 	if more {
-		out.NextPageToken = p.s.pages.next(c, req, []byte(page[len(page)-1].Slug))
+		out.NextPageToken = p.s.pages.next(c, req, []byte(page[len(out.Templates)-1].Slug))
 	}
 	return out, nil
 }
@@ -144,7 +147,8 @@ func (p *policies) ListTemplateRevisions(ctx context.Context, req *rmsv1.ListTem
 	for _, t := range page {
 		out.Revisions = append(out.Revisions, protoTemplate(c.tenant.Name(), t))
 	}
-	if n := len(page); n > 0 && page[n-1].Revision > 1 {
+	out.Revisions = out.Revisions[:fitting(out.Revisions)]
+	if n := len(out.Revisions); n > 0 && page[n-1].Revision > 1 {
 		out.NextPageToken = p.s.pages.next(c, req, binary.BigEndian.AppendUint32(nil, page[n-1].Revision))
 	}
 	return out, nil
