@@ -1,0 +1,274 @@
+package rmsdtest
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	"github.com/openrms/rms/internal/canon"
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/vocab"
+	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+)
+
+// Caller is a person at a connection. It verifies everything it gets as a
+// client must, down to the pinned root, and opens the content key.
+type Caller struct {
+	User string
+
+	site       *Site
+	principal  [32]byte
+	protection rmsv1.ProtectionServiceClient
+	conn       *grpc.ClientConn
+	token      bearer
+	port       atomic.Int64
+}
+
+type bearer string
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+}
+func (bearer) RequireTransportSecurity() bool { return true }
+
+var _ credentials.PerRPCCredentials = bearer("")
+
+// Caller signs a test user in on a connection of its own.
+func (s *Site) Caller(tb testing.TB, user string) *Caller {
+	tb.Helper()
+	c := &Caller{}
+	conn := s.Connect(tb, func(a net.Addr) { c.port.Store(int64(a.(*net.TCPAddr).Port)) })
+	c.at(s, conn, user)
+	return c
+}
+
+// As returns another user on the same connection.
+func (c *Caller) As(user string) *Caller {
+	next := &Caller{}
+	next.at(c.site, c.conn, user)
+	return next
+}
+
+func (c *Caller) at(s *Site, conn *grpc.ClientConn, user string) {
+	claims := s.IdP.Claims(user)
+	subject, _ := claims["sub"].(string)
+	c.User, c.site, c.conn, c.token = user, s, conn, bearer(s.tokens[user])
+	c.principal = canon.PrincipalID(s.IdP.Issuer(), subject)
+	c.protection = rmsv1.NewProtectionServiceClient(conn)
+}
+
+// Port returns the local TCP port of the connection, 0 before it is there.
+func (c *Caller) Port() int { return int(c.port.Load()) }
+
+// Close closes the connection.
+func (c *Caller) Close() { _ = c.conn.Close() }
+
+// Conn returns the connection and the option that signs a call on it.
+func (c *Caller) Conn() (*grpc.ClientConn, grpc.CallOption) {
+	return c.conn, grpc.PerRPCCredentials(c.token)
+}
+
+// Document is what a publisher keeps of a document.
+type Document struct {
+	Content    vocab.ContentID
+	Commitment [32]byte
+	Suite      uint16
+	Key        [32]byte // hash of the content key
+	PL         []byte
+}
+
+// Outcome says how a call ended, as its caller knows it.
+type Outcome int
+
+// Outcomes of a call.
+const (
+	Unknown  Outcome = iota // no answer came: the call may or may not have happened
+	Received                // a content key came
+	Refused                 // the daemon said no
+)
+
+// Reply is what a caller knows about one call.
+type Reply struct {
+	Outcome   Outcome
+	Recipient [32]byte // hash of the recipient key, made for this call alone
+	Publish   bool     // else an acquire
+	Content   vocab.ContentID
+	Event     vocab.EventID // zero if the answer names none
+	Key       [32]byte      // hash of the content key received
+	Leaf      [32]byte      // leaf hash the use license promises
+	Reason    vocab.Reason  // why it was refused
+	Err       error         // what the call returned
+	Document  *Document     // of a publish
+}
+
+// errAnswer is an answer that a client must not accept.
+type errAnswer struct{ error }
+
+// BadAnswer returns why an answer was unacceptable, or nil: then the daemon, or
+// this client, has a defect.
+func (r *Reply) BadAnswer() error {
+	if e, ok := errors.AsType[errAnswer](r.Err); ok {
+		return e.error
+	}
+	return nil
+}
+
+// Publish protects a document that bob and the caller may open. mode is the
+// template, or empty for rights of its own.
+func (c *Caller) Publish(ctx context.Context, template string) *Reply {
+	r := &Reply{Publish: true}
+	key, err := license.NewRecipientKey(license.XWing)
+	if err != nil {
+		r.Err = errAnswer{err}
+		return r
+	}
+	r.Recipient = key.Hash()
+	req := &rmsv1.PublishRequest{Parent: Parent, Delivery: delivery(key)}
+	if template != "" {
+		req.Policy = &rmsv1.PublishRequest_Template{Template: template}
+	} else {
+		req.Policy = &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{
+			Kind:   rmsv1.AdHocPolicy_KIND_GRANTS,
+			Grants: []*rmsv1.Grant{{To: "user:bob@contoso.test", Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW}}},
+		}}
+	}
+	resp, err := c.protection.Publish(ctx, req, grpc.PerRPCCredentials(c.token))
+	if err != nil {
+		r.refused(err)
+		return r
+	}
+	if err := c.published(r, key, resp); err != nil {
+		r.Err = errAnswer{err}
+	}
+	return r
+}
+
+func (c *Caller) published(r *Reply, key *license.RecipientKey, resp *rmsv1.PublishResponse) (err error) {
+	pl, err := c.site.Verifier.VerifyPL(resp.GetPublishingLicense())
+	if err != nil {
+		return err
+	}
+	sealed := resp.GetContentKey().GetSealed()
+	ck, err := key.OpenPublish(license.PublishDelivery{Enc: sealed.GetEnc(), Box: sealed.GetCiphertext()}, c.principal, pl)
+	if err != nil {
+		return err
+	}
+	defer ck.Zero()
+	if r.Event, err = vocab.ParseEventID(resp.GetEvent()); err != nil {
+		return err
+	}
+	r.Outcome, r.Content, r.Key = Received, pl.Content, canon.Hash(ck.Reveal())
+	r.Document = &Document{Content: pl.Content, Commitment: pl.Commitment, Suite: pl.ContentSuite, Key: r.Key, PL: resp.GetPublishingLicense()}
+	return nil
+}
+
+// Acquire asks for the right to view a document.
+func (c *Caller) Acquire(ctx context.Context, d *Document) *Reply {
+	r := &Reply{Content: d.Content}
+	key, err := license.NewRecipientKey(license.XWing)
+	if err != nil {
+		r.Err = errAnswer{err}
+		return r
+	}
+	r.Recipient = key.Hash()
+	resp, err := c.protection.Acquire(ctx, &rmsv1.AcquireRequest{
+		Parent: Parent, Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.PL},
+		Right: rmsv1.Right_RIGHT_VIEW, Delivery: delivery(key),
+	}, grpc.PerRPCCredentials(c.token))
+	if err != nil {
+		r.refused(err)
+		return r
+	}
+	if err := c.acquired(r, key, d, resp, resp.GetCertificate(), resp.GetContentKey().GetSealed().GetEnc()); err != nil {
+		r.Err = errAnswer{err}
+	}
+	return r
+}
+
+func (c *Caller) acquired(r *Reply, key *license.RecipientKey, d *Document, resp *rmsv1.AcquireResponse, certificate, enc []byte) error {
+	ul, err := c.site.Verifier.VerifyUL(resp.GetUseLicense(), certificate, license.Expect{
+		Principal: c.principal, Recipient: r.Recipient, Content: d.Content, Commitment: d.Commitment, ContentSuite: d.Suite, Now: time.Now(),
+	})
+	if err != nil {
+		return err
+	}
+	ck, err := key.OpenUL(enc, ul)
+	if err != nil {
+		return err
+	}
+	defer ck.Zero()
+	r.Outcome, r.Event, r.Leaf, r.Key = Received, ul.ID, ul.Leaf, canon.Hash(ck.Reveal())
+	if r.Key != d.Key {
+		return errors.New("the content key is not the one the document was published with")
+	}
+	if resp.GetEvent() != ul.ID.String() {
+		return errors.New("the answer names another event than its use license")
+	}
+	return nil
+}
+
+// AcquireAll opens documents in batches and returns one reply each. All of a
+// batch share a recipient key.
+func (c *Caller) AcquireAll(ctx context.Context, docs []*Document) ([]*Reply, error) {
+	var out []*Reply
+	const batch = 500
+	for len(docs) > 0 {
+		part := docs[:min(batch, len(docs))]
+		docs = docs[len(part):]
+		key, err := license.NewRecipientKey(license.XWing)
+		if err != nil {
+			return nil, err
+		}
+		req := &rmsv1.BatchAcquireRequest{Parent: Parent, Delivery: delivery(key)}
+		for _, d := range part {
+			req.Items = append(req.Items, &rmsv1.AcquireRequest{
+				Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.PL}, Right: rmsv1.Right_RIGHT_VIEW,
+			})
+		}
+		resp, err := c.protection.BatchAcquire(ctx, req, grpc.PerRPCCredentials(c.token))
+		if err != nil {
+			return nil, err
+		}
+		if len(resp.GetResults()) != len(part) {
+			return nil, errors.New("a batch has not as many results as items")
+		}
+		for i, result := range resp.GetResults() {
+			r := &Reply{Content: part[i].Content, Recipient: key.Hash()}
+			if got := result.GetAcquired(); got != nil {
+				if err := c.acquired(r, key, part[i], got, resp.GetCertificate(), resp.GetEnc()); err != nil {
+					r.Err = errAnswer{err}
+				}
+			} else {
+				r.refused(status.FromProto(result.GetRefused()).Err())
+			}
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+// refused takes an error over. Only one with a reason of the service is its
+// answer; anything else leaves open what happened.
+func (r *Reply) refused(err error) {
+	r.Err = err
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == "rms" {
+			r.Outcome, r.Reason = Refused, vocab.Reason(info.GetReason())
+			if id, err := vocab.ParseEventID(info.GetMetadata()["event"]); err == nil {
+				r.Event = id
+			}
+		}
+	}
+}
+
+func delivery(key *license.RecipientKey) *rmsv1.KeyDelivery {
+	return &rmsv1.KeyDelivery{How: &rmsv1.KeyDelivery_Hpke{Hpke: &rmsv1.HpkePublicKey{Kem: uint32(key.KEM()), PublicKey: key.Public()}}}
+}
