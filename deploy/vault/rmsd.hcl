@@ -21,7 +21,7 @@ path "MOUNT/keys/sign" { capabilities = ["read"] }
 # rmsd proves at start that it may do this and no more
 path "sys/capabilities-self" { capabilities = ["update"] }
 
-# its own login; needed because Vault's default policy is left out
+# its own login; needed because Vault's default policy is left out. With
+# token_file instead of approle, auth/token/lookup-self (read) as well.
 path "auth/token/renew-self"  { capabilities = ["update"] }
-path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/revoke-self" { capabilities = ["update"] }

@@ -196,7 +196,7 @@ func parseKey(data json.RawMessage) (*keys.KeyFacts, error) {
 		if err != nil || n == 0 || strconv.FormatUint(n, 10) != number || uint32(n) > k.Latest {
 			return nil, fmt.Errorf("key with version %.20q", number)
 		}
-		v, err := parseKeyVersion(raw, d.Type)
+		v, err := parseKeyVersion(raw, d.Type == "ed25519" && !k.Derived)
 		if err != nil {
 			return nil, fmt.Errorf("key version %d: %w", n, err)
 		}
@@ -211,7 +211,7 @@ func present(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "
 
 // parseKeyVersion reads a creation time in seconds (symmetric keys) or an
 // object with public key and creation time.
-func parseKeyVersion(raw json.RawMessage, kind string) (*keys.KeyVersion, error) {
+func parseKeyVersion(raw json.RawMessage, signs bool) (*keys.KeyVersion, error) {
 	var seconds int64
 	if json.Unmarshal(raw, &seconds) == nil {
 		if seconds <= 0 || seconds > 253402300799 {
@@ -227,7 +227,7 @@ func parseKeyVersion(raw json.RawMessage, kind string) (*keys.KeyVersion, error)
 		return nil, err
 	}
 	v := &keys.KeyVersion{Created: d.Created.UTC()}
-	if kind == "ed25519" { // others show a PEM, and are refused by their type
+	if signs { // other keys show a PEM or nothing, and are refused by their attributes
 		public, err := base64.StdEncoding.Strict().DecodeString(d.PublicKey)
 		if err != nil || len(public) != ed25519.PublicKeySize {
 			return nil, errors.New("public key is not one of Ed25519")

@@ -141,7 +141,7 @@ func (s *session) appRoleLogin(ctx context.Context) (login, error) {
 	ans, err := s.v.send(ctx, http.MethodPost, "auth/"+a.Mount+"/login", "", map[string]string{"role_id": roleID, "secret_id": secretID})
 	if r, ok := errors.AsType[*refused](err); ok && (r.status == http.StatusBadRequest || r.status == http.StatusForbidden) {
 		return login{}, vocab.Errorf(vocab.ReasonCustodianRefused, "the tenant's Vault does not accept the service's login").
-			WithNext("This is the customer's own switch, or the secret ID ran out: ask the key custodian").Because(err)
+			WithNext("This is the customer's own switch, or the secret ID ran out: ask the key custodian").Because(r.err)
 	}
 	if err != nil {
 		return login{}, unrefused(err)
@@ -154,7 +154,8 @@ func (s *session) appRoleLogin(ctx context.Context) (login, error) {
 
 func seconds(n int64) time.Duration { return time.Duration(min(n, 1<<31)) * time.Second }
 
-// unrefused takes the *refused wrapper off, so that callers see reasons only.
+// unrefused takes the *refused off before an error leaves or becomes a cause, so
+// that it is only ever found on an answer to the request just made.
 func unrefused(err error) error {
 	if r, ok := errors.AsType[*refused](err); ok {
 		return r.err
@@ -214,13 +215,12 @@ func (s *session) takeSecretID(ctx context.Context) (string, error) {
 func (s *session) unwrapSecretID(ctx context.Context, wrapping string) (string, error) {
 	a := s.v.cfg.AppRole
 	alarm := func(err error) error {
-		if r, ok := errors.AsType[*refused](err); ok && r.status != http.StatusBadRequest && r.status != http.StatusForbidden {
-			return r.err
-		} else if !ok {
-			return err
+		if !isRefused(err) {
+			return unrefused(err)
 		}
 		return vocab.Errorf(vocab.ReasonCustodyIntegrity, "the wrapped secret ID was used before, or was never one").
-			WithNext("Unless this service itself took it before a restart, somebody else has it: have the key custodian destroy it and deliver a new one").Because(err)
+			WithNext("Unless this service itself took it before a restart, somebody else has it: have the key custodian destroy it and deliver a new one").
+			Because(unrefused(err))
 	}
 	ans, err := s.v.send(ctx, http.MethodPost, "sys/wrapping/lookup", "", map[string]string{"token": wrapping})
 	if err != nil {

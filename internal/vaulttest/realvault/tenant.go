@@ -82,6 +82,9 @@ func (t *Tenant) CreateKey(ctx context.Context, name string, params map[string]a
 // SetPolicy replaces the policy of the tenant's role. An empty policy is the
 // customer's switch.
 func (t *Tenant) SetPolicy(ctx context.Context, text string) error {
+	if text == "" {
+		text = "# nothing" // Vault accepts no empty text
+	}
 	return t.s.Request(ctx, http.MethodPut, "sys/policies/acl/"+t.Policy, map[string]string{"policy": text}, nil)
 }
 
