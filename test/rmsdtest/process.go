@@ -46,7 +46,7 @@ func (s *Site) Start(tb testing.TB, binary string, prefix ...string) *Process {
 		tb.Fatal(err)
 	}
 	defer log.Close()
-	args := append(append([]string{}, prefix...), binary, "serve", "-c", s.Config, "--log-level", "info")
+	args := append(append([]string{}, prefix...), binary, "serve", "-c", s.Config, "--log-level", "warn")
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -74,12 +74,7 @@ func (s *Site) Start(tb testing.TB, binary string, prefix ...string) *Process {
 		}
 		return cmd.Process.Signal(sig)
 	}
-	tb.Cleanup(func() {
-		p.Kill()
-		if tb.Failed() {
-			tb.Logf("rmsd's log ends:\n%s", p.LogEnd())
-		}
-	})
+	tb.Cleanup(p.Kill)
 	return p
 }
 

@@ -60,7 +60,12 @@ func New(tb testing.TB, custodian string) *Site {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	tb.Cleanup(func() {
+		if b, _ := os.ReadFile(filepath.Join(dir, "rmsd.log")); tb.Failed() {
+			tb.Logf("the daemons' log ends:\n%s", b[max(0, len(b)-3000):])
+		}
+		_ = os.RemoveAll(dir)
+	})
 	idp, err := devidp.Start(devidp.Options{Lifetime: 12 * time.Hour})
 	if err != nil {
 		tb.Fatal(err)
