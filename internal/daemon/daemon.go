@@ -175,12 +175,12 @@ func listenSocket(path string) (net.Listener, error) {
 			return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "operator_socket: %w", err)
 		}
 	}
-	l, err := net.Listen("unix", path) //nolint:noctx // a local socket opens at once
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "operator_socket: %w", err).
 			WithNext("A socket's path has at most 107 bytes; set operator_socket to a shorter one")
 	}
-	if err := os.Chmod(path, 0o660); err != nil { //nolint:gosec // owner and group, as documented
+	if err := os.Chmod(path, 0o660); err != nil {
 		_ = l.Close()
 		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "operator_socket: %w", err)
 	}

@@ -39,7 +39,7 @@ func (d *Daemon) Status(ctx context.Context) (*rmsv1.StatusResponse, error) {
 		if err != nil {
 			return nil, err
 		}
-		ts.Licenses, ts.Events = licenses, int64(events) //nolint:gosec // a log's size
+		ts.Licenses, ts.Events = licenses, int64(events)
 		out.Tenants = append(out.Tenants, ts)
 	}
 	return out, nil
@@ -69,7 +69,7 @@ func (d *Daemon) CheckStore(ctx context.Context) (*rmsv1.CheckStoreResponse, err
 	if err != nil {
 		return nil, err
 	}
-	return &rmsv1.CheckStoreResponse{Problems: r.problems, Records: r.records, Events: int64(r.events)}, nil //nolint:gosec // a log's size
+	return &rmsv1.CheckStoreResponse{Problems: r.problems, Records: r.records, Events: int64(r.events)}, nil
 }
 
 // checked is what a check of the store found.

@@ -14,7 +14,7 @@ import (
 // error is one that kept it from finishing.
 func Check(r store.Reader, t vocab.TenantID, found func(error)) (int64, error) {
 	c := &checker{r: r, t: t, found: found, counts: map[string]int64{}}
-	for _, step := range []func() error{c.licenses, c.indexes, c.countRows, c.templates, c.others} {
+	for _, step := range []func() error{c.licenses, c.indexes, c.countRows, c.templates, c.slugs, c.uses, c.requests, c.others} {
 		if err := step(); err != nil {
 			return c.records, err
 		}
@@ -41,7 +41,11 @@ func (c *checker) licenses() error {
 			return err
 		}
 		c.records++
-		id := vocab.ContentID(item.Key[len(item.Key)-16:])
+		if len(item.Key) != 32 {
+			c.problem("%s has a key that cannot be", tableLicenses)
+			continue
+		}
+		id := vocab.ContentID(item.Key[16:])
 		l, err := GetLicense(c.r, c.t, id)
 		if err == nil {
 			err = eachIndex(c.t, l, func(table store.Table, prefix []byte) error {
@@ -100,7 +104,7 @@ func (c *checker) countRows() error {
 			c.problem("a count cannot be read")
 			continue
 		}
-		got, want := int64(binary.BigEndian.Uint64(item.Value)), c.counts[string(item.Key)] //nolint:gosec // compared
+		got, want := int64(binary.BigEndian.Uint64(item.Value)), c.counts[string(item.Key)]
 		if got != want {
 			c.problem("a count of %s says %d, the licenses are %d", countName(item.Key), got, want)
 		}
@@ -118,15 +122,21 @@ func countName(k []byte) string {
 	return string(name)
 }
 
-// templates checks heads, slugs and that every revision is there.
+// templates checks that every head has all its revisions, and no newer ones.
 func (c *checker) templates() error {
+	heads := map[vocab.TemplateUID]*TemplateHead{} // nil: there, but cannot be read
 	for item, err := range c.r.Scan(tableTemplates, store.Range{Prefix: key(c.t)}) {
 		if err != nil {
 			return err
 		}
 		c.records++
-		uid := vocab.TemplateUID(item.Key[len(item.Key)-16:])
+		if len(item.Key) != 32 {
+			c.problem("%s has a key that cannot be", tableTemplates)
+			continue
+		}
+		uid := vocab.TemplateUID(item.Key[16:])
 		head, err := GetTemplate(c.r, c.t, uid)
+		heads[uid] = head
 		if err != nil {
 			c.problem("template %s: %v", uid, err)
 			continue
@@ -134,13 +144,91 @@ func (c *checker) templates() error {
 		if found, err := FindTemplate(c.r, c.t, head.Slug); err != nil || found != uid {
 			c.problem("the name %q does not lead to its template %s", head.Slug, uid)
 		}
-		for n := uint32(1); n <= head.Revision; n++ {
-			if b, err := GetTemplateRevision(c.r, c.t, uid, n); err != nil || b == nil {
-				c.problem("revision %d of template %q is missing", n, head.Slug)
-			}
+	}
+	newest := map[vocab.TemplateUID]uint32{}
+	for item, err := range c.r.Scan(tableRevisions, store.Range{Prefix: key(c.t)}) {
+		if err != nil {
+			return err
 		}
-		if b, err := GetTemplateRevision(c.r, c.t, uid, head.Revision+1); err == nil && b != nil {
-			c.problem("template %q was put back: revision %d is there, %d is current", head.Slug, head.Revision+1, head.Revision)
+		if len(item.Key) != 36 {
+			c.problem("%s has a key that cannot be", tableRevisions)
+			continue
+		}
+		uid, n := vocab.TemplateUID(item.Key[16:32]), binary.BigEndian.Uint32(item.Key[32:])
+		if _, known := heads[uid]; !known {
+			c.problem("revision %d is of template %s, which is not there", n, uid)
+			heads[uid] = nil
+		}
+		if n != newest[uid]+1 {
+			c.problem("revision %d of template %s is missing", newest[uid]+1, uid)
+		}
+		newest[uid] = n
+	}
+	for uid, head := range heads {
+		switch {
+		case head == nil:
+		case newest[uid] < head.Revision:
+			c.problem("revision %d of template %q is missing", head.Revision, head.Slug)
+		case newest[uid] > head.Revision:
+			c.problem("template %q was put back: revision %d is there, %d is current", head.Slug, newest[uid], head.Revision)
+		}
+	}
+	return nil
+}
+
+// slugs checks that every name leads to the template that bears it.
+func (c *checker) slugs() error {
+	for item, err := range c.r.Scan(tableSlugs, store.Range{Prefix: key(c.t)}) {
+		if err != nil {
+			return err
+		}
+		slug := string(item.Key[16:])
+		uid, err := FindTemplate(c.r, c.t, slug)
+		if err != nil {
+			c.problem("the name %q: %v", slug, err)
+			continue
+		}
+		if head, err := GetTemplate(c.r, c.t, uid); err == nil && (head == nil || head.Slug != slug) {
+			c.problem("the name %q leads to template %s, which does not bear it", slug, uid)
+		}
+	}
+	return nil
+}
+
+// uses checks that every use license that was given out is of a license.
+func (c *checker) uses() error {
+	for item, err := range c.r.Scan(tableUses, store.Range{Prefix: key(c.t)}) {
+		if err != nil {
+			return err
+		}
+		if len(item.Key) != 56 {
+			c.problem("%s has a key that cannot be", tableUses)
+			continue
+		}
+		if _, there, err := c.r.Get(tableLicenses, item.Key[:32]); err != nil {
+			return err
+		} else if !there {
+			c.problem("a use license is of license %s, which is not there", vocab.ContentID(item.Key[16:32]))
+		}
+	}
+	return nil
+}
+
+// requests checks that every request can be read and will be forgotten.
+func (c *checker) requests() error {
+	for item, err := range c.r.Scan(tableRequests, store.Range{Prefix: key(c.t)}) {
+		if err != nil {
+			return err
+		}
+		var q Request
+		if _, err := get(c.r, tableRequests, item.Key, &q); err != nil {
+			c.problem("a request: %v", err)
+			continue
+		}
+		if _, there, err := c.r.Get(tableRequestsByTime, key(c.t, u64(uint64(q.At)), item.Key[16:])); err != nil {
+			return err
+		} else if !there {
+			c.problem("a request for license %s is missing from %s", q.Content, tableRequestsByTime)
 		}
 	}
 	return nil

@@ -43,6 +43,9 @@ func GetGeneration(r store.Reader, t vocab.TenantID, number uint32) (*Generation
 	if err != nil || !ok {
 		return nil, err
 	}
+	if g.Number != number {
+		return nil, damaged(tableGenerations, nil)
+	}
 	return g, nil
 }
 
@@ -77,8 +80,12 @@ func ListKeys(r store.Reader, t vocab.TenantID) (out []Key, err error) {
 			return nil, err
 		}
 		var k Key
-		if _, err := get(r, tableKeys, item.Key, &k); err != nil {
+		ok, err := get(r, tableKeys, item.Key, &k)
+		if err != nil {
 			return nil, err
+		}
+		if !ok || string(k.ID[:]) != string(item.Key[16:]) {
+			return nil, damaged(tableKeys, nil)
 		}
 		out = append(out, k)
 	}
@@ -91,6 +98,9 @@ func GetKey(r store.Reader, t vocab.TenantID, id vocab.CustodianID) (*Key, error
 	ok, err := get(r, tableKeys, key(t, id[:]), k)
 	if err != nil || !ok {
 		return nil, err
+	}
+	if k.ID != id {
+		return nil, damaged(tableKeys, nil)
 	}
 	return k, nil
 }

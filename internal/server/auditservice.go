@@ -109,7 +109,7 @@ func (s *Server) listEvents(ctx context.Context, c *call, req interface {
 func (a *auditing) TailEvents(req *rmsv1.TailEventsRequest, stream grpc.ServerStreamingServer[rmsv1.TailEventsResponse]) error {
 	ctx := stream.Context()
 	c := callOf(ctx)
-	from := uint64(max(req.GetFromIndex(), 0)) //nolint:gosec // not negative
+	from := uint64(max(req.GetFromIndex(), 0))
 	if req.GetFromIndex() < 0 {
 		n, err := c.tenant.Audit().Size(ctx, c.tenant.ID())
 		if err != nil {
@@ -133,7 +133,7 @@ func (a *auditing) TailEvents(req *rmsv1.TailEventsRequest, stream grpc.ServerSt
 func (a *auditing) ExportEvents(req *rmsv1.ExportEventsRequest, stream grpc.ServerStreamingServer[rmsv1.ExportEventsResponse]) error {
 	ctx := stream.Context()
 	c := callOf(ctx)
-	from, to := uint64(req.GetFromIndex()), uint64(req.GetToIndex()) //nolint:gosec // validated not negative
+	from, to := uint64(req.GetFromIndex()), uint64(req.GetToIndex())
 	if to == 0 {
 		n, err := c.tenant.Audit().Size(ctx, c.tenant.ID())
 		if err != nil {
@@ -146,7 +146,7 @@ func (a *auditing) ExportEvents(req *rmsv1.ExportEventsRequest, stream grpc.Serv
 			return err
 		}
 		if err := stream.Send(&rmsv1.ExportEventsResponse{
-			Index: int64(entry.Index), Leaf: entry.Leaf, Event: a.s.protoEvent(ctx, c, entry), //nolint:gosec // a log's size
+			Index: int64(entry.Index), Leaf: entry.Leaf, Event: a.s.protoEvent(ctx, c, entry),
 		}); err != nil {
 			return err
 		}
@@ -168,18 +168,18 @@ func (a *auditing) GetCheckpoint(ctx context.Context, _ *rmsv1.GetCheckpointRequ
 	if err != nil {
 		return nil, err
 	}
-	return &rmsv1.Checkpoint{Note: string(note), Size: int64(cp.Size), RootHash: cp.Root[:], Certificate: cert}, nil //nolint:gosec // a log's size
+	return &rmsv1.Checkpoint{Note: string(note), Size: int64(cp.Size), RootHash: cp.Root[:], Certificate: cert}, nil
 }
 
 func (a *auditing) GetProof(ctx context.Context, req *rmsv1.GetProofRequest) (*rmsv1.GetProofResponse, error) {
 	c := callOf(ctx)
-	size := uint64(req.GetSize()) //nolint:gosec // validated not negative
+	size := uint64(req.GetSize())
 	if req.GetEvent() == "" {
-		p, err := c.tenant.Audit().ProveConsistency(ctx, c.tenant.ID(), uint64(req.GetFromSize()), size) //nolint:gosec // validated not negative
+		p, err := c.tenant.Audit().ProveConsistency(ctx, c.tenant.ID(), uint64(req.GetFromSize()), size)
 		if err != nil {
 			return nil, err
 		}
-		return &rmsv1.GetProofResponse{Size: int64(p.Size), RootHash: p.Root[:], Hashes: slicesOf(p.Hashes)}, nil //nolint:gosec // a log's size
+		return &rmsv1.GetProofResponse{Size: int64(p.Size), RootHash: p.Root[:], Hashes: slicesOf(p.Hashes)}, nil
 	}
 	id, err := eventIDOf(c, req.GetEvent())
 	if err != nil {
@@ -190,7 +190,7 @@ func (a *auditing) GetProof(ctx context.Context, req *rmsv1.GetProofRequest) (*r
 		return nil, err
 	}
 	return &rmsv1.GetProofResponse{
-		Index: int64(p.Index), LeafHash: p.LeafHash[:], Size: int64(p.Size), RootHash: p.Root[:], Hashes: slicesOf(p.Hashes), //nolint:gosec // a log's size
+		Index: int64(p.Index), LeafHash: p.LeafHash[:], Size: int64(p.Size), RootHash: p.Root[:], Hashes: slicesOf(p.Hashes),
 	}, nil
 }
 
@@ -206,7 +206,7 @@ func (s *Server) protoEvent(ctx context.Context, c *call, entry audit.Entry) *rm
 	e, leaf := entry.Event, entry.LeafHash()
 	t := c.tenant.Name()
 	out := &rmsv1.Event{
-		Name: resourceName(t, "events", e.ID.String()), Index: int64(entry.Index), Time: protoTime(e.Time), Kind: e.Kind.String(), //nolint:gosec // a log's size
+		Name: resourceName(t, "events", e.ID.String()), Index: int64(entry.Index), Time: protoTime(e.Time), Kind: e.Kind.String(),
 		Method: e.Method, Outcome: "OK", Principal: e.Principal.Name, Actor: e.Actor.Name, Peer: e.Peer, Client: e.Client,
 		LicenseRevision: e.LicenseRevision, TemplateRevision: e.TemplateRevision, Rights: protoRights(e.Granted),
 		ExpireTime: protoTime(e.NotAfter), Cached: e.Cached, KeyVersion: e.KeyVersion, CustodyMode: protoCustody(e.Custody),

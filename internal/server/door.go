@@ -269,6 +269,7 @@ func (d *door) leave(ctx context.Context, c *call) error {
 		if !c.access.Acts {
 			return nil
 		}
+	case rmsv1.Access_LEVEL_OWNER, rmsv1.Access_LEVEL_ROLE, rmsv1.Access_LEVEL_UNSPECIFIED:
 	}
 	if !c.event.IsZero() {
 		return nil

@@ -178,7 +178,7 @@ func (l *licenses) RevokeLicense(ctx context.Context, req *rmsv1.RevokeLicenseRe
 	if err != nil {
 		return nil, err
 	}
-	out := &rmsv1.RevokeLicenseResponse{License: protoLicense(c.tenant.Name(), v), CachedUseCount: int32(total)} //nolint:gosec // a count of rows
+	out := &rmsv1.RevokeLicenseResponse{License: protoLicense(c.tenant.Name(), v), CachedUseCount: int32(total)}
 	for _, u := range uses {
 		out.CachedUses = append(out.CachedUses, &rmsv1.CachedUse{Principal: u.Principal, ExpireTime: protoTime(u.NotAfter)})
 	}

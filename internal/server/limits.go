@@ -89,7 +89,7 @@ func (l *connLimiter) Accept() (net.Conn, error) {
 		}
 		host, _, err := net.SplitHostPort(c.RemoteAddr().String())
 		if err != nil {
-			return c, nil // a socket without addresses
+			return c, nil //nolint:nilerr // a socket without addresses is not limited
 		}
 		l.mu.Lock()
 		full := l.open[host] >= l.max

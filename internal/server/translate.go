@@ -251,6 +251,7 @@ func protoTemplate(tenantID string, t *policy.Template) *rmsv1.Template {
 		out.Expiry = &rmsv1.Expiry{When: &rmsv1.Expiry_At{At: protoTime(t.Expiry.At)}}
 	case policy.ExpiryAfter:
 		out.Expiry = &rmsv1.Expiry{When: &rmsv1.Expiry_After{After: durationpb.New(t.Expiry.After)}}
+	case policy.ExpiryNever:
 	}
 	return out
 }

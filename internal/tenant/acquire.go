@@ -305,6 +305,11 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 		// An ad hoc policy has no contact of its own; the owner may have set one.
 		a.decision.Contact = in.record.Contact
 	}
+	if a.pl == nil && !a.decision.Allowed && a.decision.Role == policy.RoleNone && len(a.decision.Matches) == 0 {
+		// Whoever names a document without having it, and is nobody to it,
+		// learns nothing from the answer, not even whom to ask.
+		return NoSuchLicense()
+	}
 	return a.decision.Err()
 }
 

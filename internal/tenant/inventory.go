@@ -3,6 +3,7 @@ package tenant
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/openrms/rms/internal/audit"
@@ -63,8 +64,7 @@ type InventoryLine struct {
 func (t *Tenant) Inventory(ctx context.Context) (lines []InventoryLine, err error) {
 	entries, _ := t.ring.Inventory()
 	err = t.store.View(ctx, func(r store.Reader) error {
-		for i := len(entries) - 1; i >= 0; i-- {
-			e := entries[i]
+		for _, e := range slices.Backward(entries) {
 			n, err := record.CountByGeneration(r, t.id, e.ID)
 			if err != nil {
 				return err

@@ -227,6 +227,7 @@ func stateKind(to keys.State) audit.Kind {
 		return audit.KindKeySuspended
 	case keys.Active, keys.Deactivated:
 		return audit.KindKeyResumed
+	case keys.PreActive, keys.Compromised, keys.Destroyed:
 	}
 	return audit.KindKeyRetired
 }

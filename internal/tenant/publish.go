@@ -55,14 +55,16 @@ func (t *Tenant) Publish(ctx context.Context, c Call, req PublishRequest) (*Publ
 		return nil, t.refuse(ctx, e, err)
 	}
 	for range maxAttempts {
-		p := &publication{req: &req, caller: c.Caller, event: e}
+		// An attempt that comes to nothing leaves nothing in the event.
+		own := *e
+		p := &publication{req: &req, caller: c.Caller, event: &own}
 		out, err := t.publish(ctx, p)
 		p.key.Zero()
 		switch {
 		case err == errStale: //nolint:errorlint // our own sentinel, unwrapped
 			continue
 		case err != nil:
-			return nil, t.refuse(ctx, e, custodyError(err, p.contact()))
+			return nil, t.refuse(ctx, &own, custodyError(err, p.contact()))
 		}
 		return out, nil
 	}
@@ -315,8 +317,12 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 			WithNext("Use a new request ID")
 	}
 	var v *LicenseView
+	var in inputs
 	err := t.store.View(ctx, func(r store.Reader) (err error) {
-		v, err = t.license(r, p.repeated.Content)
+		if v, err = t.license(r, p.repeated.Content); err != nil {
+			return err
+		}
+		in, err = t.readInputs(r, p.repeated.Content, p.basis.settings)
 		return err
 	})
 	if err != nil {
@@ -325,14 +331,24 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 	if v.Record.Revoked != nil {
 		return nil, vocab.Errorf(vocab.ReasonLicenseRevoked, "this document was revoked since it was published")
 	}
+	if p.pl, err = t.verifier().VerifyPL(p.repeated.PL); err != nil {
+		return nil, err
+	}
+	if p.pl.Content != v.Record.Content || p.pl.Commitment != v.Record.Commitment {
+		return nil, vocab.Errorf(vocab.ReasonStoreDamaged, "what the store remembers of this request is another document's").
+			WithNext("Ask an administrator to check the store")
+	}
+	// That this caller published this document is only what the row of the
+	// request says. The policy, which the key box is bound to, must let the
+	// caller read it: an edited row gives nobody a key.
+	if d := policy.Evaluate(in.evaluation(p.caller, vocab.RightView, p.event.Time, p.basis.settings)); !d.Allowed {
+		return nil, d.Err()
+	}
 	key, lent, err := t.openKeyBox(ctx, v.Record)
 	if err != nil {
 		return nil, err
 	}
 	p.key, p.record, p.decision.Policy = key, v.Record, v.Policy
-	if p.pl, err = t.verifier().VerifyPL(p.repeated.PL); err != nil {
-		return nil, err
-	}
 	p.event.Content, p.event.LicenseRevision = v.Record.Content, v.Record.Revision
 	p.event.Custody, p.event.Parent = v.Record.Custody(), v.Record.LastEvent
 	p.event.Detail = "repetition of a request"
@@ -343,11 +359,15 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 	}
 	out.License.TemplateSlug = v.TemplateSlug
 	err = t.commit(ctx, func(tx store.Tx) error {
-		now, err := record.GetLicense(tx, t.id, v.Record.Content)
+		settings, err := record.GetSettings(tx, t.id)
 		if err != nil {
 			return err
 		}
-		if now == nil || now.Revision != v.Record.Revision {
+		now, err := t.readInputs(tx, v.Record.Content, settings)
+		if err != nil {
+			return err
+		}
+		if now.record == nil || !now.same(&in) {
 			return errStale
 		}
 		return t.ring.Recheck(lent)

@@ -2,9 +2,11 @@ package tenant
 
 import (
 	"context"
+	"slices"
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/keys"
+	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
@@ -14,38 +16,90 @@ import (
 // Settings returns the settings in force.
 func (t *Tenant) Settings() record.Settings { return *t.settings.Load() }
 
-// UpdateSettings changes the settings: edit gets the current ones. want is the
-// revision the edit is based on, unless anyRevision.
+// UpdateSettings changes the settings: edit gets the current ones, more than
+// once if somebody else changes them meanwhile. want is the revision the edit
+// is based on, unless anyRevision.
+//
+// What the trust bundle says of the settings it says when the call returns: a
+// change of the allowed recipient keys takes effect together with a newly
+// signed bundle or, if the custodian cannot sign one now, not at all.
 func (t *Tenant) UpdateSettings(ctx context.Context, c Call, want uint32, anyRevision bool, edit func(*record.Settings) error) (record.Settings, vocab.EventID, error) {
 	e := t.newEvent(audit.KindSettingsChanged, c, t.now())
 	e.Target = "settings"
+	change := func(r store.Reader) (from, to record.Settings, err error) {
+		if from, err = record.GetSettings(r, t.id); err != nil {
+			return from, to, err
+		}
+		if !anyRevision && from.Revision != want {
+			return from, to, conflict("settings", "somebody else", from.Revision, want)
+		}
+		to = from
+		if err := edit(&to); err != nil {
+			return from, to, err
+		}
+		to.Revision++
+		return from, to, checkSettings(to)
+	}
+	err := error(errStale)
 	var out record.Settings
-	err := t.commit(ctx, func(tx store.Tx) error {
-		s, err := record.GetSettings(tx, t.id)
-		if err != nil {
-			return err
+	for range maxAttempts {
+		if out, err = t.writeSettings(ctx, e, change); err != errStale { //nolint:errorlint // our own sentinel, unwrapped
+			break
 		}
-		if !anyRevision && s.Revision != want {
-			return conflict("settings", "somebody else", s.Revision, want)
-		}
-		if err := edit(&s); err != nil {
-			return err
-		}
-		if err := checkSettings(s); err != nil {
-			return err
-		}
-		s.Revision++
-		if err := record.PutSettings(tx, t.id, s); err != nil {
-			return err
-		}
-		out = s
-		tx.AfterCommit(func() { t.adopt(s) })
-		return nil
-	}, e)
+	}
+	if err == errStale { //nolint:errorlint // our own sentinel, unwrapped
+		err = tooBusy()
+	}
 	if err != nil {
 		return record.Settings{}, vocab.EventID{}, t.refuse(ctx, e, err)
 	}
 	return out, e.ID, nil
+}
+
+// writeSettings makes one attempt at a change. Where the trust bundle must
+// follow, it is signed before the transaction, which then finds out whether
+// the settings are still those it was signed for.
+func (t *Tenant) writeSettings(ctx context.Context, e *audit.Event, change func(store.Reader) (from, to record.Settings, err error)) (record.Settings, error) {
+	var from, to record.Settings
+	if err := t.store.View(ctx, func(r store.Reader) (err error) {
+		from, to, err = change(r)
+		return err
+	}); err != nil {
+		return to, err
+	}
+	var successor *license.Verifier
+	if !slices.Equal(suites(from).KEMs, suites(to).KEMs) {
+		t.trust.renewing.Lock()
+		defer t.trust.renewing.Unlock()
+		facts, err := t.look(ctx)
+		if err != nil {
+			return to, err
+		}
+		if successor, err = t.nextBundle(ctx, facts, to); err != nil {
+			return to, err
+		}
+	}
+	base := from.Revision
+	err := t.commit(ctx, func(tx store.Tx) (err error) {
+		if from, to, err = change(tx); err != nil {
+			return err
+		}
+		if from.Revision != base {
+			return errStale
+		}
+		if err := record.PutSettings(tx, t.id, to); err != nil {
+			return err
+		}
+		if successor != nil {
+			if err := t.putBundle(tx, successor); err != nil {
+				return err
+			}
+		}
+		adopted := to
+		tx.AfterCommit(func() { t.adopt(adopted) })
+		return nil
+	}, e)
+	return to, err
 }
 
 // adopt puts settings into force, unless newer ones are.

@@ -45,6 +45,12 @@ func (t *Tenant) template(r store.Reader, uid vocab.TemplateUID) (*policy.Compil
 	if tmpl.Slug != head.Slug {
 		return nil, templateDamaged(nil)
 	}
+	// Revisions are never removed, so one after the current one says that the
+	// store was made to point back: every revision is genuine, but only the
+	// newest may decide.
+	if later, err := record.GetTemplateRevision(r, t.id, uid, head.Revision+1); err != nil || later != nil {
+		return nil, firstError(err, templateDamaged(nil))
+	}
 	compiled, err := policy.CompileTemplate(tmpl)
 	if err != nil {
 		return nil, templateDamaged(err)
@@ -89,14 +95,25 @@ func (t *Tenant) findTemplate(r store.Reader, slug string) (*policy.CompiledTemp
 	if err != nil || uid.IsZero() {
 		return nil, err
 	}
-	return t.template(r, uid)
+	return t.templateAt(r, slug, uid)
+}
+
+// templateAt is template for one that was found by its slug: the signed
+// revision must say the same name, or somebody who protects under one template
+// would protect under another.
+func (t *Tenant) templateAt(r store.Reader, slug string, uid vocab.TemplateUID) (*policy.CompiledTemplate, error) {
+	tmpl, err := t.template(r, uid)
+	if err == nil && (tmpl == nil || tmpl.Slug != slug) {
+		return nil, templateDamaged(nil)
+	}
+	return tmpl, err
 }
 
 // UsableTemplates returns the templates the caller may protect with, by slug.
 func (t *Tenant) UsableTemplates(ctx context.Context, caller *vocab.Identity) (out []*policy.Template, err error) {
 	err = t.store.View(ctx, func(r store.Reader) error {
-		return record.ListTemplates(r, t.id, "", func(_ string, uid vocab.TemplateUID) (bool, error) {
-			tmpl, err := t.template(r, uid)
+		return record.ListTemplates(r, t.id, "", func(slug string, uid vocab.TemplateUID) (bool, error) {
+			tmpl, err := t.templateAt(r, slug, uid)
 			if err != nil {
 				return false, err
 			}
@@ -135,8 +152,8 @@ func noTemplate(slug string) error {
 // whether there are more.
 func (t *Tenant) ListTemplates(ctx context.Context, after string, limit int, deleted bool) (out []*policy.Template, more bool, err error) {
 	err = t.store.View(ctx, func(r store.Reader) error {
-		return record.ListTemplates(r, t.id, after, func(_ string, uid vocab.TemplateUID) (bool, error) {
-			tmpl, err := t.template(r, uid)
+		return record.ListTemplates(r, t.id, after, func(slug string, uid vocab.TemplateUID) (bool, error) {
+			tmpl, err := t.templateAt(r, slug, uid)
 			if err != nil {
 				return false, err
 			}

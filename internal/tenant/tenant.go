@@ -154,8 +154,10 @@ func (t *Tenant) Close() error {
 	return t.custodian.Close()
 }
 
-// Name is the tenant's name, ID its identity.
-func (t *Tenant) Name() string       { return t.name }
+// Name is the tenant's name among people.
+func (t *Tenant) Name() string { return t.name }
+
+// ID is the tenant's identity, as it stands in documents.
 func (t *Tenant) ID() vocab.TenantID { return t.id }
 
 // Reconfigure takes over what may change without a restart from the operator's

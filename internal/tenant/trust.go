@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,10 @@ import (
 type trust struct {
 	roots    atomic.Pointer[map[license.KeyID]ed25519.PublicKey]
 	verifier atomic.Pointer[license.Verifier]
+	// renewing is held while a bundle is signed and written, and while
+	// settings change that it speaks of: each bundle has the number after the
+	// one before, and says what the settings say.
+	renewing sync.Mutex
 }
 
 // keys is what the ring believes generation records by.
@@ -114,10 +119,11 @@ func (t *Tenant) AllowedKEMs() []license.KEM { return suites(*t.settings.Load())
 // ensureBundle makes a new trust bundle if there is none, if it says something
 // that is no longer so, or if it promised its successor within half its life.
 func (t *Tenant) ensureBundle(ctx context.Context, f *keys.Facts) error {
+	t.trust.renewing.Lock()
+	defer t.trust.renewing.Unlock()
 	settings := *t.settings.Load()
-	var prior *license.Bundle
 	if v := t.trust.verifier.Load(); v != nil {
-		prior = v.Bundle()
+		prior := v.Bundle()
 		root, ok := f.Sign.PublicKey(0)
 		current, known := prior.Root(license.KeyIDOf(root))
 		if ok && known && current.State == license.RootCurrent && sameKEMs(prior.Suites.KEMs, suites(settings).KEMs) &&
@@ -125,30 +131,44 @@ func (t *Tenant) ensureBundle(ctx context.Context, f *keys.Facts) error {
 			return nil
 		}
 	}
-	mark, err := (*keyRecords)(t).Mark(ctx, t.custodian.ID())
+	v, err := t.nextBundle(ctx, f, settings)
 	if err != nil {
 		return err
 	}
-	template := license.Bundle{Tenant: t.id, Seq: 1, Suites: suites(settings)}
-	if prior != nil {
+	return t.store.Commit(ctx, func(tx store.Tx) error { return t.putBundle(tx, v) })
+}
+
+// nextBundle has the bundle after the current one signed, with what settings
+// say. It is called while renewing is held.
+func (t *Tenant) nextBundle(ctx context.Context, f *keys.Facts, s record.Settings) (*license.Verifier, error) {
+	mark, err := (*keyRecords)(t).Mark(ctx, t.custodian.ID())
+	if err != nil {
+		return nil, err
+	}
+	var prior *license.Bundle
+	template := license.Bundle{Tenant: t.id, Seq: 1, Suites: suites(s)}
+	if v := t.trust.verifier.Load(); v != nil {
+		prior = v.Bundle()
 		template.Seq = prior.Seq + 1
 		template.RevokedCertificates = prior.RevokedCertificates
 	}
 	b, err := keys.NewBundle(ctx, t.custodian, f, mark, template, prior, nil, t.now())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	v, err := license.NewVerifier(b.Raw(), t.id, t.rootIDs(), template.Seq)
-	if err != nil {
-		return err
-	}
+	return license.NewVerifier(b.Raw(), t.id, t.rootIDs(), template.Seq)
+}
+
+// putBundle writes a bundle and its event in the caller's transaction; it is
+// believed when that is durable. It is called while renewing is held.
+func (t *Tenant) putBundle(tx store.Tx, v *license.Verifier) error {
 	e := t.newEvent(audit.KindBundlePublished, Call{}, t.now())
 	e.Custodian = t.custodian.ID()
-	if err := t.commit(ctx, func(tx store.Tx) error { return record.PutBundle(tx, t.id, b.Raw()) }, e); err != nil {
+	if err := record.PutBundle(tx, t.id, v.Bundle().Raw()); err != nil {
 		return err
 	}
-	t.trust.verifier.Store(v)
-	return nil
+	tx.AfterCommit(func() { t.trust.verifier.Store(v) })
+	return t.log.Append(tx, e)
 }
 
 func sameKEMs(a, b []license.KEM) bool {
@@ -249,18 +269,8 @@ func (t *Tenant) run(ctx context.Context) {
 func (t *Tenant) bringUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := t.custodian.Check(ctx); err != nil {
-		return err
-	}
-	changes, err := t.ring.Sync(ctx)
+	facts, err := t.look(ctx)
 	if err != nil {
-		return err
-	}
-	change := changes[t.custodian.ID()]
-	if change.Err != nil {
-		return t.alarm(ctx, change.Err)
-	}
-	if err := t.noteRotation(ctx, change); err != nil {
 		return err
 	}
 	entries, _ := t.ring.Inventory()
@@ -269,10 +279,27 @@ func (t *Tenant) bringUp(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := t.ensureBundle(ctx, change.Facts); err != nil {
+	if err := t.ensureBundle(ctx, facts); err != nil {
 		return err
 	}
 	return t.ensureSigner(ctx)
+}
+
+// look asks the custodian what it is and which keys it has now, past every
+// cache, and records what changed there.
+func (t *Tenant) look(ctx context.Context) (*keys.Facts, error) {
+	if err := t.custodian.Check(ctx); err != nil {
+		return nil, err
+	}
+	changes, err := t.ring.Sync(ctx)
+	if err != nil {
+		return nil, err
+	}
+	change := changes[t.custodian.ID()]
+	if change.Err != nil {
+		return nil, t.alarm(ctx, change.Err)
+	}
+	return change.Facts, t.noteRotation(ctx, change)
 }
 
 // noteRotation records that somebody rotated a key at the custodian.

@@ -103,7 +103,7 @@ func (d *demo) patiently(fn func() error) error {
 func reportPDF() []byte {
 	var b bytes.Buffer
 	b.WriteString("%PDF-1.4\n% quarterly figures, made for the demonstration\n")
-	r := rand.New(rand.NewPCG(2026, 11)) //nolint:gosec // not a secret
+	r := rand.New(rand.NewPCG(2026, 11))
 	for b.Len() < 1_300_000 {
 		fmt.Fprintf(&b, "%d 0 obj << /Revenue %d /Cost %d >> endobj\n", b.Len(), r.Uint64(), r.Uint64())
 	}
@@ -160,7 +160,7 @@ func (d *demo) startDaemon(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close() //nolint:errcheck // the daemon writes it
+	defer log.Close()
 	d.daemon = exec.CommandContext(ctx, filepath.Join(d.bin, "rmsd"), args...)
 	d.daemon.Stderr = log
 	d.daemon.Cancel = func() error { return d.daemon.Process.Signal(syscall.SIGTERM) }
@@ -217,7 +217,7 @@ func fileSum(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
 		return "", err

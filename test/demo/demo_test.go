@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			panic(err)
 		}
-		defer os.RemoveAll(dir) //nolint:errcheck // temporary
+		defer os.RemoveAll(dir)
 		binaries = dir
 		build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", "github.com/openrms/rms/cmd/rmsd", "github.com/openrms/rms/cmd/rmsctl")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -95,7 +95,7 @@ func writeOwnFile(t *testing.T, path string, size int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // closed below
+	defer f.Close()
 	if _, err := f.Write(bytes.Repeat(reportPDF(), int(size/1_300_000)+1)[:size]); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func contentKey(t *testing.T, d *demo, protected string) *vocab.Secret {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // nothing is left to lose
+	defer conn.Close()
 	token, err := os.ReadFile(c.TokenPath())
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ func contentKey(t *testing.T, d *demo, protected string) *vocab.Secret {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	header, err := container.ReadHeader(f)
 	if err != nil {
 		t.Fatal(err)

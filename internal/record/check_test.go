@@ -1,0 +1,175 @@
+package record
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+var (
+	strictOne = vocab.ContentID{0: 1, 6: 0x70}
+	cachedOne = vocab.ContentID{0: 2, 6: 0x70}
+	gone      = vocab.ContentID{0: 3, 6: 0x70}
+	uidOne    = vocab.TemplateUID{1}
+	caller    = [32]byte{7}
+
+	custodianOne, custodianTwo = vocab.CustodianID{1}, vocab.CustodianID{2}
+	generationOne              = vocab.GenerationID{1}
+)
+
+// full is a store with something in every table.
+func full(t *testing.T) store.Tx {
+	t.Helper()
+	tx := memory()
+	mustPut(t, tx, tenantA, licenseOf(t, strictOne, shape{owner: "alice", template: uidOne, custodian: vocab.CustodianID{1}, version: 2}))
+	mustPut(t, tx, tenantA, licenseOf(t, cachedOne, shape{owner: "bob", generation: vocab.GenerationID{1}}))
+	mustPut(t, tx, tenantA, licenseOf(t, gone, shape{owner: "bob", generation: vocab.GenerationID{1}, deleted: true}))
+	settings := DefaultSettings()
+	settings.Revision = 1
+	for _, err := range []error{
+		PutTenant(tx, "contoso", &Tenant{ID: tenantA, Created: ToMillis(start)}),
+		PutSettings(tx, tenantA, settings),
+		PutTemplateRevision(tx, tenantA, uidOne, TemplateHead{Slug: "finance", Revision: 1}, []byte("TEST-envelope 1")),
+		PutTemplateRevision(tx, tenantA, uidOne, TemplateHead{Slug: "finance", Revision: 2}, []byte("TEST-envelope 2")),
+		PutTemplateRevision(tx, tenantA, uidOne, TemplateHead{Slug: "finance", Revision: 3}, []byte("TEST-envelope 3")),
+		PutUse(tx, tenantA, cachedOne, vocab.EventID{1}, Use{Principal: "bob@contoso.test", NotAfter: start}),
+		PutRequest(tx, tenantA, caller, "r1", &Request{Content: cachedOne, PL: []byte("TEST"), At: ToMillis(start)}),
+		PutGeneration(tx, tenantA, &Generation{Number: 1, Signed: []byte("TEST"), Wrap: []byte("TEST"), State: 1, Created: ToMillis(start)}),
+		PutKey(tx, tenantA, &Key{ID: vocab.CustodianID{1}, Name: "root", Kind: "embedded", Place: "here", Active: 1}),
+		PutVersionState(tx, tenantA, VersionState{Custodian: vocab.CustodianID{1}, Version: 1, State: 2}),
+		PutBundle(tx, tenantA, []byte("TEST")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return tx
+}
+
+func TestCheckFindsNothingInSoundStore(t *testing.T) {
+	tx := full(t)
+	problems, records := findings(t, tx, tenantA)
+	if len(problems) > 0 {
+		t.Errorf("the check finds %q", problems)
+	}
+	if records != 6 { // three licenses, a template, a generation, a key
+		t.Errorf("the check read %d records, want 6", records)
+	}
+	if problems, records := findings(t, tx, tenantB); len(problems) > 0 || records != 0 {
+		t.Errorf("of another tenant the check finds %q and %d records", problems, records)
+	}
+}
+
+func TestCheckFindsDamage(t *testing.T) {
+	written := func(table store.Table, k, v []byte) func(*testing.T, store.Tx) {
+		return func(t *testing.T, tx store.Tx) {
+			if err := tx.Put(table, k, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	drop := func(table store.Table, k []byte) func(*testing.T, store.Tx) {
+		return func(t *testing.T, tx store.Tx) {
+			if _, there, err := tx.Get(table, k); err != nil || !there {
+				t.Fatalf("the row to lose is not there (%v)", err)
+			}
+			if err := tx.Delete(table, k); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// copied puts the value of one row under another key.
+	copied := func(table store.Table, from, to []byte) func(*testing.T, store.Tx) {
+		return func(t *testing.T, tx store.Tx) {
+			v, there, err := tx.Get(table, from)
+			if err != nil || !there {
+				t.Fatalf("the row to copy is not there (%v)", err)
+			}
+			if err := tx.Put(table, to, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	owner := func(name string) []byte { return ownerKey(user(t, name)) }
+	alice := key(tenantA, owner("alice"), strictOne[:])
+	byVersion := key(tenantA, custodianOne[:], u32(2))
+	for _, c := range []struct {
+		name   string
+		damage func(*testing.T, store.Tx)
+		want   string
+	}{
+		{"owner's row missing", drop(tableByOwner, alice), "is missing from licenses-by-owner"},
+		{"template's row missing", drop(tableByTemplate, key(tenantA, uidOne[:], strictOne[:])), "is missing from licenses-by-template"},
+		{"version's row missing", drop(tableByKeyVersion, append(slices.Clone(byVersion), strictOne[:]...)), "is missing from licenses-by-version"},
+		{"generation's row missing", drop(tableByGeneration, key(tenantA, generationOne[:], cachedOne[:])), "is missing from licenses-by-generation"},
+		{"row of another owner", written(tableByOwner, key(tenantA, owner("mallory"), strictOne[:]), nil), "does not belong there"},
+		{"row of no license", written(tableByTemplate, key(tenantA, uidOne[:], []byte("0123456789abcdef")), nil), "does not belong there"},
+		{"row of a deleted license", written(tableByOwner, key(tenantA, owner("bob"), gone[:]), nil), "does not belong there"},
+		{"row with a short key", written(tableByOwner, key(tenantA, []byte("x")), nil), "licenses-by-owner has a key that cannot be"},
+		{"count too large", written(tableCounts, countKey(tableByTemplate, key(tenantA, uidOne[:])), u64(2)), "says 2, the licenses are 1"},
+		{"count missing", drop(tableCounts, countKey(tableByKeyVersion, byVersion)), "a count of licenses-by-version is missing"},
+		{"count of nothing", written(tableCounts, countKey(tableByTemplate, key(tenantA, []byte("0123456789abcdef"))), u64(1)), "says 1, the licenses are 0"},
+		{"count unreadable", written(tableCounts, countKey(tableByTemplate, key(tenantA, uidOne[:])), []byte{1}), "a count cannot be read"},
+		{"license unreadable", written(tableLicenses, key(tenantA, cachedOne[:]), []byte{0xff}), "license " + cachedOne.String()},
+		{"license moved", copied(tableLicenses, key(tenantA, cachedOne[:]), key(tenantA, strictOne[:])), "license " + strictOne.String()},
+		{"license without a place", copied(tableLicenses, key(tenantA, cachedOne[:]), key(tenantA)), "licenses has a key that cannot be"},
+		{"license lost", drop(tableLicenses, key(tenantA, cachedOne[:])), "does not belong there"},
+		{"license with a policy that cannot be read", func(t *testing.T, tx store.Tx) {
+			l := licenseOf(t, cachedOne, shape{owner: "bob", generation: vocab.GenerationID{1}})
+			l.Policy = []byte{0xa0}
+			if err := put(tx, tableLicenses, key(tenantA, l.Content[:]), l); err != nil {
+				t.Fatal(err)
+			}
+		}, "license " + cachedOne.String()},
+		{"license with a wrap that cannot be read", func(t *testing.T, tx store.Tx) {
+			l := licenseOf(t, strictOne, shape{owner: "alice", template: uidOne, custodian: vocab.CustodianID{1}, version: 2})
+			l.Wrap = l.Wrap[:30]
+			if err := put(tx, tableLicenses, key(tenantA, l.Content[:]), l); err != nil {
+				t.Fatal(err)
+			}
+		}, "license " + strictOne.String()},
+		{"template head put back", func(t *testing.T, tx store.Tx) {
+			if err := put(tx, tableTemplates, key(tenantA, uidOne[:]), &TemplateHead{Slug: "finance", Revision: 1}); err != nil {
+				t.Fatal(err)
+			}
+		}, `"finance" was put back: revision 3 is there, 1 is current`},
+		{"template head ahead of its revisions", func(t *testing.T, tx store.Tx) {
+			if err := put(tx, tableTemplates, key(tenantA, uidOne[:]), &TemplateHead{Slug: "finance", Revision: 1<<32 - 1}); err != nil {
+				t.Fatal(err)
+			}
+		}, `revision 4294967295 of template "finance" is missing`},
+		{"newest revision missing", drop(tableRevisions, key(tenantA, uidOne[:], u32(3))), `revision 3 of template "finance" is missing`},
+		{"revision missing between", drop(tableRevisions, key(tenantA, uidOne[:], u32(2))), "revision 2 of template"},
+		{"revision with a key that cannot be", written(tableRevisions, key(tenantA, uidOne[:]), nil), "template-revisions has a key that cannot be"},
+		{"template head missing", drop(tableTemplates, key(tenantA, uidOne[:])), "which is not there"},
+		{"template head unreadable", written(tableTemplates, key(tenantA, uidOne[:]), []byte{0xff}), "template " + uidOne.String()},
+		{"template head without a place", copied(tableTemplates, key(tenantA, uidOne[:]), key(tenantA)), "templates has a key that cannot be"},
+		{"name missing", drop(tableSlugs, key(tenantA, []byte("finance"))), `"finance" does not lead to its template`},
+		{"name of another template", written(tableSlugs, key(tenantA, []byte("board")), uidOne[:]), `"board" leads to template`},
+		{"name unreadable", written(tableSlugs, key(tenantA, []byte("board")), []byte{1}), `the name "board"`},
+		{"use of no license", written(tableUses, key(tenantA, make([]byte, 40)), nil), "a use license is of license"},
+		{"use with a key that cannot be", written(tableUses, key(tenantA, []byte{1}), nil), "uses has a key that cannot be"},
+		{"request unreadable", written(tableRequests, key(tenantA, caller[:], []byte("r1")), []byte{0xff}), "a request"},
+		{"request that would stay for ever", drop(tableRequestsByTime, key(tenantA, u64(uint64(ToMillis(start))), caller[:], []byte("r1"))), "missing from requests-by-time"},
+		{"settings unreadable", written(tableSettings, key(tenantA), []byte{0xff}), "settings"},
+		{"generation unreadable", written(tableGenerations, key(tenantA, u32(1)), []byte{0xff}), "generations"},
+		{"generation moved", copied(tableGenerations, key(tenantA, u32(1)), key(tenantA, u32(2))), "generations"},
+		{"key unreadable", written(tableKeys, key(tenantA, custodianOne[:]), []byte{0xff}), "keys"},
+		{"key moved", copied(tableKeys, key(tenantA, custodianOne[:]), key(tenantA, custodianTwo[:])), "keys"},
+		{"state of a version unreadable", written(tableVersionStates, key(tenantA, custodianOne[:], u32(1)), []byte{1, 2}), "states of key versions"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tx := full(t)
+			c.damage(t, tx)
+			problems, _ := findings(t, tx, tenantA)
+			if !slices.ContainsFunc(problems, func(p string) bool {
+				return strings.Contains(p, c.want) && strings.Contains(p, tenantA.String())
+			}) {
+				t.Errorf("found %q, want one that says %q", problems, c.want)
+			}
+		})
+	}
+}
