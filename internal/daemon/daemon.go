@@ -124,8 +124,40 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (_ *Daemon, err e
 	d.running.Go(func() { d.exporter.Run(run) })
 	d.running.Go(func() { d.certs.watch(run) })
 	d.running.Go(func() { d.sweep(run) })
-	d.server.Health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	d.running.Go(func() { d.reportHealth(run) })
 	return d, nil
+}
+
+// healthEvery is how often health is worked out anew.
+const healthEvery = time.Second
+
+// protectionService is the health service's name for "can publish and open".
+const protectionService = "rms.v1.ProtectionService"
+
+// reportHealth keeps the health service true: the daemon as a whole serves,
+// even if only refusals and the log; the protection service serves while a
+// tenant can publish and open, or there is none.
+func (d *Daemon) reportHealth(ctx context.Context) {
+	tick := time.NewTicker(healthEvery)
+	defer tick.Stop()
+	for {
+		status := healthpb.HealthCheckResponse_NOT_SERVING
+		tenants := d.tenants.all()
+		for _, t := range tenants {
+			if t.State().Err == nil {
+				status = healthpb.HealthCheckResponse_SERVING
+			}
+		}
+		if len(tenants) == 0 {
+			status = healthpb.HealthCheckResponse_SERVING
+		}
+		d.server.Health.SetServingStatus(protectionService, status)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // openStore opens the store with this version's schema.
@@ -180,7 +212,7 @@ func listenSocket(path string) (net.Listener, error) {
 		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "operator_socket: %w", err).
 			WithNext("A socket's path has at most 107 bytes; set operator_socket to a shorter one")
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if err := os.Chmod(path, 0o660); err != nil { //nolint:gosec // owner and group, as documented
 		_ = l.Close()
 		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "operator_socket: %w", err)
 	}
