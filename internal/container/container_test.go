@@ -18,7 +18,6 @@ import (
 
 	"github.com/openrms/rms/internal/canon"
 	"github.com/openrms/rms/internal/container"
-	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
 )
 
@@ -175,8 +174,8 @@ func TestLayout(t *testing.T) {
 	d := newDocument(t, 7, 100)
 	want := "\x89RMS\r\n\x1a\n" + "\x00\x01" + "\x00\x01" + "\x00\x00\x00\x00" +
 		"\x01\x07" + strings.Repeat("\x00", 14) + "\x02\x07" + strings.Repeat("\x00", 14)
-	c := license.Commitment(d.ck, d.prefix.Tenant, d.prefix.Content, canon.ContentSuite1)
-	want += string(c[:])
+	c := canon.KDF(d.ck, nil, canon.D("rms/v1/ck-commit", canon.Fields{2: d.prefix.Tenant, 16: d.prefix.Content, 18: canon.ContentSuite1}))
+	want += string(c.Reveal())
 	if got := string(d.file[:80]); got != want || !bytes.Equal(d.prefix.Bytes(), d.file[:80]) {
 		t.Fatalf("prefix\n%q, want\n%q", got, want)
 	}
@@ -184,7 +183,7 @@ func TestLayout(t *testing.T) {
 	if got := d.file[80:96]; !bytes.Equal(got, []byte{0, 0, 0x20, 0, 0, 0, 0, byte(metaLen), 0, 0, byte(len(d.license) >> 8), byte(len(d.license) & 255), 0, 0, 0, 0}) {
 		t.Fatalf("lengths % x", got)
 	}
-	meta, err := canon.Open(license.MetaKey(d.ck), d.file[:80], d.file[96:96+metaLen])
+	meta, err := canon.Open(canon.KDF(d.ck, nil, []byte("rms/v1/meta")), d.file[:80], d.file[96:96+metaLen])
 	if err != nil {
 		t.Fatal(err)
 	}

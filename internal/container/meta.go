@@ -37,9 +37,6 @@ type metaFields struct {
 // Latest time in the format: the last millisecond of the year 9999.
 const maxModTime = 253402300799999
 
-func metaKey(ck *vocab.Secret) *vocab.Secret   { return canon.KDF(ck, nil, []byte("rms/v1/meta")) }
-func streamKey(ck *vocab.Secret) *vocab.Secret { return canon.KDF(ck, nil, []byte("rms/v1/stream")) }
-
 // encodeMeta cleans m as reading would, so that both sides agree.
 func encodeMeta(m Meta) ([]byte, error) {
 	f := metaFields{Name: CleanName(m.Name), Type: cleanType(m.Type)}
@@ -83,7 +80,7 @@ func (h *Header) Meta(ck *vocab.Secret) (Meta, error) {
 	if !h.prefix.Commits(ck) {
 		return Meta{}, wrongKey()
 	}
-	key := metaKey(ck)
+	key := canon.MetaKey(ck)
 	defer key.Zero()
 	b, err := canon.Open(key, h.prefix.Bytes(), h.meta)
 	if err != nil {

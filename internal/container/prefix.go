@@ -2,7 +2,6 @@ package container
 
 import (
 	"bytes"
-	"crypto/subtle"
 	"encoding/binary"
 
 	"github.com/openrms/rms/internal/canon"
@@ -35,26 +34,15 @@ type Prefix struct {
 
 // NewPrefix returns the prefix of a document and its content key.
 func NewPrefix(tenant vocab.TenantID, content vocab.ContentID, ck *vocab.Secret) Prefix {
-	p := Prefix{Tenant: tenant, Content: content, ContentSuite: canon.ContentSuite1}
-	p.Commitment = p.commitment(ck)
-	return p
+	return Prefix{
+		Tenant: tenant, Content: content, ContentSuite: canon.ContentSuite1,
+		Commitment: canon.Commitment(ck, tenant, content, canon.ContentSuite1),
+	}
 }
 
 // Commits reports, in constant time, whether ck is the document's content key.
 func (p Prefix) Commits(ck *vocab.Secret) bool {
-	if ck == nil {
-		return false
-	}
-	c := p.commitment(ck)
-	return subtle.ConstantTimeCompare(c[:], p.Commitment[:]) == 1
-}
-
-// commitment is C of the formats. The field numbers are those of the
-// publishing license: 2 tenant, 16 content, 18 content suite.
-func (p Prefix) commitment(ck *vocab.Secret) [32]byte {
-	c := canon.KDF(ck, nil, canon.D("rms/v1/ck-commit", canon.Fields{2: p.Tenant, 16: p.Content, 18: p.ContentSuite}))
-	defer c.Zero()
-	return [32]byte(c.Reveal())
+	return canon.Commits(p.Commitment, ck, p.Tenant, p.Content, p.ContentSuite)
 }
 
 // Bytes returns the encoded prefix, [PrefixSize] bytes: the associated data of

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"math"
 
+	"github.com/openrms/rms/internal/canon"
 	"github.com/openrms/rms/internal/vocab"
 )
 
@@ -39,7 +40,7 @@ func newOpener(p Prefix, ck *vocab.Secret, header [streamHeaderSize]byte) (*open
 	if header[0] != streamHeaderSize {
 		return nil, changed(0)
 	}
-	root := streamKey(ck)
+	root := canon.StreamKey(ck)
 	defer root.Zero()
 	key, err := hkdf.Key(sha256.New, root.Reveal(), header[1:1+saltSize], string(p.Bytes()), vocab.SecretSize)
 	if err != nil {

@@ -39,12 +39,12 @@ func Create(w io.Writer, p Prefix, ck *vocab.Secret, license []byte, meta Meta) 
 	if err != nil {
 		return nil, fmt.Errorf("write container: %w", err)
 	}
-	key := metaKey(ck)
+	key := canon.MetaKey(ck)
 	defer key.Zero()
 	h := &Header{prefix: p, meta: canon.Seal(key, p.Bytes(), plain), license: license}
 	h.offset = streamOffset(len(h.meta), len(license))
 
-	root := streamKey(ck)
+	root := canon.StreamKey(ck)
 	defer root.Zero()
 	stream, err := subtle.NewAESGCMHKDF(root.Reveal(), "SHA256", vocab.SecretSize, segmentSize, 0)
 	if err != nil {

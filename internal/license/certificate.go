@@ -109,9 +109,6 @@ func ParseCertificate(b []byte) (*Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(e.Box) != 0 {
-		return nil, malformed("signing certificate", "it has a sealed part")
-	}
 	if e.Signers[0] != h.Root {
 		return nil, malformed("signing certificate", "its root is not its signer")
 	}

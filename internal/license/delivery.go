@@ -74,7 +74,7 @@ func (d *Delivery) UseLicense(ctx context.Context, signer Signer, cert *Certific
 	if err := cert.mayIssue(UsageUL, signer, u.Tenant, u.IssuedAt); err != nil {
 		return nil, err
 	}
-	if !commits(ck, u.Commitment, u.Tenant, u.Content, u.ContentSuite) {
+	if !canon.Commits(u.Commitment, ck, u.Tenant, u.Content, u.ContentSuite) {
 		return nil, misuse("delivering a content key that does not match its commitment")
 	}
 	header, err := u.header()
@@ -102,7 +102,7 @@ type PublishDelivery struct {
 // DeliverPublish seals the content key of a new publishing license to the
 // publisher's recipient key, bound to the license's header.
 func DeliverPublish(r *Recipient, principal [32]byte, pl *PublishingLicense, ck *vocab.Secret) (PublishDelivery, error) {
-	if !commits(ck, pl.Commitment, pl.Tenant, pl.Content, pl.ContentSuite) {
+	if !canon.Commits(pl.Commitment, ck, pl.Tenant, pl.Content, pl.ContentSuite) {
 		return PublishDelivery{}, misuse("delivering a content key that does not match its commitment")
 	}
 	d, err := newDelivery(labelPublish, r, pl.Tenant, principal)

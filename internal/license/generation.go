@@ -116,9 +116,6 @@ func ParseGeneration(b []byte) (*Generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(e.Box) != 0 {
-		return nil, malformed(what, "it has a sealed part")
-	}
 	if err := h.check(); err != nil {
 		return nil, err
 	}

@@ -75,6 +75,9 @@ func (e *Envelope) decode(k Kind, header any, c *common) error {
 	if len(e.Signers) != 1 && k != KindBundle {
 		return malformed(k.what(), "more signatures than it requires")
 	}
+	if len(e.Box) != 0 && k != KindPL && k != KindUL {
+		return malformed(k.what(), "it has a sealed part")
+	}
 	if c.Tenant.IsZero() {
 		return malformed(k.what(), "no tenant")
 	}

@@ -28,7 +28,7 @@ func (k *KeyBox) aad() []byte {
 // Seal returns the box with ck under the generation's secret. It refuses a key
 // that is not the commitment's.
 func (k *KeyBox) Seal(secret, ck *vocab.Secret) ([]byte, error) {
-	if !commits(ck, k.Commitment, k.Tenant, k.Content, k.ContentSuite) {
+	if !canon.Commits(k.Commitment, ck, k.Tenant, k.Content, k.ContentSuite) {
 		return nil, misuse("sealing a content key that does not match its commitment")
 	}
 	key := licenseKey(secret, k.Salt, k.Tenant, k.Content, k.Generation, purposeRecord)
@@ -48,7 +48,7 @@ func (k *KeyBox) Open(secret *vocab.Secret, box []byte) (*vocab.Secret, error) {
 	}
 	defer clear(plain)
 	ck := vocab.SecretFrom(plain)
-	if ck == nil || !commits(ck, k.Commitment, k.Tenant, k.Content, k.ContentSuite) {
+	if !canon.Commits(k.Commitment, ck, k.Tenant, k.Content, k.ContentSuite) {
 		ck.Zero()
 		return nil, keyBoxDamaged()
 	}

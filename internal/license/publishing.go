@@ -110,7 +110,7 @@ func MakePL(ctx context.Context, signer Signer, cert *Certificate, in PLInput, s
 	_, _ = rand.Read(salt[:]) // never fails (Go 1.24)
 	h := publishingHeader{
 		common: head, Certificate: cert.Raw(),
-		Content: in.Content, Commitment: Commitment(ck, cert.Tenant, in.Content, canon.ContentSuite1), ContentSuite: canon.ContentSuite1,
+		Content: in.Content, Commitment: canon.Commitment(ck, cert.Tenant, in.Content, canon.ContentSuite1), ContentSuite: canon.ContentSuite1,
 		Seq: in.Seq, BodySuite: BodySuite1, Generation: in.Generation, Salt: salt[:],
 		ServiceHint: in.ServiceHint, ContactHint: in.ContactHint, Descriptor: in.Descriptor,
 	}
@@ -256,7 +256,7 @@ func (p *PublishingLicense) OpenBody(secret *vocab.Secret) (*vocab.Secret, *poli
 	}
 	defer clear(body.ContentKey)
 	ck := vocab.SecretFrom(body.ContentKey)
-	if ck == nil || !commits(ck, p.Commitment, p.Tenant, p.Content, p.ContentSuite) {
+	if !canon.Commits(p.Commitment, ck, p.Tenant, p.Content, p.ContentSuite) {
 		ck.Zero()
 		return nil, nil, mismatch
 	}

@@ -231,7 +231,7 @@ func openDelivered(key *vocab.Secret, box []byte, c [32]byte, t vocab.TenantID, 
 	}
 	defer clear(plain)
 	ck := vocab.SecretFrom(plain)
-	if ck == nil || !commits(ck, c, t, content, suite) {
+	if !canon.Commits(c, ck, t, content, suite) {
 		ck.Zero()
 		return nil, rejected("the content key in this license is not this document's")
 	}

@@ -120,9 +120,6 @@ func ParseTemplate(b []byte) (*TemplateRevision, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(e.Box) != 0 {
-		return nil, malformed(whatTemplate, "it has a sealed part")
-	}
 	t, err := h.template()
 	if err != nil {
 		return nil, err

@@ -112,7 +112,7 @@ func deterministic(t *testing.T, w *world, salt [32]byte) vectors {
 	d.PrincipalID = bob[:]
 	d.CommitmentInput = canon.D("rms/v1/ck-commit", canon.Fields{2: w.tenant, 16: w.content, 18: uint16(1)})
 	d.Commitment = w.pl.Commitment[:]
-	d.StreamKey, d.MetaKey = StreamKey(w.ck).Reveal(), MetaKey(w.ck).Reveal()
+	d.StreamKey, d.MetaKey = canon.StreamKey(w.ck).Reveal(), canon.MetaKey(w.ck).Reveal()
 	gc := GenerationCommitment(w.secret, w.tenant, w.generation, ScopeTenant, [16]byte{})
 	gb := GenerationBinding(w.tenant, w.generation, ScopeTenant, [16]byte{})
 	d.GenerationCommitment, d.GenerationBinding = gc[:], gb[:]
