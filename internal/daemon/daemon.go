@@ -53,6 +53,8 @@ type Daemon struct {
 	listener net.Listener
 	started  time.Time
 
+	reloading sync.Mutex // one reload at a time
+
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	failed  chan error // a listener that ended by itself
@@ -250,6 +252,9 @@ func (d *Daemon) close(ctx context.Context) error {
 		if err := d.exporter.Flush(context.WithoutCancel(ctx)); err != nil {
 			d.opts.Log.Warn("the last checkpoint was not exported", "error", err)
 		}
+	}
+	if d.listener != nil {
+		_ = d.listener.Close() // the server has closed it, unless it never served
 	}
 	d.stop()
 	d.running.Wait()

@@ -6,10 +6,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"embed"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"log/slog"
@@ -209,13 +211,16 @@ func (d *Dev) writeConfig(o DevOptions) error {
 	return writeYAML(filepath.Join(d.dir, "tenants", DevTenant+".yaml"), t)
 }
 
-// operatorSocket keeps the socket's path within the system's limit.
+// operatorSocket keeps the socket's path within the system's limit. Elsewhere
+// its name is the directory's alone, so that no two daemons take it from each
+// other.
 func operatorSocket(dir string) string {
 	const limit = 100
 	if p := filepath.Join(dir, "operator.sock"); len(p) < limit {
 		return p
 	}
-	return filepath.Join(os.TempDir(), "rmsd-dev-"+filepath.Base(dir)+".sock")
+	sum := sha256.Sum256([]byte(dir))
+	return filepath.Join(os.TempDir(), "rmsd-dev-"+hex.EncodeToString(sum[:8])+".sock")
 }
 
 func writeYAML(path string, v any) error {

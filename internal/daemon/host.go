@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"reflect"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -27,40 +28,50 @@ func (d *Daemon) Status(ctx context.Context) (*rmsv1.StatusResponse, error) {
 		state := t.State()
 		ts := &rmsv1.TenantStatus{
 			Tenant: "tenants/" + t.Name(), TenantId: t.ID().String(), Serving: state.Err == nil && d.tenants.Tenant(t.Name()) != nil,
-			Custodian: "vault",
+			Custodian: string(d.tenants.custodianKind(t.Name())),
 		}
-		if d.cfg.Tenants[t.Name()].Custodian.Embedded != nil {
-			ts.Custodian = "embedded"
-		}
-		if state.Err != nil {
+		switch {
+		case state.Err != nil:
 			ts.Reason, ts.Message = string(vocab.ReasonOf(state.Err)), state.Err.Error()
+		case !ts.Serving:
+			ts.Message = "its file is gone from tenants_dir"
 		}
 		licenses, events, err := t.Counts(ctx)
 		if err != nil {
 			return nil, err
 		}
-		ts.Licenses, ts.Events = licenses, int64(events)
+		ts.Licenses, ts.Events = licenses, int64(events) //nolint:gosec // a log's size
 		out.Tenants = append(out.Tenants, ts)
 	}
 	return out, nil
 }
 
-// Reload implements [server.Host].
+// Reload implements [server.Host]. Everything is looked at before anything is
+// taken over.
 func (d *Daemon) Reload(ctx context.Context) ([]string, error) {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
 	next, err := config.Load(d.cfg.Path)
 	if err != nil {
 		return nil, err
 	}
-	var changes []string
-	changed, err := d.certs.load()
+	takeTLS, err := d.certs.prepare()
 	if err != nil {
 		return nil, err
 	}
-	if changed {
+	takeTenants, err := d.prepareTenants(ctx, next.Tenants)
+	if err != nil {
+		return nil, err
+	}
+	var changes []string
+	if takeTLS() {
 		changes = append(changes, "TLS files reloaded")
 	}
-	more, err := d.reloadTenants(ctx, next.Tenants)
-	return append(changes, more...), err
+	changes = append(changes, takeTenants()...)
+	if !reflect.DeepEqual(next.File, d.cfg.File) {
+		changes = append(changes, "rmsd.yaml itself changed, which takes effect at the next start")
+	}
+	return changes, nil
 }
 
 // CheckStore implements [server.Host].

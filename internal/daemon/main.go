@@ -6,18 +6,23 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/openrms/rms/internal/audit"
@@ -38,6 +43,8 @@ var errUsage = errors.New("usage")
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// A second signal ends the process at once.
+	defer context.AfterFunc(ctx, stop)()
 	root := rootCommand()
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -48,8 +55,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	case err == nil:
 		return 0
 	case errors.Is(err, errUsage):
-		fmt.Fprintln(stderr, root.UsageString())
-		fmt.Fprintln(stderr, "rmsd: try: rmsd dev")
+		fmt.Fprint(stderr, root.Long, "\n\n", root.UsageString(), "\nrmsd: try: rmsd dev\n")
 		return 2
 	}
 	fmt.Fprintln(stderr, "rmsd:", err)
@@ -64,7 +70,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use: "rmsd", Short: "The open rights management service", SilenceUsage: true, SilenceErrors: true, Args: cobra.NoArgs,
+		Use: "rmsd", Short: "The open rights management service", SilenceUsage: true, SilenceErrors: true, Args: noArguments,
 		Long: `rmsd holds keys and policy: it says who may do what with which document, and
 hands the content key only to those who may. Content never reaches it.
 
@@ -80,6 +86,18 @@ hands the content key only to those who may. Content never reaches it.
 	return root
 }
 
+// noArguments refuses words that are neither commands nor flags.
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := vocab.Errorf(vocab.ReasonRequestInvalid, "%s: unexpected %q", c.CommandPath(), args[0])
+	if s := c.SuggestionsFor(args[0]); len(s) > 0 {
+		return err.WithNext("Did you mean %s %s", c.CommandPath(), s[0])
+	}
+	return err.WithNext("See %s --help", c.CommandPath())
+}
+
 func configFlag(c *cobra.Command, path *string) {
 	c.Flags().StringVarP(path, "config", "c", "/etc/rmsd/rmsd.yaml", "configuration file")
 }
@@ -92,19 +110,21 @@ func serveCommand() *cobra.Command {
 	var path string
 	var level slog.Level
 	c := &cobra.Command{
-		Use: "serve", Short: "Serve, as the configuration says", Args: cobra.NoArgs,
+		Use: "serve", Short: "Serve, as the configuration says", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(path)
 			if err != nil {
 				return err
 			}
 			log := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			hup := hangups()
+			defer signal.Stop(hup)
 			d, err := Start(cmd.Context(), cfg, Options{Log: log})
 			if err != nil {
 				return err
 			}
 			log.Info("serving", "listen", d.Addr(), "version", Version(), "tenants", len(cfg.Tenants))
-			return serveUntilStopped(cmd.Context(), d, d.Close, log)
+			return serveUntilStopped(cmd.Context(), d, d.Close, hup, log)
 		},
 	}
 	configFlag(c, &path)
@@ -112,11 +132,16 @@ func serveCommand() *cobra.Command {
 	return c
 }
 
-// serveUntilStopped waits for the end of ctx or of a listener. SIGHUP reloads.
-func serveUntilStopped(ctx context.Context, d *Daemon, closeAll func(context.Context) error, log *slog.Logger) error {
+// hangups receives SIGHUP from now on, so that one that comes during the start
+// does not end the process.
+func hangups() chan os.Signal {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+	return hup
+}
+
+// serveUntilStopped waits for the end of ctx or of a listener. A hangup reloads.
+func serveUntilStopped(ctx context.Context, d *Daemon, closeAll func(context.Context) error, hup <-chan os.Signal, log *slog.Logger) error {
 	var failed error
 	for stopped := false; !stopped; {
 		select {
@@ -143,7 +168,7 @@ func devCommand() *cobra.Command {
 	var level slog.Level
 	var custodian string
 	c := &cobra.Command{
-		Use: "dev", Short: "Run a daemon with test identities on this machine, for trying and developing", Args: cobra.NoArgs,
+		Use: "dev", Short: "Run a daemon with test identities on this machine, for trying and developing", Args: noArguments,
 		Long: `rmsd dev is the real daemon on loopback, with an embedded keyring, self-signed
 TLS, and an OpenID provider whose test users need no password: alice (publishes,
 tenant-admin, policy-admin), bob, carla and dan (key custodians), erin (auditor),
@@ -163,6 +188,8 @@ mallory. Nothing it protects is protected from anyone on this machine.`,
 				}
 			}
 			o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			hup := hangups()
+			defer signal.Stop(hup)
 			d, err := StartDev(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -177,7 +204,7 @@ contexts     export RMS_CONFIG_DIR=%s
 next         rmsctl -c dev-alice protect FILE --template finance-internal
              rmsctl -c dev-bob open FILE.rms
 `, Version(), d.Addr(), kind, d.dir, d.ContextsDir())
-			return serveUntilStopped(cmd.Context(), d.Daemon, d.Close, o.Log)
+			return serveUntilStopped(cmd.Context(), d.Daemon, d.Close, hup, o.Log)
 		},
 	}
 	c.Flags().StringVar(&o.Dir, "data", "", "directory for everything (default: a new temporary one)")
@@ -204,15 +231,13 @@ func readCustodian(path string) (*config.Custodian, error) {
 func checkCommand() *cobra.Command {
 	var path string
 	c := &cobra.Command{
-		Use: "check-config", Short: "Check the configuration, and try each identity provider and custodian", Args: cobra.NoArgs,
+		Use: "check-config", Short: "Check the configuration, and try each identity provider and custodian", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(path)
 			if err != nil {
 				return err
 			}
-			e := yaml.NewEncoder(cmd.OutOrStdout())
-			e.SetIndent(2)
-			if err := e.Encode(cfg.File); err != nil {
+			if err := printConfig(cmd.OutOrStdout(), cfg); err != nil {
 				return err
 			}
 			return tryAll(cmd.Context(), cfg, cmd.OutOrStdout())
@@ -220,6 +245,22 @@ func checkCommand() *cobra.Command {
 	}
 	configFlag(c, &path)
 	return c
+}
+
+// printConfig prints the values in effect: rmsd.yaml and each tenant's file, as
+// YAML documents. No file holds a secret, only the paths of some.
+func printConfig(out io.Writer, cfg *config.Config) error {
+	e := yaml.NewEncoder(out)
+	e.SetIndent(2)
+	if err := e.Encode(cfg.File); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Tenants)) {
+		if err := e.Encode(cfg.Tenants[name]); err != nil {
+			return err
+		}
+	}
+	return e.Close()
 }
 
 // tryAll tries everything the configuration points at, and reports all that
@@ -235,29 +276,30 @@ func tryAll(ctx context.Context, cfg *config.Config, out io.Writer) error {
 		}
 		fmt.Fprintf(out, "# ok      %s\n", what)
 	}
-	_, err := loadCertificates(cfg.TLS, log)
+	certs, err := loadCertificates(cfg.TLS, log)
+	if err == nil {
+		err = certs.covers(cfg.PublicName)
+	}
 	report("tls", err)
 	v, err := identity.NewVerifier(cfg.Identity(), nil, nil)
 	if err != nil {
 		return err
 	}
 	defer v.Close()
-	for name := range cfg.IdentityProviders {
+	for _, name := range slices.Sorted(maps.Keys(cfg.IdentityProviders)) {
 		report("identity provider "+name, v.Probe(ctx, name))
 	}
 	d := &Daemon{cfg: cfg, opts: Options{Log: log}}
-	for name, file := range cfg.Tenants {
-		if file.Custodian.Embedded != nil {
+	for _, name := range slices.Sorted(maps.Keys(cfg.Tenants)) {
+		file := cfg.Tenants[name]
+		_, _, open := d.custodian(file, cfg.Tenants)
+		if e := file.Custodian.Embedded; e != nil {
 			// Opening a keyring that is not there would make it.
-			_, err := os.Stat(file.Custodian.Embedded.Keyring)
-			if errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Stat(e.Keyring); errors.Is(err, os.ErrNotExist) {
 				fmt.Fprintf(out, "# ok      tenant %s: the keyring will be made at the first start\n", name)
 				continue
 			}
-			report("tenant "+name+": keyring", err)
-			continue
 		}
-		_, _, open := d.custodian(file)
 		report("tenant "+name+": custodian", func() error {
 			c, err := open(vocab.NewCustodianID())
 			if err != nil {
@@ -275,7 +317,7 @@ func tryAll(ctx context.Context, cfg *config.Config, out io.Writer) error {
 func fsckCommand() *cobra.Command {
 	var path, data string
 	c := &cobra.Command{
-		Use: "fsck", Short: "Verify the store, its indexes and every tenant's log, while no rmsd runs on it", Args: cobra.NoArgs,
+		Use: "fsck", Short: "Verify the store, its indexes and every tenant's log, while no rmsd runs on it", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			development := false
 			if data == "" {
@@ -302,7 +344,13 @@ func fsck(ctx context.Context, dir string, development bool, out io.Writer) erro
 	if _, err := os.Stat(filepath.Join(dir, storeFile)); err != nil {
 		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "there is no store: %w", err)
 	}
+	// Whose store it is does not matter for looking at it.
 	s, err := openStore(dir, development)
+	if err != nil && vocab.ReasonOf(err) == vocab.ReasonConfigurationInvalid {
+		if other, otherErr := openStore(dir, !development); otherErr == nil {
+			s, err = other, nil
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -340,10 +388,23 @@ func operatorClient(path, data string) (rmsv1.OperatorServiceClient, func() erro
 	return rmsv1.NewOperatorServiceClient(conn), conn.Close, nil
 }
 
+// operatorError turns the error of a call over the socket into what the daemon
+// said, or that there is none.
+func operatorError(err error) error {
+	said := status.Convert(err)
+	for _, detail := range said.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			return vocab.Errorf(vocab.Reason(info.GetReason()), "%s", strings.TrimSuffix(said.Message(), "."))
+		}
+	}
+	return vocab.Errorf(vocab.ReasonServerUnreachable, "no rmsd answers on its operator socket").
+		WithNext("Is it running, and may you open the socket? %s", said.Message()).Because(err)
+}
+
 func statusCommand() *cobra.Command {
 	var path, data, format string
 	c := &cobra.Command{
-		Use: "status", Short: "Say how the running daemon and its tenants are", Args: cobra.NoArgs,
+		Use: "status", Short: "Say how the running daemon and its tenants are", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, done, err := operatorClient(path, data)
 			if err != nil {
@@ -354,7 +415,7 @@ func statusCommand() *cobra.Command {
 			defer cancel()
 			s, err := client.Status(ctx, &rmsv1.StatusRequest{})
 			if err != nil {
-				return vocab.Errorf(vocab.ReasonServerUnreachable, "no rmsd answers on its operator socket: %w", err)
+				return operatorError(err)
 			}
 			if format == "json" {
 				b, err := protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Marshal(s)
@@ -395,7 +456,7 @@ func printStatus(out io.Writer, s *rmsv1.StatusResponse) error {
 func reloadCommand() *cobra.Command {
 	var path, data string
 	c := &cobra.Command{
-		Use: "reload", Short: "Have the running daemon read certificates and tenants' files again", Args: cobra.NoArgs,
+		Use: "reload", Short: "Have the running daemon read certificates and tenants' files again", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, done, err := operatorClient(path, data)
 			if err != nil {
@@ -406,7 +467,7 @@ func reloadCommand() *cobra.Command {
 			defer cancel()
 			r, err := client.Reload(ctx, &rmsv1.ReloadRequest{})
 			if err != nil {
-				return vocab.Errorf(vocab.ReasonConfigurationInvalid, "nothing was changed: %w", err)
+				return operatorError(err)
 			}
 			for _, line := range r.GetChanges() {
 				fmt.Fprintln(cmd.OutOrStdout(), line)
@@ -422,7 +483,7 @@ func reloadCommand() *cobra.Command {
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			fmt.Fprintln(cmd.OutOrStdout(), "rmsd", Version())
 			return nil

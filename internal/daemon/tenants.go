@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ type registry struct {
 // stays open, so that it can come back, but is not served.
 type served struct {
 	*tenant.Tenant
+	kind    keys.Kind
 	file    config.Tenant
 	serving bool
 }
@@ -68,6 +70,16 @@ func (r *registry) byID(id vocab.TenantID) *tenant.Tenant {
 	return nil
 }
 
+// custodianKind is the kind of an open tenant's custodian.
+func (r *registry) custodianKind(name string) keys.Kind {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if s := r.byName[name]; s != nil {
+		return s.kind
+	}
+	return ""
+}
+
 // all returns every open tenant, by name.
 func (r *registry) all() (out []*tenant.Tenant) {
 	r.mu.RLock()
@@ -81,26 +93,28 @@ func (r *registry) all() (out []*tenant.Tenant) {
 // openTenants opens every tenant of the configuration.
 func (d *Daemon) openTenants(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Tenants)) {
-		if err := d.openTenant(ctx, d.cfg.Tenants[name]); err != nil {
+		t, err := d.openTenant(ctx, d.cfg.Tenants[name], d.cfg.Tenants)
+		if err != nil {
 			return err
 		}
+		d.tenants.mu.Lock()
+		d.tenants.byName[name] = t
+		d.tenants.mu.Unlock()
 	}
 	return nil
 }
 
-func (d *Daemon) openTenant(ctx context.Context, file config.Tenant) error {
-	kind, place, open := d.custodian(file)
+// openTenant opens one of the tenants of a configuration.
+func (d *Daemon) openTenant(ctx context.Context, file config.Tenant, among map[string]config.Tenant) (*served, error) {
+	kind, place, open := d.custodian(file, among)
 	t, err := tenant.Open(ctx, tenant.Deps{
 		File: file, Store: d.store, Log: d.log, Custodian: open, CustodianKind: kind, Place: place,
 		Instance: instance(), Logger: d.opts.Log, Now: d.opts.Now, SyncEvery: d.opts.SyncEvery,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d.tenants.mu.Lock()
-	defer d.tenants.mu.Unlock()
-	d.tenants.byName[file.ID] = &served{Tenant: t, file: file, serving: true}
-	return nil
+	return &served{Tenant: t, kind: kind, file: file, serving: true}, nil
 }
 
 // instance names this daemon in certificates.
@@ -113,7 +127,7 @@ func instance() string {
 }
 
 // custodian returns what a tenant's file says of its key, and how to reach it.
-func (d *Daemon) custodian(file config.Tenant) (kind keys.Kind, place string, open func(vocab.CustodianID) (keys.Custodian, error)) {
+func (d *Daemon) custodian(file config.Tenant, among map[string]config.Tenant) (kind keys.Kind, place string, open func(vocab.CustodianID) (keys.Custodian, error)) {
 	c := file.Custodian
 	if e := c.Embedded; e != nil {
 		return keys.KindEmbedded, "keyring " + file.ID, func(id vocab.CustodianID) (keys.Custodian, error) {
@@ -130,7 +144,7 @@ func (d *Daemon) custodian(file config.Tenant) (kind keys.Kind, place string, op
 		cfg := vault.Config{
 			ID: id, Address: v.Address, CAFile: v.CA, Mount: v.Mount, RootKey: v.Root, SignKey: v.Sign,
 			ClusterID: v.ClusterID, Namespace: v.Namespace, Timeout: v.Timeout, TokenFile: c.TokenFile,
-			OtherMounts: d.otherMounts(file.ID, v.Address), Log: d.opts.Log, Now: d.opts.Now,
+			OtherMounts: otherMounts(among, file.ID, v.Address), Log: d.opts.Log, Now: d.opts.Now,
 		}
 		if a := c.AppRole; a != nil {
 			cfg.AppRole = &vault.AppRole{Mount: a.Mount, Role: a.Role, RoleIDFile: a.RoleIDFile, SecretIDFile: a.SecretIDFile, Wrapped: a.Wrapped}
@@ -141,9 +155,9 @@ func (d *Daemon) custodian(file config.Tenant) (kind keys.Kind, place string, op
 
 // otherMounts are the other tenants' mounts in the same Vault, which this
 // tenant's login must not reach.
-func (d *Daemon) otherMounts(name, address string) (out []string) {
-	for _, other := range slices.Sorted(maps.Keys(d.cfg.Tenants)) {
-		if v := d.cfg.Tenants[other].Custodian.Vault; other != name && v != nil && strings.TrimRight(v.Address, "/") == strings.TrimRight(address, "/") {
+func otherMounts(among map[string]config.Tenant, name, address string) (out []string) {
+	for _, other := range slices.Sorted(maps.Keys(among)) {
+		if v := among[other].Custodian.Vault; other != name && v != nil && strings.TrimRight(v.Address, "/") == strings.TrimRight(address, "/") {
 			out = append(out, v.Mount)
 		}
 	}
@@ -158,49 +172,74 @@ func openKeyring(c embedded.Config) (keys.Custodian, error) {
 	return embedded.Open(c)
 }
 
-// reloadTenants takes over the tenants' files: new ones are opened, changed
-// ones reconfigured, vanished ones no longer served. A changed custodian needs
-// a restart and is refused.
-func (d *Daemon) reloadTenants(ctx context.Context, next map[string]config.Tenant) (changes []string, err error) {
+// prepareTenants looks at the tenants' files and opens the new tenants. What it
+// returns takes everything over: new ones are served, changed ones
+// reconfigured, vanished ones no longer served. What needs a restart is
+// refused.
+func (d *Daemon) prepareTenants(ctx context.Context, next map[string]config.Tenant) (take func() []string, err error) {
 	d.tenants.mu.RLock()
-	for name, s := range d.tenants.byName {
-		if file, ok := next[name]; ok && !sameCustodian(s.file.Custodian, file.Custodian) {
-			d.tenants.mu.RUnlock()
-			return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "tenant %s: the custodian changed, which needs a restart", name)
-		}
-	}
+	known := maps.Clone(d.tenants.byName)
 	d.tenants.mu.RUnlock()
 	for _, name := range slices.Sorted(maps.Keys(next)) {
-		d.tenants.mu.RLock()
-		s := d.tenants.byName[name]
-		d.tenants.mu.RUnlock()
-		if s == nil {
-			if err := d.openTenant(ctx, next[name]); err != nil {
-				return changes, err
+		file := next[name]
+		if s := known[name]; s != nil && !sameCustodian(s.file.Custodian, file.Custodian) {
+			return nil, needsRestart("tenant %s: the custodian changed", name)
+		}
+		// The files were checked against rmsd.yaml as it is now; what runs is
+		// rmsd.yaml as it was read at the start.
+		if err := d.cfg.Identity().ValidateTenant(file.Identity()); err != nil {
+			return nil, needsRestart("tenant %s names what rmsd.yaml did not hold when the daemon started", name).Because(err)
+		}
+	}
+	opened := map[string]*served{}
+	defer func() {
+		if err != nil {
+			for _, s := range opened {
+				err = errors.Join(err, s.Close())
 			}
+		}
+	}()
+	for _, name := range slices.Sorted(maps.Keys(next)) {
+		if known[name] == nil {
+			if opened[name], err = d.openTenant(ctx, next[name], next); err != nil {
+				delete(opened, name)
+				return nil, err
+			}
+		}
+	}
+	return func() []string { return d.tenants.take(next, opened) }, nil
+}
+
+func needsRestart(format string, args ...any) *vocab.Error {
+	return vocab.Errorf(vocab.ReasonConfigurationInvalid, format, args...).WithNext("That needs a restart of rmsd, or put the file back")
+}
+
+// take makes the registry serve what the files say, with the tenants opened
+// for it.
+func (r *registry) take(next map[string]config.Tenant, opened map[string]*served) (changes []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.Copy(r.byName, opened)
+	for _, name := range slices.Sorted(maps.Keys(r.byName)) {
+		s, file := r.byName[name], next[name]
+		_, there := next[name]
+		switch {
+		case opened[name] != nil:
 			changes = append(changes, "tenant "+name+" is served")
 			continue
-		}
-		d.tenants.mu.Lock()
-		s.Reconfigure(next[name])
-		s.file = next[name]
-		if !s.serving {
-			s.serving = true
+		case !there && s.serving:
+			changes = append(changes, "tenant "+name+" is no longer served; nothing of it was deleted")
+		case there && !s.serving:
 			changes = append(changes, "tenant "+name+" is served again")
+		case there && !reflect.DeepEqual(s.file, file):
+			changes = append(changes, "tenant "+name+" is served as its changed file says")
 		}
-		d.tenants.mu.Unlock()
-	}
-	d.tenants.mu.Lock()
-	defer d.tenants.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(d.tenants.byName)) {
-		if s := d.tenants.byName[name]; s.serving {
-			if _, ok := next[name]; !ok {
-				s.serving = false
-				changes = append(changes, "tenant "+name+" is no longer served; nothing of it was deleted")
-			}
+		if s.serving = there; there {
+			s.Reconfigure(file)
+			s.file = file
 		}
 	}
-	return changes, nil
+	return changes
 }
 
 // sameCustodian compares what the two files say, not the pointers.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,7 @@ type certificates struct {
 	files   config.TLS
 	log     *slog.Logger
 	current atomic.Pointer[tls.Config]
-	mu      sync.Mutex // one load at a time
+	mu      sync.Mutex // guards read, and current against two that take over
 	read    [3][]byte
 }
 
@@ -46,8 +47,14 @@ func (c *certificates) config() *tls.Config {
 
 // load reads the files again and reports whether anything changed.
 func (c *certificates) load() (changed bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	take, err := c.prepare()
+	return err == nil && take(), err
+}
+
+// prepare reads the files again and returns what takes them over, so that a
+// reload can look at everything else first. take reports whether anything
+// changed.
+func (c *certificates) prepare() (take func() (changed bool), err error) {
 	bad := func(what string, err error) error {
 		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "tls.%s: %w", what, err)
 	}
@@ -59,27 +66,49 @@ func (c *certificates) load() (changed bool, err error) {
 			continue
 		}
 		if now[i], err = os.ReadFile(f.path); err != nil {
-			return false, bad(f.what, err)
+			return nil, bad(f.what, err)
 		}
-	}
-	if c.current.Load() != nil && bytes.Equal(now[0], c.read[0]) && bytes.Equal(now[1], c.read[1]) && bytes.Equal(now[2], c.read[2]) {
-		return false, nil
 	}
 	pair, err := tls.X509KeyPair(now[0], now[1])
 	if err != nil {
-		return false, bad("certificate", err)
+		return nil, bad("certificate", err)
 	}
 	next := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}}
 	if now[2] != nil {
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(now[2]) {
-			return false, vocab.Errorf(vocab.ReasonConfigurationInvalid, "tls.client_ca: %s holds no certificate", c.files.ClientCA)
+			return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "tls.client_ca: %s holds no certificate", c.files.ClientCA)
 		}
 		next.ClientCAs, next.ClientAuth = pool, tls.VerifyClientCertIfGiven
 	}
-	c.current.Store(next)
-	c.read = now
-	return true, nil
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.current.Load() != nil && bytes.Equal(now[0], c.read[0]) && bytes.Equal(now[1], c.read[1]) && bytes.Equal(now[2], c.read[2]) {
+			return false
+		}
+		c.current.Store(next)
+		c.read = now
+		return true
+	}, nil
+}
+
+// covers reports whether clients that know the server by a public name will
+// accept its certificate.
+func (c *certificates) covers(publicName string) error {
+	host, _, err := net.SplitHostPort(publicName)
+	if err != nil {
+		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "public_name: %w", err)
+	}
+	leaf := c.current.Load().Certificates[0].Leaf
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return nil // public_name was not set, and listen names every address
+	}
+	if err := leaf.VerifyHostname(host); err != nil {
+		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "the certificate is not for the public name: %w", err).
+			WithNext("Get a certificate for %s, or correct public_name", host)
+	}
+	return nil
 }
 
 // watch reloads the files when they change.
