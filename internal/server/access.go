@@ -44,6 +44,14 @@ func accessOf(m protoreflect.MethodDescriptor) (*rmsv1.Access, error) {
 	if !ok || a.GetLevel() == rmsv1.Access_LEVEL_UNSPECIFIED {
 		return nil, fmt.Errorf("access option without a level")
 	}
+	if rmsv1.Access_Level_name[int32(a.GetLevel())] == "" {
+		return nil, fmt.Errorf("there is no such level as %d", a.GetLevel())
+	}
+	for _, r := range a.GetRoles() {
+		if r == rmsv1.Role_ROLE_UNSPECIFIED || rmsv1.Role_name[int32(r)] == "" {
+			return nil, fmt.Errorf("there is no such role as %d", r)
+		}
+	}
 	withRoles := a.Level == rmsv1.Access_LEVEL_ROLE || a.Level == rmsv1.Access_LEVEL_OWNER
 	if withRoles != (len(a.Roles) > 0) {
 		return nil, fmt.Errorf("level %s and its roles do not fit together", a.Level)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/openrms/rms/internal/canon"
 	"github.com/openrms/rms/internal/identity"
@@ -218,7 +219,7 @@ func (d *door) enter(ctx context.Context, c *call, fullMethod string, req proto.
 	if c.access.Level == rmsv1.Access_LEVEL_PUBLIC {
 		c.authorized = true
 		c.tenant = d.findTenant(req)
-		if err := d.limits.allow(d.now(), "public", c.peer, 1); err != nil {
+		if err := d.limits.allow(d.now(), nobodysTenant, c.peer, 1); err != nil {
 			return err
 		}
 		return d.checkShape(req)
@@ -409,7 +410,7 @@ func (d *door) checkShape(req proto.Message) error {
 	if n := proto.Size(req); n > limit {
 		return vocab.Errorf(vocab.ReasonRequestInvalid, "the request has %d bytes; %d are allowed", n, limit)
 	}
-	if len(req.ProtoReflect().GetUnknown()) > 0 {
+	if hasUnknown(req.ProtoReflect()) {
 		return vocab.Errorf(vocab.ReasonRequestInvalid, "the request has fields this server does not know").
 			WithNext("Use a client of the server's version or an older one")
 	}
@@ -417,6 +418,35 @@ func (d *door) checkShape(req proto.Message) error {
 		return vocab.Errorf(vocab.ReasonRequestInvalid, "the request is not valid: %s", firstViolation(err))
 	}
 	return nil
+}
+
+// hasUnknown reports whether a message, or one inside it, has fields this
+// server does not know. Passing over one could widen what the caller means: a
+// condition of a grant, say, that only a newer server has.
+func hasUnknown(m protoreflect.Message) (found bool) {
+	if len(m.GetUnknown()) > 0 {
+		return true
+	}
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.IsMap():
+			if f.MapValue().Message() != nil {
+				v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
+					found = hasUnknown(v.Message())
+					return !found
+				})
+			}
+		case f.Message() == nil:
+		case f.IsList():
+			for i := 0; i < v.List().Len() && !found; i++ {
+				found = hasUnknown(v.List().Get(i).Message())
+			}
+		default:
+			found = hasUnknown(v.Message())
+		}
+		return !found
+	})
+	return found
 }
 
 // firstViolation names the first field that is wrong, without its value.

@@ -19,9 +19,14 @@ type limiter struct {
 	sweepAt              int
 }
 
-// maxBuckets bounds the memory of a limiter. Beyond it the fullest buckets,
-// which remember nothing worth remembering, are dropped first.
+// maxBuckets bounds the memory of a limiter. Full buckets remember nothing and
+// are dropped now and then; beyond the bound any are, and whoever had one
+// starts with a full one again.
 const maxBuckets = 100_000
+
+// nobodysTenant is what callers who have not signed in are counted under,
+// instead of a tenant. It is no tenant's name.
+const nobodysTenant = "*"
 
 func newLimiter(perCaller, perTenant float64) *limiter {
 	return &limiter{perCaller: perCaller, perTenant: perTenant, buckets: map[string]*rate.Limiter{}, sweepAt: 1024}
@@ -64,7 +69,7 @@ func (l *limiter) sweep(now time.Time) {
 			delete(l.buckets, k)
 		}
 	}
-	l.sweepAt = max(1024, 2*len(l.buckets))
+	l.sweepAt = max(1024, min(2*len(l.buckets), maxBuckets+maxBuckets/10))
 }
 
 // LimitConnections returns a listener that holds at most n connections of one
