@@ -62,7 +62,9 @@ type RingConfig struct {
 	Custodians []Custodian
 	Records    Records
 	// Roots returns the root public keys the tenant trusts for generation
-	// records, current and former, not compromised. It must not block.
+	// records, current and former, not compromised. It must not block. It is
+	// asked by NewRing, [Ring.Reload] and [Ring.NewGeneration]: reload when
+	// the roots change.
 	Roots  func() []ed25519.PublicKey
 	Limits Limits
 	// CallTimeout bounds one call of a custodian that the Ring makes on

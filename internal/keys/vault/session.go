@@ -36,15 +36,15 @@ type session struct {
 	// turn is held by whoever logs in, so that others wait for the result.
 	turn chan struct{}
 
-	mu        sync.Mutex
-	current   login
-	refusedAt time.Time // of the last login that Vault refused
-	refusal   error
-	changed   chan struct{} // closed and replaced when current changes
+	mu      sync.Mutex
+	current login
+	changed chan struct{} // closed and replaced when current changes
 
-	// Of an unwrapped secret ID; guarded by turn.
-	secretID  string
-	wrapToken [32]byte // hash of the wrapping token it came from
+	// Guarded by turn.
+	refusal   error     // of the last login, if Vault refused it
+	refusedAt time.Time // when it did
+	secretID  string    // that was unwrapped
+	wrapToken [32]byte  // hash of the wrapping token it came out of
 }
 
 type login struct {
