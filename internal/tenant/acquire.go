@@ -328,6 +328,12 @@ func (t *Tenant) identify(a *acquisition) error {
 		return nil
 	}
 	pl, err := t.verifier().VerifyPL(a.PublishingLicense)
+	if vocab.ReasonOf(err) == vocab.ReasonTrustRootMismatch {
+		// What is doubt about the server at a client is forgery at the server:
+		// the tenant knows its roots and what it certified.
+		return vocab.Errorf(vocab.ReasonLicenseSignature, "this publishing license was not signed by this service").
+			WithNext("Use an unchanged copy of the document").Because(err)
+	}
 	if err != nil {
 		return err
 	}
