@@ -10,10 +10,9 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/openrms/rms/internal/vocab"
@@ -36,7 +35,7 @@ func (a *app) auditTailCommand() *cobra.Command {
 			if lines < 0 || lines > 1000 {
 				return usagef("--lines must be 0 to 1000")
 			}
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -90,32 +89,52 @@ func anys(list []string) []any {
 	return out
 }
 
+// reconnectPause is how long a tail waits before it takes up a connection that
+// broke.
+const reconnectPause = time.Second
+
 // followEvents prints events from a position on. A connection that breaks is
 // taken up again where it broke, so that no event is missed or shown twice.
 func (a *app) followEvents(ctx context.Context, s *server, next int64) error {
+	lost := false
 	for {
-		stream, err := s.Audit().TailEvents(ctx, &rmsv1.TailEventsRequest{Parent: s.parent(), FromIndex: next})
-		progress := false
-		for err == nil {
-			var r *rmsv1.TailEventsResponse
-			if r, err = stream.Recv(); err != nil {
-				break
-			}
-			e := r.GetEvent()
-			if e.GetIndex() != next {
-				return vocab.Errorf(vocab.ReasonLogDamaged, "the server sent event %d where %d was due", e.GetIndex(), next)
-			}
-			next, progress = next+1, true
-			if err := a.eventLine(e); err != nil {
-				return err
-			}
-		}
+		err := a.follow(ctx, s, &next)
 		switch {
 		case ctx.Err() != nil:
 			return nil // how a tail ends
-		case !progress:
+		case err != nil && describe(err).Exit != exitUnavailable:
 			return err
-		case !errors.Is(err, io.EOF) && status.Code(err) != codes.Unavailable:
+		case !lost:
+			a.warnf("the connection ended; going on when the server is back")
+			lost = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(reconnectPause):
+		}
+	}
+}
+
+func (a *app) follow(ctx context.Context, s *server, next *int64) error {
+	stream, err := s.Audit().TailEvents(ctx, &rmsv1.TailEventsRequest{Parent: s.parent(), FromIndex: *next})
+	if err != nil {
+		return err
+	}
+	for {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		e := r.GetEvent()
+		if e.GetIndex() != *next {
+			return vocab.Errorf(vocab.ReasonLogDamaged, "the server sent event %d where %d was due", e.GetIndex(), *next)
+		}
+		*next++
+		if err := a.eventLine(e); err != nil {
 			return err
 		}
 	}
@@ -156,7 +175,7 @@ func (a *app) auditSearchCommand() *cobra.Command {
 				}
 				filter.Until = timestamppb.New(t)
 			}
-			s, err := a.searched(file, filter)
+			s, err := a.searched(ctx, file, filter)
 			if err != nil {
 				return err
 			}
@@ -187,11 +206,11 @@ func (a *app) auditSearchCommand() *cobra.Command {
 
 // searched connects for a search: where a document is searched for, to its
 // server.
-func (a *app) searched(file string, filter *rmsv1.EventFilter) (*server, error) {
+func (a *app) searched(ctx context.Context, file string, filter *rmsv1.EventFilter) (*server, error) {
 	if file == "" {
-		return a.connect()
+		return a.connect(ctx)
 	}
-	s, name, err := a.licenseOf(file)
+	s, name, err := a.licenseOf(ctx, file)
 	filter.License = name
 	return s, err
 }
@@ -218,7 +237,7 @@ func (a *app) auditExportCommand() *cobra.Command {
 			if from < 0 || to < 0 {
 				return usagef("--from and --to must not be negative")
 			}
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -297,7 +316,7 @@ func (a *app) auditProofCommand() *cobra.Command {
 			if err != nil {
 				return usagef("%v", err)
 			}
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}

@@ -53,7 +53,7 @@ this machine, so that nothing you have seen can be changed or left out later.
 first event that is wrong.`,
 		Args: cobra.NoArgs,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -166,16 +166,16 @@ func (a *app) checkpoint(ctx context.Context, s *server) (audit.Checkpoint, stri
 	if err != nil {
 		return audit.Checkpoint{}, "", &exitError{code: exitVerification, err: err}
 	}
-	c, err := audit.OpenCheckpoint([]byte(r.GetNote()), s.TenantID, key)
+	c, err := audit.OpenCheckpoint([]byte(r.GetNote()), s.Context.TenantID, key)
 	if err != nil {
 		return c, "", &exitError{code: exitVerification, err: err}
 	}
-	v, err := audit.Verifier(s.TenantID, key)
+	v, err := audit.Verifier(s.Context.TenantID, key)
 	if err != nil {
 		return c, "", err
 	}
 	a.note = r.GetNote()
-	return c, fmt.Sprintf("%s-log+%08x", s.Tenant, v.KeyHash()), nil
+	return c, fmt.Sprintf("%s-log+%08x", s.Context.Tenant, v.KeyHash()), nil
 }
 
 // readLeaves reads the log up to size into the tree. An event that is not
@@ -207,7 +207,7 @@ func (a *app) readLeaves(ctx context.Context, s *server, tree *hashFile, size ui
 			return notVerified("event %d cannot be read: %v", next, err)
 		}
 		hash := audit.HashLeaf(r.GetLeaf())
-		if problem := mismatch(s.TenantID, e, hash, r.GetEvent()); problem != "" {
+		if problem := mismatch(s.Context.TenantID, e, hash, r.GetEvent()); problem != "" {
 			return notVerified("event %d (%s): %s", next, e.ID, problem)
 		}
 		if err := tree.add(next, hash); err != nil {
@@ -326,7 +326,7 @@ func (a *app) prove(ctx context.Context, s *server, id vocab.EventID) (*proof, e
 		return nil, err
 	}
 	e, err := audit.ParseEvent(leaf.GetLeaf())
-	if err != nil || e.ID != id || e.Tenant != s.TenantID {
+	if err != nil || e.ID != id || e.Tenant != s.Context.TenantID {
 		return nil, notVerified("the event at position %d is not %s", r.GetIndex(), id)
 	}
 	hashes, err := hashList(r.GetHashes())

@@ -6,19 +6,11 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/metadata"
-
+	"github.com/openrms/rms"
 	"github.com/openrms/rms/internal/contexts"
 	"github.com/openrms/rms/internal/vocab"
-	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
-
-// callTimeout bounds every call that is not a stream.
-const callTimeout = 30 * time.Second
 
 // choose finds the context a command without a document works in.
 func (a *app) choose() (*contexts.Context, error) {
@@ -145,32 +137,24 @@ func tlsConfig(c *contexts.Context) (*tls.Config, error) {
 // identity.
 type server struct {
 	*contexts.Context
-	conn *grpc.ClientConn
-}
-
-func (s *server) Licenses() rmsv1.LicenseServiceClient {
-	return rmsv1.NewLicenseServiceClient(s.conn)
-}
-func (s *server) Policy() rmsv1.PolicyServiceClient   { return rmsv1.NewPolicyServiceClient(s.conn) }
-func (s *server) Custody() rmsv1.CustodyServiceClient { return rmsv1.NewCustodyServiceClient(s.conn) }
-func (s *server) Audit() rmsv1.AuditServiceClient     { return rmsv1.NewAuditServiceClient(s.conn) }
-func (s *server) Protection() rmsv1.ProtectionServiceClient {
-	return rmsv1.NewProtectionServiceClient(s.conn)
+	*rms.Client
 }
 
 // parent is the tenant's resource name.
-func (s *server) parent() string { return "tenants/" + s.Tenant }
+func (s *server) parent() string { return s.Client.Tenant() }
 
 // connect opens the context a command without a document works in.
-func (a *app) connect() (*server, error) {
+func (a *app) connect(ctx context.Context) (*server, error) {
 	c, err := a.choose()
 	if err != nil {
 		return nil, err
 	}
-	return a.dial(c)
+	return a.dial(ctx, c)
 }
 
-func (a *app) dial(c *contexts.Context) (*server, error) {
+// dial connects in a context. What the client learns of the tenant's roots is
+// kept in the context.
+func (a *app) dial(ctx context.Context, c *contexts.Context) (*server, error) {
 	config, err := tlsConfig(c)
 	if err != nil {
 		return nil, err
@@ -179,41 +163,28 @@ func (a *app) dial(c *contexts.Context) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := append(authenticated(source), grpc.WithTransportCredentials(credentials.NewTLS(config)))
-	conn, err := grpc.NewClient("dns:///"+c.Server, options...)
+	trust, err := trustOf(c)
 	if err != nil {
 		return nil, err
 	}
-	a.clients = append(a.clients, conn)
-	return &server{Context: c, conn: conn}, nil
+	trust.Updated = func(newer rms.Trust) {
+		if err := a.folder.Update(c.Name, func(stored *contexts.Context) error { keepTrust(stored, newer); return nil }); err != nil {
+			a.warnf("the newer trust bundle was not kept: %v", err)
+		}
+	}
+	client, err := rms.Dial(ctx, rms.Config{
+		Address: c.Server, Tenant: c.Tenant, TLS: config, Token: source, Trust: trust, Product: product(), Now: a.now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.clients = append(a.clients, client)
+	return &server{Context: c, Client: client}, nil
 }
 
-// authenticated puts a token on each call. An error of getting one stays what
-// it is; as credentials of the transport it would lose its reason.
-func authenticated(source func(context.Context) (string, error)) []grpc.DialOption {
-	authorize := func(ctx context.Context) (context.Context, error) {
-		token, err := source(ctx)
-		if err != nil {
-			return ctx, err
-		}
-		return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), nil
-	}
-	return []grpc.DialOption{
-		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			ctx, cancel := context.WithTimeout(ctx, callTimeout)
-			defer cancel()
-			ctx, err := authorize(ctx)
-			if err != nil {
-				return err
-			}
-			return invoke(ctx, method, req, reply, cc, opts...)
-		}),
-		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-			ctx, err := authorize(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return open(ctx, desc, cc, method, opts...)
-		}),
-	}
+// product is what the log records of this program.
+func product() string {
+	const most = 64
+	p := "rmsctl/" + Version()
+	return p[:min(len(p), most)]
 }

@@ -85,11 +85,15 @@ func (a *app) examine(ctx context.Context, file string) []check {
 		return checks
 	}
 	add("context", nil, "%s: tenant %s (%s) at %s", c.Name, c.Tenant, c.TenantID, c.Server)
-	trust, err := a.getTrust(ctx, c)
-	if !add("server", err, "answers, version %s", trust.GetServerVersion()) {
+	trust, err := fetchTrust(ctx, c)
+	version := ""
+	if err == nil {
+		version = trust.ServerVersion
+	}
+	if !add("server", err, "answers, version %s", version) {
 		return checks
 	}
-	_, _, err = adopt(c, trust)
+	_, err = adopt(c, trust)
 	add("trust", err, "the pinned root %s vouches for the server's keys", c.Roots[0])
 	source, err := a.tokenSource(c)
 	var token string
@@ -106,7 +110,7 @@ func (a *app) examine(ctx context.Context, file string) []check {
 	if !add("sign-in", err, "%s, token %s", cl.name(), a.remaining(cl.expiry())) {
 		return checks
 	}
-	s, err := a.dial(c)
+	s, err := a.dial(ctx, c)
 	if err == nil {
 		err = s.tryOut(ctx)
 	}

@@ -192,7 +192,7 @@ func (f failure) String() string {
 		fmt.Fprintf(&b, " (%s)", f.Reason)
 	}
 	b.WriteString(".")
-	if f.Next != "" {
+	if f.Next != "" && f.Next != "Ask "+f.Contact { // which follows anyway
 		fmt.Fprintf(&b, " %s.", strings.TrimRight(f.Next, ". "))
 	}
 	switch {

@@ -13,10 +13,6 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/openrms/rms/internal/vocab"
 )
 
@@ -58,13 +54,6 @@ func TestErrorsAsPeopleSeeThem(t *testing.T) {
 	refused := vocab.Errorf(vocab.ReasonNoRights, "you have no rights on this document")
 	refused.Contact, refused.Event = "rights-help@contoso.com", event
 
-	onTheWire := func(code codes.Code, message string, info *errdetails.ErrorInfo) error {
-		st, err := status.New(code, message).WithDetails(info)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fmt.Errorf("acquire: %w", st.Err())
-	}
 	for _, tt := range []struct {
 		name string
 		err  error
@@ -72,31 +61,12 @@ func TestErrorsAsPeopleSeeThem(t *testing.T) {
 		want string
 	}{
 		{"refused", refused, 3, "rmsctl: refused: you have no rights on this document (NO_RIGHTS). Ask rights-help@contoso.com, quote event 019a8c20-77f1-7a31-8c1e-0123456789ab"},
+		{"waits", vocab.Errorf(vocab.ReasonApprovalRequired, "two more must agree"), 10, "rmsctl: waits for approval: two more must agree (APPROVAL_REQUIRED)"},
 		{
-			"from the wire",
-			onTheWire(codes.PermissionDenied, "the document was revoked. Ask its owner", &errdetails.ErrorInfo{
-				Domain: "rms", Reason: "LICENSE_REVOKED",
-				Metadata: map[string]string{"event": event.String(), "next": "Ask its owner"},
-			}),
-			3, "rmsctl: refused: the document was revoked (LICENSE_REVOKED). Ask its owner. Event 019a8c20-77f1-7a31-8c1e-0123456789ab",
+			"with a next step", fmt.Errorf("acquire: %w", vocab.Errorf(vocab.ReasonLicenseRevoked, "the document was revoked").WithNext("Ask its owner.")),
+			3, "rmsctl: refused: the document was revoked (LICENSE_REVOKED). Ask its owner",
 		},
-		{
-			"of another domain", onTheWire(codes.PermissionDenied, "no", &errdetails.ErrorInfo{Domain: "proxy", Reason: "LICENSE_REVOKED"}),
-			3, "rmsctl: refused: no (NO_RIGHTS)",
-		},
-		{
-			"waits", onTheWire(codes.FailedPrecondition, "two more must agree", &errdetails.ErrorInfo{Domain: "rms", Reason: "APPROVAL_REQUIRED"}),
-			10, "rmsctl: waits for approval: two more must agree (APPROVAL_REQUIRED)",
-		},
-		{
-			"an event that is none", onTheWire(codes.PermissionDenied, "no", &errdetails.ErrorInfo{Domain: "rms", Reason: "NO_RIGHTS", Metadata: map[string]string{"event": "\x1b[2J"}}),
-			3, "rmsctl: refused: no (NO_RIGHTS)",
-		},
-		{"transport", status.Error(codes.Unavailable, "connection refused"), 7, "rmsctl: not available: connection refused (SERVER_UNREACHABLE). See: rmsctl doctor"},
-		{
-			"another's certificate", status.Error(codes.Unavailable, `tls: failed to verify certificate: x509: certificate signed by unknown authority`), 8,
-			"rmsctl: refused: the server's TLS certificate is not trusted: tls: failed to verify certificate: x509: certificate signed by unknown authority (TRUST_ROOT_MISMATCH). Ask its operator for the authority's certificate, then: rmsctl login ADDRESS --ca FILE",
-		},
+		{"of a newer server", &vocab.Error{Reason: "MOON_TOO_FULL", Message: "not tonight"}, 1, "rmsctl: not tonight (MOON_TOO_FULL)"},
 		{"too slow", context.DeadlineExceeded, 7, "rmsctl: not available: the server did not answer in time (SERVER_UNREACHABLE). Try again"},
 		{"sign in", vocab.Errorf(vocab.ReasonTokenExpired, "your sign-in has expired"), 4, "rmsctl: your sign-in has expired (TOKEN_EXPIRED). Sign in: rmsctl login"},
 		{"missing file", fmt.Errorf("open x.rms: %w", fs.ErrNotExist), 5, "rmsctl: open x.rms: file does not exist"},
@@ -104,7 +74,7 @@ func TestErrorsAsPeopleSeeThem(t *testing.T) {
 		{"log", notVerified("event 7 was changed"), 9, "rmsctl: verification failed: event 7 was changed (LOG_DAMAGED). Keep what you have, and ask the operator and another auditor to look"},
 		{"defect", errors.New("boom"), 1, "rmsctl: boom"},
 		{
-			"hostile message", status.Error(codes.PermissionDenied, "no\x1b]0;owned\a\r\nrmsctl: all is well\u202e"), 3,
+			"hostile message", vocab.Errorf(vocab.ReasonNoRights, "no\x1b]0;owned\a\r\nrmsctl: all is well\u202e"), 3,
 			"rmsctl: refused: no\ufffd]0;owned\ufffd\ufffd\ufffdrmsctl: all is well\ufffd (NO_RIGHTS)",
 		},
 	} {

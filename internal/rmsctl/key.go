@@ -22,7 +22,7 @@ func (a *app) keyListCommand() *cobra.Command {
 		Short: "List the tenant's keys as their custodians describe them now",
 		Args:  cobra.NoArgs,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -86,7 +86,7 @@ func (a *app) keyInventoryCommand() *cobra.Command {
 		Short: "Count what depends on each key version and generation",
 		Args:  cobra.NoArgs,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}

@@ -24,10 +24,10 @@ func (a *app) licenseCommand() *cobra.Command {
 
 // licenseOf connects to the server of a document, named by its file or by the
 // license's ID, and returns the license's resource name.
-func (a *app) licenseOf(arg string) (*server, string, error) {
+func (a *app) licenseOf(ctx context.Context, arg string) (*server, string, error) {
 	id, err := vocab.ParseContentID(arg)
 	if err == nil {
-		s, err := a.connect()
+		s, err := a.connect(ctx)
 		if err != nil {
 			return nil, "", err
 		}
@@ -45,7 +45,7 @@ func (a *app) licenseOf(arg string) (*server, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	s, err := a.dial(c)
+	s, err := a.dial(ctx, c)
 	if err != nil {
 		return nil, "", err
 	}
@@ -61,7 +61,7 @@ func (a *app) licenseListCommand() *cobra.Command {
 		Long:  "List licenses, newest first: your own, or everybody's if you administer policy or audit.",
 		Args:  cobra.NoArgs,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -141,7 +141,7 @@ func (a *app) licenseShowCommand() *cobra.Command {
 		Short: "Show a license",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, name, err := a.licenseOf(args[0])
+			s, name, err := a.licenseOf(ctx, args[0])
 			if err != nil {
 				return err
 			}
@@ -345,7 +345,7 @@ func unshare(p *rmsv1.AdHocPolicy, people []vocab.Principal) (string, error) {
 // editGrants reads a license, lets edit change its grants, and writes them
 // back unless somebody else changed the license in between.
 func (a *app) editGrants(ctx context.Context, arg string, edit func(*rmsv1.AdHocPolicy) (string, error), next string) error {
-	s, name, err := a.licenseOf(arg)
+	s, name, err := a.licenseOf(ctx, arg)
 	if err != nil {
 		return err
 	}
@@ -382,7 +382,7 @@ func (a *app) licenseTrackCommand() *cobra.Command {
 		Short: "Show who opened a document and who was refused, oldest first",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, name, err := a.licenseOf(args[0])
+			s, name, err := a.licenseOf(ctx, args[0])
 			if err != nil {
 				return err
 			}
@@ -436,7 +436,7 @@ func (a *app) licenseRevokeCommand() *cobra.Command {
 		Short: "Stop every further open of a document",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, name, err := a.licenseOf(args[0])
+			s, name, err := a.licenseOf(ctx, args[0])
 			if err != nil {
 				return err
 			}
@@ -480,7 +480,7 @@ func (a *app) licenseRestoreCommand() *cobra.Command {
 		Short: "Take a revocation back",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, name, err := a.licenseOf(args[0])
+			s, name, err := a.licenseOf(ctx, args[0])
 			if err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/openrms/rms"
 	"github.com/openrms/rms/internal/contexts"
 	"github.com/openrms/rms/internal/login"
 	"github.com/openrms/rms/internal/vocab"
@@ -61,7 +62,7 @@ func (a *app) login(ctx context.Context, address string, f loginFlags) error {
 	if err != nil {
 		return err
 	}
-	trust, err := a.getTrust(ctx, c)
+	trust, err := fetchTrust(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -80,10 +81,10 @@ func (a *app) login(ctx context.Context, address string, f loginFlags) error {
 				WithNext("Do not go on; ask its operator")
 		}
 	}
-	if _, _, err := adopt(c, trust); err != nil {
+	if _, err := adopt(c, trust); err != nil {
 		return err
 	}
-	p, err := pickProvider(trust.GetIdentityProviders(), f.provider)
+	p, err := pickProvider(trust.IdentityProviders, f.provider)
 	if err != nil {
 		return err
 	}
@@ -92,7 +93,7 @@ func (a *app) login(ctx context.Context, address string, f loginFlags) error {
 		return err
 	}
 	c.TokenFile = ""
-	c.Development = trust.GetDevelopment()
+	c.Development = trust.Development
 	c.SignIn = &contexts.SignIn{
 		Provider: p.GetName(), Issuer: p.GetIssuer(), ClientID: p.GetClientId(), Scopes: p.GetScopes(), IDToken: p.GetIdToken(),
 		Account: session.Address,
@@ -111,7 +112,7 @@ func (a *app) login(ctx context.Context, address string, f loginFlags) error {
 	}
 	a.sayf("signed in as %s (%s, %s), tenant %s; root key %s saved in context %s",
 		or(session.Address, session.Subject), p.GetName(), a.remaining(session.Expires), c.Tenant, c.Roots[0], c.Name)
-	s, err := a.dial(c)
+	s, err := a.dial(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -156,12 +157,9 @@ func (a *app) loginContext(address string, f loginFlags) (c *contexts.Context, k
 
 // firstContact makes a context of what a server claims, or finds the one in
 // which its tenant was pinned before.
-func (a *app) firstContact(c *contexts.Context, trust *rmsv1.GetTrustResponse, f loginFlags) (*contexts.Context, bool, error) {
-	id, err := vocab.ParseTenantID(trust.GetTenantId())
-	if err != nil {
-		return nil, false, vocab.Errorf(vocab.ReasonTrustRootMismatch, "the server's answer has no tenant ID").Because(err)
-	}
-	c.Tenant, c.TenantID = lastPart(trust.GetTenant()), id
+func (a *app) firstContact(c *contexts.Context, trust *rms.TrustInfo, f loginFlags) (*contexts.Context, bool, error) {
+	id := trust.TenantID
+	c.Tenant, c.TenantID = trust.Tenant, id
 	c.Name = or(a.context, c.Tenant)
 	old, err := a.folder.Read(c.Name)
 	switch {
@@ -177,10 +175,7 @@ func (a *app) firstContact(c *contexts.Context, trust *rmsv1.GetTrustResponse, f
 	case vocab.ReasonOf(err) != vocab.ReasonResourceNotFound:
 		return nil, false, err
 	}
-	for _, root := range trust.GetRootKeyIds() {
-		if len(root) != len(contexts.KeyID{}) {
-			return nil, false, vocab.Errorf(vocab.ReasonTrustRootMismatch, "the server's answer has no valid root key ID")
-		}
+	for _, root := range trust.RootKeyIDs {
 		c.Roots = append(c.Roots, contexts.KeyID(root))
 	}
 	if err := c.Validate(); err != nil {

@@ -14,8 +14,9 @@ import (
 // under its own name is complete.
 type output struct {
 	*os.File
-	path string
-	done bool
+	path    string
+	replace bool // what stands under the name is replaced
+	done    bool
 }
 
 // createOutput begins a new file for the caller alone. A file that exists is
@@ -29,6 +30,16 @@ func createOutput(path string) (*output, error) {
 		return nil, fmt.Errorf("creating a file beside %s: %w", path, err)
 	}
 	return &output{File: f, path: path}, nil
+}
+
+// replaceOutput begins a file that takes the place of another when it is
+// complete.
+func replaceOutput(path string) (*output, error) {
+	f, err := createTemp(path)
+	if err != nil {
+		return nil, fmt.Errorf("creating a file beside %s: %w", path, err)
+	}
+	return &output{File: f, path: path, replace: true}, nil
 }
 
 func outputExists(path string) error {
@@ -46,6 +57,13 @@ func createTemp(path string) (*os.File, error) {
 func (o *output) keep() error {
 	if err := errors.Join(o.Sync(), o.Close()); err != nil {
 		return fmt.Errorf("writing %s: %w", o.path, err)
+	}
+	if o.replace {
+		if err := os.Rename(o.Name(), o.path); err != nil {
+			return fmt.Errorf("writing %s: %w", o.path, err)
+		}
+		o.done = true
+		return syncFolder(filepath.Dir(o.path))
 	}
 	// A link never replaces what is there. File systems without links get a
 	// rename after a look, which is the best they can do.

@@ -42,7 +42,7 @@ func (a *app) templateListCommand() *cobra.Command {
 		Short: "List templates: all of them if you administer policy, otherwise those you may protect with",
 		Args:  cobra.NoArgs,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -116,7 +116,7 @@ func (a *app) templateShowCommand() *cobra.Command {
 		Short: "Show a template as its file",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -168,7 +168,7 @@ func (a *app) templateDiffCommand() *cobra.Command {
 		Short: "Show who gains and who loses between two revisions",
 		Args:  cobra.ExactArgs(3),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -211,7 +211,7 @@ func (a *app) templateHistoryCommand() *cobra.Command {
 			if !vocab.ValidSlug(args[0]) {
 				return usagef("%q is not the ID of a template", args[0])
 			}
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -242,7 +242,7 @@ func (a *app) templateRollbackCommand() *cobra.Command {
 		Short: "Write an earlier revision again, as a new one",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -304,7 +304,7 @@ func (a *app) templateArchiveCommand() *cobra.Command {
 		Short: "Stop a template from being chosen; what it protects still opens",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -329,7 +329,7 @@ func (a *app) templateDeleteCommand() *cobra.Command {
 		Short: "Delete a template; with --force although documents follow it, which then open for owner and issuer only",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -367,7 +367,7 @@ func (a *app) templateUndeleteCommand() *cobra.Command {
 			if !vocab.ValidSlug(args[0]) {
 				return usagef("%q is not the ID of a template", args[0])
 			}
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -391,7 +391,7 @@ func (a *app) templateExportCommand() *cobra.Command {
 		Use:   "export [ID…]",
 		Short: "Write templates as files that apply reads",
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}

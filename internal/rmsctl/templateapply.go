@@ -55,7 +55,7 @@ they changed, then export it anew or apply with --force.`,
 			if err != nil {
 				return err
 			}
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}

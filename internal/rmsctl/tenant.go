@@ -24,7 +24,7 @@ func (a *app) tenantShowCommand() *cobra.Command {
 		Short: "Show the tenant's settings",
 		Args:  cobra.NoArgs,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
-			s, err := a.connect()
+			s, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -103,7 +103,7 @@ func (a *app) tenantSetCommand() *cobra.Command {
 	flags.BoolVar(&f.allowX25519, "allow-x25519", false, "allow X25519 recipient keys beside X-Wing")
 	flags.StringVar(&f.tokenAgeMax, "token-age-max", "", "the oldest a token may be; 0: as its provider says")
 	c.RunE = a.run(func(ctx context.Context, _ []string) error {
-		s, err := a.connect()
+		s, err := a.connect(ctx)
 		if err != nil {
 			return err
 		}

@@ -3,85 +3,98 @@ package rmsctl
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"slices"
+	"strings"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-
+	"github.com/openrms/rms"
 	"github.com/openrms/rms/internal/contexts"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
-	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
-// getTrust asks a server, without signing in, what it claims about a tenant.
+// trustOf is what a context has pinned, for the SDK.
+func trustOf(c *contexts.Context) (rms.Trust, error) {
+	bundle, err := c.TrustBundle()
+	if err != nil {
+		return rms.Trust{}, err
+	}
+	t := rms.Trust{TenantID: c.TenantID, Bundle: bundle, BundleSeq: c.BundleSeq}
+	for _, root := range c.Roots {
+		t.RootKeyIDs = append(t.RootKeyIDs, root)
+	}
+	return t, nil
+}
+
+// keepTrust puts what the SDK has verified into a context, unless something
+// newer is there already.
+func keepTrust(c *contexts.Context, t rms.Trust) {
+	if c.Bundle != "" && t.BundleSeq <= c.BundleSeq || len(t.RootKeyIDs) == 0 {
+		return
+	}
+	c.SetTrustBundle(t.Bundle, t.BundleSeq)
+	c.Roots = nil
+	for _, id := range t.RootKeyIDs {
+		c.Roots = append(c.Roots, contexts.KeyID(id))
+	}
+}
+
+// fetchTrust asks a server, without signing in, what it claims about a tenant.
 // Nothing of the answer is to be believed before a pinned root vouches for it.
-func (a *app) getTrust(ctx context.Context, c *contexts.Context) (*rmsv1.GetTrustResponse, error) {
+func fetchTrust(ctx context.Context, c *contexts.Context) (*rms.TrustInfo, error) {
 	config, err := tlsConfig(c)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient("dns:///"+c.Server, grpc.WithTransportCredentials(credentials.NewTLS(config)))
-	if err != nil {
-		return nil, err
+	info, err := rms.FetchTrust(ctx, c.Server, config, c.Tenant)
+	if e, ok := errors.AsType[*rms.Error](err); ok && e.Reason == vocab.ReasonTrustRootMismatch && strings.Contains(e.Message, "TLS") {
+		e.Next = "Ask its operator for the authority's certificate, then: rmsctl login ADDRESS --ca FILE"
 	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	req := &rmsv1.GetTrustRequest{}
-	if c.Tenant != "" {
-		req.Parent = "tenants/" + c.Tenant
-	}
-	return rmsv1.NewProtectionServiceClient(conn).GetTrust(ctx, req)
+	return info, err
 }
 
 // adopt verifies a server's trust bundle against the context's pins, and
-// follows it: roots it adds are pinned, compromised ones no longer. It says
-// whether the context changed.
-func adopt(c *contexts.Context, trust *rmsv1.GetTrustResponse) (*license.Verifier, bool, error) {
-	if trust.GetTenantId() != c.TenantID.String() {
-		return nil, false, vocab.Errorf(vocab.ReasonTrustRootMismatch, "the server now gives tenant %s another identity, %s", c.Tenant, trust.GetTenantId()).
+// follows it: roots it adds are pinned, compromised ones no longer.
+func adopt(c *contexts.Context, info *rms.TrustInfo) (*license.Verifier, error) {
+	if info.TenantID != c.TenantID {
+		return nil, vocab.Errorf(vocab.ReasonTrustRootMismatch, "the server now gives tenant %s another identity, %s", c.Tenant, info.TenantID).
 			WithNext("Do not go on; ask its operator")
 	}
 	pins := make([]license.KeyID, len(c.Roots))
 	for i, r := range c.Roots {
 		pins[i] = license.KeyID(r)
 	}
-	v, err := license.NewVerifier(trust.GetTrustBundle(), c.TenantID, pins, c.BundleSeq)
+	v, err := license.NewVerifier(info.Bundle, c.TenantID, pins, c.BundleSeq)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	b := v.Bundle()
-	changed := c.Bundle == "" || b.Seq > c.BundleSeq
-	c.SetTrustBundle(trust.GetTrustBundle(), b.Seq)
-	for _, root := range b.Roots {
-		id := contexts.KeyID(root.ID())
-		i := slices.Index(c.Roots, id)
-		switch {
-		case root.State == license.RootCompromised && i >= 0 && len(c.Roots) > 1:
-			c.Roots = slices.Delete(c.Roots, i, i+1)
-			changed = true
-		case root.State != license.RootCompromised && i < 0:
-			c.Roots = append(c.Roots, id)
-			changed = true
+	trust := rms.Trust{Bundle: info.Bundle, BundleSeq: v.Bundle().Seq}
+	for _, r := range c.Roots {
+		if root, ok := v.Bundle().Root(license.KeyID(r)); !ok || root.State != license.RootCompromised {
+			trust.RootKeyIDs = append(trust.RootKeyIDs, r)
 		}
 	}
-	return v, changed, nil
+	for _, root := range v.Bundle().Roots {
+		if id := [32]byte(root.ID()); root.State != license.RootCompromised && !slices.Contains(trust.RootKeyIDs, id) {
+			trust.RootKeyIDs = append(trust.RootKeyIDs, id)
+		}
+	}
+	keepTrust(c, trust)
+	return v, nil
 }
 
 // verifier returns what vouches for signed objects of a context's tenant, with
 // the newest trust bundle the server has.
-func (a *app) verifier(ctx context.Context, c *contexts.Context) (*license.Verifier, error) {
-	trust, err := a.getTrust(ctx, c)
+func (a *app) verifier(ctx context.Context, c *contexts.Context) (v *license.Verifier, err error) {
+	info, err := fetchTrust(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	v, changed, err := adopt(c, trust)
-	if err != nil || !changed {
-		return v, err
+	if info.BundleSeq == c.BundleSeq {
+		return adopt(c, info)
 	}
 	return v, a.folder.Update(c.Name, func(stored *contexts.Context) error {
-		_, _, err := adopt(stored, trust)
+		v, err = adopt(stored, info)
 		return err
 	})
 }
