@@ -1,4 +1,4 @@
-"""Checks v1.json from docs/formats.md alone, sharing no code with the service.
+"""Checks v1.json and v1.rms from docs/formats.md alone, sharing no code with the service.
 
 Needs Python 3 and the package cryptography. X-Wing is not in that package, so of
 the use licenses only X25519 is opened; the rest of it is checked for both KEMs.
@@ -13,6 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 
 # 1. Notation
@@ -121,13 +122,30 @@ def hpke_export(private, enc, info, context):
     def labeled_expand(suite, prk, label, data):
         return expand(prk, (32).to_bytes(2, "big") + b"HPKE-v1" + suite + label + data)
 
-    public = private.public_key().public_bytes_raw()
+    public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     dh = private.exchange(X25519PublicKey.from_public_bytes(enc))
     kem, hpke = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\xff\xff"
     shared = labeled_expand(kem, labeled_extract(kem, b"", b"eae_prk", dh), b"shared_secret", enc + public)
     schedule = b"\x00" + labeled_extract(hpke, b"", b"psk_id_hash", b"") + labeled_extract(hpke, b"", b"info_hash", info)
     exporter = labeled_expand(hpke, labeled_extract(hpke, shared, b"secret", b""), b"exp", schedule)
     return labeled_expand(hpke, exporter, b"sec", context)
+
+
+# 10. The protected file, of one segment here
+
+def open_container(f, ck):
+    """Returns metadata, publishing license and content."""
+    prefix, rest = f[:80], f[96:]
+    offset, meta_len, pl_len, zero = (int.from_bytes(f[i:i + 4], "big") for i in (80, 84, 88, 92))
+    assert prefix[:16] == bytes.fromhex("89524d530d0a1a0a0001000100000000") and zero == 0
+    assert prefix[48:] == kdf(ck, b"", D("rms/v1/ck-commit", {2: prefix[16:32], 16: prefix[32:48], 18: 1}))
+    assert offset % 4096 == 0 and 8192 <= offset <= 1 << 20 and not any(f[96 + meta_len + pl_len:offset])
+    meta = decode(gcm_open(kdf(ck, b"", b"rms/v1/meta"), prefix, rest[:meta_len]))
+    stream = f[offset:]
+    assert stream[0] == 40 and len(stream) <= 1 << 20
+    key = kdf(kdf(ck, b"", b"rms/v1/stream"), stream[1:33], prefix)
+    nonce = stream[33:40] + (0).to_bytes(4, "big") + b"\x01"
+    return meta, rest[meta_len:meta_len + pl_len], AESGCM(key).decrypt(nonce, stream[40:], b"")
 
 
 def hexed(v):
@@ -142,6 +160,7 @@ def hexed(v):
 def main():
     raw = json.loads(pathlib.Path(__file__).with_name("v1.json").read_text())
     raw.pop("note")
+    expected = raw.pop("container")
     v = hexed(raw)
     keys, derived = v["keys"], v["derived"]
     tenant, content, generation = (v["ids"][k] for k in ("tenant_id", "content_id", "generation_id"))
@@ -199,10 +218,17 @@ def main():
         assert gcm_open(u["exported_key"], b"", box) == ck
         if u["kem"] == 0x0020:
             private = X25519PrivateKey.from_private_bytes(keys["recipient_private"])
-            assert private.public_key().public_bytes_raw() == u["recipient_public"]
+            assert private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw) == u["recipient_public"]
             assert hpke_export(private, u["enc"], D("rms/v1/ul", who), context) == u["exported_key"]
             k = hpke_export(private, u["publish_enc"], D("rms/v1/publish", who), b"rms/v1/publish-key\x00" + H(pl_hdr))
             assert gcm_open(k, b"", u["publish_box"]) == ck
+
+    # 10
+    f = pathlib.Path(__file__).with_name("v1.rms").read_bytes()
+    meta, license, plain = open_container(f, ck)
+    assert f[:80] == derived["container_prefix"] and license == v["publishing_license"]
+    assert meta == {112: expected["name"], 113: expected["type"], 114: expected["size"], 115: expected["mtime"]}
+    assert plain == bytes.fromhex(expected["content"])
 
     # And a changed byte is seen.
     changed = bytearray(v["publishing_license"])
@@ -210,7 +236,7 @@ def main():
     try:
         verify(bytes(changed), "pl", daemon)
     except InvalidSignature:
-        print("v1.json: everything verifies and opens")
+        print("v1.json, v1.rms: everything verifies and opens")
         return
     raise AssertionError("a changed license verifies")
 
