@@ -129,24 +129,20 @@ func (d Decision) Err() error {
 
 // refusal words a reason for whoever is refused.
 func refusal(r vocab.Reason, right vocab.Right, contact string) *vocab.Error {
-	ask := "Ask whoever sent you the document"
-	if contact != "" {
-		ask = "Ask " + contact
-	}
 	var e *vocab.Error
 	switch r {
 	case vocab.ReasonNoRights:
-		e = vocab.Errorf(r, "you have no rights on this document").WithNext("%s", ask)
+		e = vocab.Errorf(r, "you have no rights on this document")
 	case vocab.ReasonRightNotGranted:
-		e = vocab.Errorf(r, "this needs %s, which you do not have", right).WithNext("%s", ask)
+		e = vocab.Errorf(r, "this needs %s, which you do not have", right)
 	case vocab.ReasonGrantEnded:
-		e = vocab.Errorf(r, "your right to this document has ended").WithNext("%s", ask)
+		e = vocab.Errorf(r, "your right to this document has ended")
 	case vocab.ReasonLicenseExpired:
-		e = vocab.Errorf(r, "this document has expired").WithNext("%s", ask)
+		e = vocab.Errorf(r, "this document has expired")
 	case vocab.ReasonLicenseRevoked:
-		e = vocab.Errorf(r, "this document was revoked").WithNext("%s", ask)
+		e = vocab.Errorf(r, "this document was revoked")
 	case vocab.ReasonTemplateDeleted:
-		e = vocab.Errorf(r, "the template that protects this document was deleted").WithNext("%s", ask)
+		e = vocab.Errorf(r, "the template that protects this document was deleted")
 	case vocab.ReasonPrincipalDisabled:
 		e = vocab.Errorf(r, "your access was disabled").WithNext("Ask an administrator")
 	case vocab.ReasonGroupsIncomplete:
@@ -166,5 +162,13 @@ func refusal(r vocab.Reason, right vocab.Right, contact string) *vocab.Error {
 		e = vocab.Errorf(r, "the request could not be decided")
 	}
 	e.Contact = contact
+	switch r {
+	case vocab.ReasonNoRights, vocab.ReasonRightNotGranted, vocab.ReasonGrantEnded,
+		vocab.ReasonLicenseExpired, vocab.ReasonLicenseRevoked, vocab.ReasonTemplateDeleted:
+		// Where a contact is known, what shows the error says to ask there.
+		if contact == "" {
+			e.Next = "Ask whoever sent you the document"
+		}
+	}
 	return e
 }

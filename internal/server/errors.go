@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -92,6 +94,10 @@ var statusCodes = map[vocab.Reason]codes.Code{
 	vocab.ReasonCustodyIntegrity:     codes.DataLoss,
 }
 
+// retryDelay is how long a caller is asked to wait before trying again what
+// may come to another end by itself.
+const retryDelay = time.Second
+
 // toVocab makes an error of the closed list out of any: what is not one is a
 // defect, or the caller's own deadline. The original stays as the cause, for
 // the operator's log only.
@@ -125,6 +131,9 @@ func statusOf(err error) *spb.Status {
 	if e.Next != "" {
 		message += ". " + e.Next
 	}
+	if e.Contact != "" {
+		message += ". Ask " + e.Contact
+	}
 	st := status.New(code, message)
 	info := &errdetails.ErrorInfo{Reason: string(e.Reason), Domain: Domain, Metadata: map[string]string{}}
 	if !e.Event.IsZero() {
@@ -139,6 +148,9 @@ func statusOf(err error) *spb.Status {
 	details := []protoadapt.MessageV1{info}
 	if e.Reason == vocab.ReasonRequestInvalid {
 		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Description: e.Message}}})
+	}
+	if code == codes.Unavailable || e.Reason == vocab.ReasonRateLimited {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay)})
 	}
 	if with, err := st.WithDetails(details...); err == nil {
 		st = with
