@@ -67,6 +67,8 @@ var statusCodes = map[vocab.Reason]codes.Code{
 	vocab.ReasonCustodianChanged:    codes.FailedPrecondition,
 	vocab.ReasonCustodianActs:       codes.FailedPrecondition,
 	vocab.ReasonStoreNewer:          codes.FailedPrecondition,
+	// A reload of files that are not valid: the operator's socket only.
+	vocab.ReasonConfigurationInvalid: codes.FailedPrecondition,
 
 	vocab.ReasonEtagMismatch:     codes.Aborted,
 	vocab.ReasonResourceExists:   codes.AlreadyExists,

@@ -239,7 +239,11 @@ func (t *Tenant) run(ctx context.Context) {
 		if err != nil {
 			t.logger.Warn("the tenant cannot serve", "tenant", t.name, "reason", string(vocab.ReasonOf(err)), "error", err)
 		}
+		served := t.State().Err == nil
 		t.setState(err)
+		if err == nil && !served {
+			t.logger.Info("the tenant serves", "tenant", t.name)
+		}
 		wait := t.syncEvery
 		if err != nil {
 			wait, pause = min(pause, wait), min(2*pause, 30*time.Second)
