@@ -1,0 +1,305 @@
+package attack
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/openrms/rms/internal/config"
+	"github.com/openrms/rms/internal/daemon"
+	"github.com/openrms/rms/internal/devidp"
+	"github.com/openrms/rms/internal/identity"
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/vocab"
+	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+)
+
+// The tenants of a site. Contoso is attacked; fabrikam is a tenant of the same
+// daemon whose own administrators are enemies.
+const (
+	contoso  = "contoso"
+	fabrikam = "fabrikam"
+)
+
+// site is a daemon with two tenants, each with its own identity provider, and
+// a third provider whose people may come to contoso as guests. It outlives
+// restarts of the daemon.
+type site struct {
+	tb  testing.TB
+	dir string
+	// idp has the providers by name: contoso, fabrikam, guests.
+	idp    map[string]*devidp.Provider
+	daemon *daemon.Daemon
+	// authority signed the server's certificate and clients'.
+	authority    *x509.Certificate
+	authorityKey *ecdsa.PrivateKey
+	log          *logBuffer
+	conns        map[string]*grpc.ClientConn
+	trust        map[string]*trust
+}
+
+// trust is what a client pinned of a tenant.
+type trust struct {
+	id       vocab.TenantID
+	roots    []license.KeyID
+	bundle   []byte
+	verifier *license.Verifier
+}
+
+// custodians are the custodian parts of the tenants' files; nil: keyrings.
+func newSite(tb testing.TB, custodians map[string]config.Custodian) *site {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "rms-attack-") // short: a socket's path is limited
+	must(tb, err)
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s := &site{tb: tb, dir: dir, idp: map[string]*devidp.Provider{}, log: new(logBuffer)}
+	tb.Cleanup(func() {
+		if tb.Failed() {
+			tb.Logf("the daemon's log ends:\n%s", s.log.tail())
+		}
+	})
+	for name, users := range map[string][]devidp.User{
+		contoso:  append(devidp.ContosoUsers(), devidp.User{Email: "zoe@contoso.test", Unverified: true}),
+		fabrikam: {{Email: "frank@fabrikam.test", Groups: []string{"finance@contoso.test", "staff@fabrikam.test"}, AMR: []string{"mfa"}}},
+		"guests": {{Email: "gina@guests.test"}, {Email: "alice@contoso.test", Groups: []string{"finance@contoso.test"}}},
+	} {
+		p, err := devidp.Start(devidp.Options{Users: users})
+		must(tb, err)
+		s.idp[name] = p
+		tb.Cleanup(func() { _ = p.Close() })
+	}
+	s.makeCertificates()
+	s.configure(custodians)
+	s.start()
+	tb.Cleanup(func() {
+		if s.daemon != nil {
+			s.stop()
+		}
+	})
+	s.trust = map[string]*trust{contoso: s.pin(contoso), fabrikam: s.pin(fabrikam)}
+	return s
+}
+
+func (s *site) configure(custodians map[string]config.Custodian) {
+	provider := func(name, domain string) identity.Provider {
+		p := s.idp[name]
+		return identity.Provider{
+			Issuer: p.Issuer(), Audiences: []string{p.Audience()}, CLIClientID: p.ClientID(),
+			Addresses: identity.Addresses{Claims: []string{"email"}, Domains: []string{domain}},
+			Claims:    identity.Claims{Groups: "groups", GroupForm: identity.GroupAddress, MFA: identity.MFA{AMRs: []string{"mfa"}}},
+		}
+	}
+	s.writeYAML("rmsd.yaml", config.File{
+		Listen: "127.0.0.1:0", DataDir: "data", TenantsDir: "tenants", OperatorSocket: filepath.Join(s.dir, "op.sock"),
+		TLS:    config.TLS{Certificate: "server.pem", Key: "server.key", ClientCA: "ca.pem"},
+		Limits: config.Limits{PerCaller: 1e6, PerTenant: 1e6, Connections: 1000},
+		IdentityProviders: map[string]identity.Provider{
+			contoso: provider(contoso, "contoso.test"), fabrikam: provider(fabrikam, "fabrikam.test"), "guests": provider("guests", "guests.test"),
+		},
+	})
+	user := func(address string) vocab.Principal { return vocab.Principal{Kind: vocab.KindUser, Value: address} }
+	for name, t := range map[string]config.Tenant{
+		contoso: {
+			Admins: []vocab.Principal{user("alice@contoso.test")}, GuestProviders: []string{"guests"},
+			Roles: map[vocab.Role][]vocab.Principal{
+				vocab.RolePolicyAdmin: {user("alice@contoso.test")}, vocab.RoleAuditor: {user("erin@contoso.test")},
+				vocab.RoleKeyCustodian: {user("carla@contoso.test")},
+			},
+			Services: map[string]identity.ServiceMatch{"dlp-scanner": {URI: "spiffe://contoso.test/dlp"}},
+		},
+		fabrikam: {
+			Admins: []vocab.Principal{user("frank@fabrikam.test")},
+			Roles: map[vocab.Role][]vocab.Principal{
+				vocab.RolePolicyAdmin: {user("frank@fabrikam.test")}, vocab.RoleAuditor: {user("frank@fabrikam.test")},
+			},
+		},
+	} {
+		t.ID, t.Domains, t.Providers = name, []string{name + ".test"}, []string{name}
+		t.Custodian = config.Custodian{Embedded: &config.Embedded{}}
+		if c, ok := custodians[name]; ok {
+			t.Custodian = c
+		}
+		s.writeYAML("tenants/"+name+".yaml", t)
+	}
+}
+
+func (s *site) writeYAML(name string, v any) {
+	s.tb.Helper()
+	b, err := yaml.Marshal(v)
+	must(s.tb, err)
+	s.write(name, b)
+}
+
+func (s *site) write(name string, b []byte) {
+	s.tb.Helper()
+	path := filepath.Join(s.dir, name)
+	must(s.tb, os.MkdirAll(filepath.Dir(path), 0o700))
+	must(s.tb, os.WriteFile(path, b, 0o600))
+}
+
+// boot starts the daemon and returns why it did not start.
+func (s *site) boot() error {
+	cfg, err := config.Load(filepath.Join(s.dir, "rmsd.yaml"))
+	if err != nil {
+		return err
+	}
+	d, err := daemon.Start(s.tb.Context(), cfg, daemon.Options{Log: slog.New(slog.NewTextHandler(s.log, nil))})
+	if err != nil {
+		return err
+	}
+	s.daemon, s.conns = d, map[string]*grpc.ClientConn{}
+	return nil
+}
+
+// start starts the daemon and waits until its tenants serve.
+func (s *site) start() {
+	s.tb.Helper()
+	must(s.tb, s.boot())
+	ctx, cancel := context.WithTimeout(s.tb.Context(), time.Minute)
+	defer cancel()
+	must(s.tb, s.daemon.Ready(ctx))
+}
+
+// stop ends the daemon in order: its last checkpoint is exported.
+func (s *site) stop() {
+	s.tb.Helper()
+	for _, c := range s.conns {
+		_ = c.Close()
+	}
+	d := s.daemon
+	s.daemon = nil
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	must(s.tb, d.Close(ctx))
+}
+
+func (s *site) pin(tenant string) *trust {
+	s.tb.Helper()
+	c := rmsv1.NewProtectionServiceClient(s.conn("", nil))
+	resp, err := c.GetTrust(s.tb.Context(), &rmsv1.GetTrustRequest{Parent: "tenants/" + tenant})
+	must(s.tb, err)
+	t := &trust{bundle: resp.GetTrustBundle()}
+	t.id, err = vocab.ParseTenantID(resp.GetTenantId())
+	must(s.tb, err)
+	for _, r := range resp.GetRootKeyIds() {
+		t.roots = append(t.roots, license.KeyID(r))
+	}
+	t.verifier, err = license.NewVerifier(t.bundle, t.id, t.roots, 0)
+	must(s.tb, err)
+	return t
+}
+
+// clientTLS is the TLS configuration of a client, with a client certificate if
+// one is given.
+func (s *site) clientTLS(cert *tls.Certificate) *tls.Config {
+	pool := x509.NewCertPool()
+	pool.AddCert(s.authority)
+	c := &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13, ServerName: "localhost"}
+	if cert != nil {
+		c.Certificates = []tls.Certificate{*cert}
+	}
+	return c
+}
+
+// conn returns a connection, one for each name.
+func (s *site) conn(name string, cert *tls.Certificate) *grpc.ClientConn {
+	s.tb.Helper()
+	if c := s.conns[name]; c != nil {
+		return c
+	}
+	c, err := grpc.NewClient("passthrough:///"+s.daemon.Addr(), grpc.WithTransportCredentials(credentials.NewTLS(s.clientTLS(cert))))
+	must(s.tb, err)
+	s.conns[name] = c
+	s.tb.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func (s *site) makeCertificates() {
+	s.tb.Helper()
+	var err error
+	s.authorityKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(s.tb, err)
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority of a test"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &s.authorityKey.PublicKey, s.authorityKey)
+	must(s.tb, err)
+	s.authority, err = x509.ParseCertificate(der)
+	must(s.tb, err)
+	s.write("ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	server := issueCertificate(s.tb, s.authority, s.authorityKey, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "rmsd"}, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	s.write("server.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate[0]}))
+	key, err := x509.MarshalPKCS8PrivateKey(server.PrivateKey)
+	must(s.tb, err)
+	s.write("server.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+}
+
+// clientCertificate is a client certificate with a SPIFFE ID, by the authority
+// the daemon trusts.
+func (s *site) clientCertificate(path string) *tls.Certificate {
+	return issueCertificate(s.tb, s.authority, s.authorityKey, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "a client"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "contoso.test", Path: path}},
+	})
+}
+
+func issueCertificate(tb testing.TB, ca *x509.Certificate, caKey *ecdsa.PrivateKey, c *x509.Certificate) *tls.Certificate {
+	tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(tb, err)
+	c.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
+	must(tb, err)
+	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
+	der, err := x509.CreateCertificate(rand.Reader, c, ca, &key.PublicKey, caKey)
+	must(tb, err)
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// logBuffer keeps the daemon's log.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) tail() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := b.buf.Bytes()
+	return bytes.Clone(all[max(0, len(all)-4000):])
+}
