@@ -78,8 +78,11 @@ func readInfo(e *Error, info *errdetails.ErrorInfo) {
 	e.Reason = Reason(info.GetReason())
 	e.Contact = clip(md["contact"])
 	e.Event, _ = vocab.ParseEventID(md["event"])
+	// The message on the wire ends with the next step and the contact.
+	if e.Contact != "" {
+		e.Message = strings.TrimSuffix(e.Message, ". Ask "+e.Contact)
+	}
 	if next := clip(md["next"]); next != "" {
-		// The message on the wire ends with the next step.
 		e.Message = strings.TrimSuffix(e.Message, ". "+next)
 		e.Next = next
 	}
