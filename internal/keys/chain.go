@@ -148,7 +148,7 @@ func (c *Chain) Run(ctx context.Context) {
 			} else if ctx.Err() == nil {
 				c.cfg.OnError(err)
 			}
-			wait = pause/2 + rand.N(pause/2)
+			wait = pause/2 + rand.N(pause/2) //nolint:gosec // jitter, not a secret
 			pause = min(2*pause, time.Minute)
 		}
 		t := time.NewTimer(wait)

@@ -264,7 +264,7 @@ func (r *Ring) syncOne(ctx context.Context, m *member) (Change, error) {
 	r.mu.Unlock()
 	c := Change{Facts: f, Err: err}
 	if err != nil {
-		return c, nil
+		return c, nil //nolint:nilerr // the custodian's error is in c; the other one is the records'
 	}
 	if !mark.Custodian.IsZero() {
 		c.RootRotated = f.Root.Latest > mark.RootLatest

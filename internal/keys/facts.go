@@ -2,6 +2,7 @@ package keys
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -71,9 +72,7 @@ func (f *Facts) MarkOf(prior Mark) Mark {
 		SignLatest: f.Sign.Latest, SignMinAvailable: f.Sign.MinAvailable,
 		SignKeys: make(map[uint32][32]byte),
 	}
-	for v, k := range prior.SignKeys {
-		m.SignKeys[v] = k
-	}
+	maps.Copy(m.SignKeys, prior.SignKeys)
 	for _, v := range f.Sign.Versions {
 		if len(v.PublicKey) == 32 {
 			m.SignKeys[v.Version] = [32]byte(v.PublicKey)

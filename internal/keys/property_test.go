@@ -1,6 +1,7 @@
 package keys_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,8 +131,8 @@ func TestRingProperties(t *testing.T) {
 }
 
 func lastGiven(log []call) int {
-	for i := len(log) - 1; i >= 0; i-- {
-		if log[i].err == nil {
+	for i, c := range slices.Backward(log) {
+		if c.err == nil {
 			return i
 		}
 	}
@@ -139,9 +140,9 @@ func lastGiven(log []call) int {
 }
 
 func lastFailed(log []call) time.Time {
-	for i := len(log) - 1; i >= 0; i-- {
-		if log[i].err != nil {
-			return log[i].at
+	for _, c := range slices.Backward(log) {
+		if c.err != nil {
+			return c.at
 		}
 	}
 	return time.Time{}

@@ -56,6 +56,7 @@ func (s State) may(to State) bool {
 		return s != Destroyed && s != Compromised
 	case Destroyed:
 		return s != Destroyed && s != Active
+	case PreActive:
 	}
 	return false
 }

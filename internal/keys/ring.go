@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -379,11 +380,7 @@ func (r *Ring) Inventory() ([]Entry, map[VersionID]State) {
 		es = append(es, e)
 	}
 	slices.SortFunc(es, func(a, b Entry) int { return cmp.Compare(a.Number, b.Number) })
-	versions := make(map[VersionID]State, len(r.versions))
-	for v, s := range r.versions {
-		versions[v] = s
-	}
-	return es, versions
+	return es, maps.Clone(r.versions)
 }
 
 func sameWrap(a, b license.Wrap) bool { return string(a.Encode()) == string(b.Encode()) }

@@ -47,13 +47,13 @@ func (m *moody) set(err error) {
 	m.mood = err
 }
 
-func (m *moody) take(items int, unwrap bool) (error, time.Duration) {
+func (m *moody) take(items int, unwrap bool) (time.Duration, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if unwrap {
 		m.calls = append(m.calls, call{time.Now(), items, m.mood})
 	}
-	return m.mood, m.delay
+	return m.delay, m.mood
 }
 
 func (m *moody) log() []call {
@@ -63,7 +63,7 @@ func (m *moody) log() []call {
 }
 
 func (m *moody) Unwrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.UnwrapResult, error) {
-	err, delay := m.take(len(items), true)
+	delay, err := m.take(len(items), true)
 	if delay > 0 {
 		select {
 		case <-time.After(delay):
@@ -82,21 +82,21 @@ func (m *moody) Unwrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.Unw
 }
 
 func (m *moody) Wrap(ctx context.Context, items []keys.WrapItem) ([]keys.WrapResult, error) {
-	if err, _ := m.take(len(items), false); err != nil {
+	if _, err := m.take(len(items), false); err != nil {
 		return nil, err
 	}
 	return m.Keyring.Wrap(ctx, items)
 }
 
 func (m *moody) Describe(ctx context.Context) (*keys.Facts, error) {
-	if err, _ := m.take(1, false); err != nil {
+	if _, err := m.take(1, false); err != nil {
 		return nil, err
 	}
 	return m.Keyring.Describe(ctx)
 }
 
 func (m *moody) Sign(ctx context.Context, v uint32, message []byte) (*keys.Signature, error) {
-	if err, _ := m.take(1, false); err != nil {
+	if _, err := m.take(1, false); err != nil {
 		return nil, err
 	}
 	return m.Keyring.Sign(ctx, v, message)

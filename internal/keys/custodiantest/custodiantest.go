@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 
@@ -79,12 +80,9 @@ func unwrapOne(t *testing.T, s keys.Custodian, it keys.UnwrapItem) (*vocab.Secre
 
 func wantReason(t *testing.T, what string, got vocab.Reason, want ...vocab.Reason) {
 	t.Helper()
-	for _, w := range want {
-		if got == w {
-			return
-		}
+	if !slices.Contains(want, got) {
+		t.Errorf("%s: reason %q, want %q", what, got, want)
 	}
-	t.Errorf("%s: reason %q, want %q", what, got, want)
 }
 
 func facts(t *testing.T, s Subject) {

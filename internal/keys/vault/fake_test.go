@@ -56,12 +56,10 @@ func (f *fake) RoundTrip(r *http.Request) (*http.Response, error) {
 	if down != nil {
 		return nil, down
 	}
-	status, text := 0, ""
-	if on != nil {
-		status, text = on(r, body)
-	} else {
-		status, text = f.answer(r, path, body)
+	if on == nil {
+		on = func(r *http.Request, body []byte) (int, string) { return f.answer(r, path, body) }
 	}
+	status, text := on(r, body)
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}

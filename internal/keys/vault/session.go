@@ -281,7 +281,7 @@ func (s *session) run(ctx context.Context) {
 				pause = minPause
 				continue
 			}
-			wait = pause/2 + rand.N(pause/2)
+			wait = pause/2 + rand.N(pause/2) //nolint:gosec // jitter, not a secret
 			pause = min(2*pause, maxPause)
 		}
 		t := time.NewTimer(wait)
