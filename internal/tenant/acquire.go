@@ -169,7 +169,7 @@ func (a *acquisition) result() AcquireResult {
 		return AcquireResult{Err: a.err}
 	}
 	got := &Acquired{
-		Content: a.Content, Event: a.event.ID, Rights: a.decision.Rights, NotAfter: a.decision.NotAfter, Custody: a.decision.Custody,
+		Content: a.Content, Event: a.event.ID, Rights: a.decision.Rights, NotAfter: a.event.NotAfter, Custody: a.decision.Custody,
 	}
 	if a.ul != nil {
 		got.UseLicense, got.Box = a.ul.Raw(), a.ul.Box()
@@ -404,6 +404,10 @@ func (t *Tenant) releaseOne(ctx context.Context, d *sealer, a *acquisition) (err
 	e, dec := a.event, &a.decision
 	e.Kind, e.Granted, e.NotAfter, e.Custody = audit.KindReleased, dec.Rights, dec.NotAfter, dec.Custody
 	e.Cached = a.Store && dec.Cache == policy.CacheStored && d.delivery != nil
+	if end := e.Time.Add(policy.OnlineWindow); !e.Cached && e.NotAfter.After(end) {
+		// What is not to be kept need not live long: time to begin to read.
+		e.NotAfter = end
+	}
 	if d.delivery == nil {
 		return nil
 	}
@@ -414,7 +418,7 @@ func (t *Tenant) releaseOne(ctx context.Context, d *sealer, a *acquisition) (err
 	l := a.inputs.record
 	u := license.UseLicense{
 		IssuedAt: e.Time, Content: l.Content, Commitment: l.Commitment, ContentSuite: l.ContentSuite,
-		ID: e.ID, Rights: dec.Rights, NotBefore: e.Time, NotAfter: dec.NotAfter, ContentNotAfter: dec.ContentNotAfter,
+		ID: e.ID, Rights: dec.Rights, NotBefore: e.Time, NotAfter: e.NotAfter, ContentNotAfter: dec.ContentNotAfter,
 		Policy: policyRef(l, dec), Custody: license.Custody{Mode: dec.Custody, Delay: t.effectiveDelay(dec.Custody, e).Truncate(time.Second)},
 		Leaf: leaf,
 	}
