@@ -101,7 +101,7 @@ func (a *app) followEvents(ctx context.Context, s *server, next int64) error {
 		err := a.follow(ctx, s, &next)
 		switch {
 		case ctx.Err() != nil:
-			return nil // how a tail ends
+			return nil //nolint:nilerr // how a tail ends
 		case err != nil && describe(err).Exit != exitUnavailable:
 			return err
 		case !lost:

@@ -41,7 +41,7 @@ type harness struct {
 // startDaemon starts it for the test's life.
 func startDaemon(t *testing.T) *harness {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "rmsctl-*") // short: a socket's path is limited
+	dir, err := os.MkdirTemp("", "rmsctl-*") //nolint:usetesting // short: a socket's path is limited
 	check(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	contoso, err := devidp.Start(devidp.Options{Lifetime: time.Hour})

@@ -517,6 +517,7 @@ func policyName(l *rmsv1.License) string {
 		return "do not forward"
 	case rmsv1.AdHocPolicy_KIND_ENCRYPT_ONLY:
 		return "encrypt only"
+	case rmsv1.AdHocPolicy_KIND_UNSPECIFIED: // no ad hoc policy
 	}
 	return lastPart(l.GetTemplate())
 }
@@ -527,6 +528,7 @@ func custodyName(m rmsv1.CustodyMode) string {
 		return vocab.CustodyCached.String()
 	case rmsv1.CustodyMode_CUSTODY_MODE_STRICT:
 		return vocab.CustodyStrict.String()
+	case rmsv1.CustodyMode_CUSTODY_MODE_UNSPECIFIED: // the tenant's
 	}
 	return ""
 }

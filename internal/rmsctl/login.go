@@ -67,19 +67,13 @@ func (a *app) login(ctx context.Context, address string, f loginFlags) error {
 		return err
 	}
 	if !known {
-		if c, known, err = a.firstContact(c, trust, f); err != nil {
+		if c, err = a.firstContact(c, trust, f); err != nil {
 			return err
 		}
 	}
-	if f.root != "" {
-		want, err := contexts.ParseKeyID(f.root)
-		if err != nil {
-			return err
-		}
-		if !slices.Contains(c.Roots, want) {
-			return vocab.Errorf(vocab.ReasonTrustRootMismatch, "the server's signing root is %s, not the one you named", c.Roots[0]).
-				WithNext("Do not go on; ask its operator")
-		}
+	if f.root != "" && !slices.ContainsFunc(c.Roots, func(r contexts.KeyID) bool { return r.String() == f.root }) {
+		return vocab.Errorf(vocab.ReasonTrustRootMismatch, "context %s has another root pinned: %s", c.Name, c.Roots[0]).
+			WithNext("Do not go on; ask the server's operator")
 	}
 	if _, err := adopt(c, trust); err != nil {
 		return err
@@ -149,6 +143,16 @@ func (a *app) loginContext(address string, f loginFlags) (c *contexts.Context, k
 		return nil, false, err
 	}
 	c = &contexts.Context{Server: full, CA: ca, Tenant: a.tenant}
+	if ca == "" {
+		// The authority given for this address before is still the one.
+		all, err := a.folder.All()
+		if err != nil {
+			return nil, false, err
+		}
+		if i := slices.IndexFunc(all, func(old *contexts.Context) bool { return old.Server == full }); i >= 0 {
+			c.CA = all[i].CA
+		}
+	}
 	if _, err := c.Authorities(); err != nil {
 		return nil, false, usagef("%s is not a list of certificates in PEM", f.ca)
 	}
@@ -157,7 +161,7 @@ func (a *app) loginContext(address string, f loginFlags) (c *contexts.Context, k
 
 // firstContact makes a context of what a server claims, or finds the one in
 // which its tenant was pinned before.
-func (a *app) firstContact(c *contexts.Context, trust *rms.TrustInfo, f loginFlags) (*contexts.Context, bool, error) {
+func (a *app) firstContact(c *contexts.Context, trust *rms.TrustInfo, f loginFlags) (*contexts.Context, error) {
 	id := trust.TenantID
 	c.Tenant, c.TenantID = trust.Tenant, id
 	c.Name = or(a.context, c.Tenant)
@@ -168,20 +172,34 @@ func (a *app) firstContact(c *contexts.Context, trust *rms.TrustInfo, f loginFla
 		if f.ca != "" {
 			old.CA = c.CA
 		}
-		return old, true, nil
+		return old, nil
 	case err == nil:
-		return nil, false, vocab.Errorf(vocab.ReasonResourceExists, "context %s is for tenant %s (%s) at %s", old.Name, old.Tenant, old.TenantID, old.Server).
+		return nil, vocab.Errorf(vocab.ReasonResourceExists, "context %s is for tenant %s (%s) at %s", old.Name, old.Tenant, old.TenantID, old.Server).
 			WithNext("If this is another one, choose a name: rmsctl -c NAME login …; if you know why it changed: rmsctl context delete %s", old.Name)
 	case vocab.ReasonOf(err) != vocab.ReasonResourceNotFound:
-		return nil, false, err
+		return nil, err
 	}
-	for _, root := range trust.RootKeyIDs {
-		c.Roots = append(c.Roots, contexts.KeyID(root))
+	// One root is what a person can compare, so one is pinned. A list whose
+	// first is genuine could hide another behind it; what the pinned root
+	// itself vouches for is added afterwards.
+	if len(trust.RootKeyIDs) > 0 {
+		c.Roots = []contexts.KeyID{trust.RootKeyIDs[0]}
+	}
+	if f.root != "" {
+		want, err := contexts.ParseKeyID(f.root)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(trust.RootKeyIDs, [32]byte(want)) {
+			return nil, vocab.Errorf(vocab.ReasonTrustRootMismatch, "the server's signing root is %s, not the one you named", c.Roots[0]).
+				WithNext("Do not go on; ask its operator")
+		}
+		c.Roots = []contexts.KeyID{want}
 	}
 	if err := c.Validate(); err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	return c, false, nil
+	return c, nil
 }
 
 // pickProvider chooses where to sign in: where named, otherwise the only one
@@ -253,7 +271,7 @@ func openBrowser(url string) error {
 	default:
 		program = "xdg-open"
 	}
-	cmd := exec.Command(program, url) //nolint:gosec // the user's own browser
+	cmd := exec.CommandContext(context.Background(), program, url) //nolint:gosec // the user's own browser, which stays
 	if err := cmd.Start(); err != nil {
 		return err
 	}

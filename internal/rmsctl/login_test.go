@@ -85,6 +85,14 @@ func TestLogin(t *testing.T) {
 		t.Errorf("whoami: exit %d, %s", exit, out)
 	}
 
+	// A root that is not the one pinned here.
+	for _, where := range [][]string{{}, {h.address}} {
+		exit, _, talk := ctl(append([]string{"login", "--device", "--root", other}, where...)...)
+		if exit != 8 || !strings.Contains(talk, "has another root pinned") {
+			t.Errorf("again at %v with another root: exit %d, %s", where, exit, talk)
+		}
+	}
+
 	// Sign out and in again: the pin stays, the person may change.
 	if exit, _, talk := ctl("logout"); exit != 0 {
 		t.Errorf("logout: exit %d, %s", exit, talk)

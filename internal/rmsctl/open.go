@@ -92,7 +92,7 @@ func (a *app) open(ctx context.Context, path, with string, byID bool) (err error
 	if err != nil {
 		return err
 	}
-	defer doc.Close()
+	defer doc.Close() //nolint:errcheck // it never fails
 	p, err := a.chooseProgram(with, doc.MediaType)
 	if err != nil {
 		return err
@@ -174,7 +174,7 @@ func (a *app) unprotect(ctx context.Context, path, out string, byID bool) error 
 	if err != nil {
 		return err
 	}
-	defer doc.Close()
+	defer doc.Close() //nolint:errcheck // it never fails
 	if _, err := doc.WriteTo(interruptible{ctx, dst}); err != nil {
 		return err
 	}
@@ -239,7 +239,7 @@ func (a *app) reprotect(ctx context.Context, path, out string, o rms.ProtectOpti
 	if err != nil {
 		return err
 	}
-	defer doc.Close()
+	defer doc.Close() //nolint:errcheck // it never fails
 	o.Name, o.MediaType, o.ModTime, o.Size = doc.Name, doc.MediaType, doc.ModTime, doc.Size
 	o.Parents = []rms.ContentID{doc.License}
 	p, err := src.server.Protect(ctx, interruptible{ctx, dst}, io.NewSectionReader(doc, 0, doc.Size), o)

@@ -180,8 +180,6 @@ func rightsProto(rights vocab.Rights) []rmsv1.Right {
 	return out
 }
 
-func rightProto(r vocab.Right) rmsv1.Right { return rmsv1.Right(r) + 1 }
-
 // isFile says whether an argument that may be a file or an ID is a file.
 func isFile(arg string) bool {
 	_, err := os.Stat(arg)

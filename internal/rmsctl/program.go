@@ -61,16 +61,20 @@ func (a *app) show(ctx context.Context, p *program, path string) error {
 	ending := make(chan os.Signal, 1)
 	signal.Notify(ending, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(ending)
-	cmd := exec.Command(p.args[0], append(p.args[1:], path)...) //nolint:gosec // the user's own choice
+	// Without the context: the interrupt that ends it is the program's to judge.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.args[0], append(p.args[1:], path)...) //nolint:gosec // the user's own choice
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
 	if err := cmd.Start(); err != nil {
 		return usagef("%s cannot be run: %v", p.args[0], err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
 	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = cmd.Wait()
+	}()
 	select {
-	case err = <-done:
+	case <-done:
 	case <-ending:
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
@@ -93,10 +97,10 @@ func (a *app) show(ctx context.Context, p *program, path string) error {
 // waitForEnter keeps the clear text until its reader is done with it.
 func (a *app) waitForEnter(ctx context.Context, ending <-chan os.Signal) error {
 	fmt.Fprint(a.stderr, "press Enter when you are done: the clear text is removed then ")
-	line := make(chan error, 1)
+	line := make(chan struct{})
 	go func() {
-		_, err := bufio.NewReader(a.stdin).ReadString('\n')
-		line <- err
+		defer close(line)
+		_, _ = bufio.NewReader(a.stdin).ReadString('\n') // its end will do
 	}()
 	select {
 	case <-line:

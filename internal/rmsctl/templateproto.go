@@ -85,6 +85,7 @@ func templateProto(name string, t *policy.Template) *rmsv1.Template {
 		m.Offline = durationpb.New(t.Offline)
 	}
 	switch t.Expiry.Kind {
+	case policy.ExpiryNever:
 	case policy.ExpiryOnDate:
 		m.Expiry = &rmsv1.Expiry{When: &rmsv1.Expiry_At{At: timestamppb.New(t.Expiry.At)}}
 	case policy.ExpiryAfter:
