@@ -192,11 +192,14 @@ func Load(path string) (*Config, error) {
 	if err := decodeFile(path, &c.File); err != nil {
 		return nil, err
 	}
-	c.resolve(filepath.Dir(path))
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, invalid("%w", err)
+	}
+	c.resolve(dir)
 	if err := c.checkFile(); err != nil {
 		return nil, inFile(path, err)
 	}
-	var err error
 	if c.Tenants, err = loadTenants(c); err != nil {
 		return nil, err
 	}

@@ -70,6 +70,10 @@ const (
 	devLife        = 10 * 365 * 24 * time.Hour // of its certificates
 )
 
+// devHeader begins the files that a development daemon writes, and may
+// overwrite.
+const devHeader = "# Written by rmsd dev"
+
 //go:embed devtemplates/*.yaml
 var devTemplates embed.FS
 
@@ -86,6 +90,9 @@ func StartDev(ctx context.Context, o DevOptions) (_ *Dev, err error) {
 	}
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
+		return nil, err
+	}
+	if err := devMayUse(dir); err != nil {
 		return nil, err
 	}
 	d := &Dev{dir: dir, done: make(chan struct{})}
@@ -137,6 +144,27 @@ func StartDev(ctx context.Context, o DevOptions) (_ *Dev, err error) {
 		d.renewTokens(run)
 	}()
 	return d, nil
+}
+
+// devMayUse refuses a directory that another daemon uses or has made, before
+// anything in it is touched.
+func devMayUse(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, "rmsd.yaml"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "%w", err)
+	}
+	if err == nil && !bytes.HasPrefix(b, []byte(devHeader)) {
+		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "%s holds a configuration that rmsd dev did not write", dir).
+			WithNext("Use another directory; rmsd serve -c %s/rmsd.yaml serves this one", dir)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "data", storeFile)); err != nil {
+		return nil //nolint:nilerr // there is no store yet
+	}
+	s, err := openStore(filepath.Join(dir, "data"), true)
+	if err != nil {
+		return err
+	}
+	return s.Close()
 }
 
 // Close stops the daemon and its identity providers.
@@ -225,7 +253,7 @@ func operatorSocket(dir string) string {
 
 func writeYAML(path string, v any) error {
 	var b bytes.Buffer
-	b.WriteString("# Written by rmsd dev at each start. DEVELOPMENT: test identities, nothing is protected.\n")
+	b.WriteString(devHeader + " at each start. DEVELOPMENT: test identities, nothing is protected.\n")
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
 	if err := e.Encode(v); err != nil {

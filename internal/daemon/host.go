@@ -12,6 +12,7 @@ import (
 	"github.com/openrms/rms/internal/config"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/tenant"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
@@ -131,6 +132,11 @@ func checkStore(ctx context.Context, s checkedStore, log *audit.Log, checkpoints
 			return nil, err
 		}
 		out.events += report.Size
+		if report.Bad == nil {
+			if err := tenant.CheckBinding(ctx, s, log, t.ID, found); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return out, nil
 }

@@ -270,7 +270,7 @@ func tryAll(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	var all error
 	report := func(what string, err error) {
 		if err != nil {
-			fmt.Fprintf(out, "# FAILED  %s: %v\n", what, err)
+			fmt.Fprintf(out, "# FAILED  %s: %v%s\n", what, err, causeOf(err))
 			all = errors.Join(all, err)
 			return
 		}
@@ -301,6 +301,9 @@ func tryAll(ctx context.Context, cfg *config.Config, out io.Writer) error {
 			}
 		}
 		report("tenant "+name+": custodian", func() error {
+			if err := readSecrets(file.Custodian); err != nil {
+				return err
+			}
 			c, err := open(vocab.NewCustodianID())
 			if err != nil {
 				return err
@@ -310,6 +313,33 @@ func tryAll(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	}
 	if all != nil {
 		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "the configuration does not work").Because(all)
+	}
+	return nil
+}
+
+// causeOf is what is behind an error, which its own sentence does not say.
+func causeOf(err error) string {
+	e, ok := errors.AsType[*vocab.Error](err)
+	if !ok || e.Unwrap() == nil || strings.Contains(e.Message, e.Unwrap().Error()) {
+		return ""
+	}
+	return ": " + e.Unwrap().Error()
+}
+
+// readSecrets looks whether the files of a custodian's secrets can be read, and
+// by nobody else.
+func readSecrets(c config.Custodian) error {
+	paths := []string{c.TokenFile}
+	if a := c.AppRole; a != nil {
+		paths = append(paths, a.SecretIDFile) // a role ID is no secret
+	}
+	for _, path := range paths {
+		if path == "" {
+			continue
+		}
+		if _, err := config.SecretFile(path); err != nil {
+			return err
+		}
 	}
 	return nil
 }
