@@ -66,6 +66,11 @@ type Event struct {
 	// sealed to.
 	RecipientKey [32]byte
 
+	// State is SHA-256 of the record that the event wrote, as it is stored. It
+	// binds the record to the log: a record that is not what the last event
+	// about it says was changed by somebody else than the service.
+	State [32]byte
+
 	// Detail is the caller's stated reason, or more about what happened.
 	// ≤ 1,024 bytes
 	Detail string
@@ -148,6 +153,7 @@ type leaf struct {
 	Flags            uint32   `cbor:"178,keyasint,omitempty"`
 	Detail           string   `cbor:"179,keyasint,omitempty"`
 	Target           string   `cbor:"180,keyasint,omitempty"`
+	State            []byte   `cbor:"181,keyasint,omitempty"`
 }
 
 type leafWho struct {
@@ -195,6 +201,9 @@ func (e *Event) Encode() ([]byte, error) {
 	}
 	if e.RecipientKey != [32]byte{} {
 		l.RecipientKey = e.RecipientKey[:]
+	}
+	if e.State != [32]byte{} {
+		l.State = e.State[:]
 	}
 	if e.Cached {
 		l.Cache = 1
@@ -249,6 +258,10 @@ func ParseEvent(b []byte) (*Event, error) {
 	if l.RecipientKey != nil {
 		ok = ok && len(l.RecipientKey) == 32
 		copy(e.RecipientKey[:], l.RecipientKey)
+	}
+	if l.State != nil {
+		ok = ok && len(l.State) == 32
+		copy(e.State[:], l.State)
 	}
 	ok = ok && e.ID.Version() == 7 && !e.Tenant.IsZero() && validMillis(l.Time) && l.Time > 0 && validMillis(l.NotAfter) &&
 		e.Kind != 0 && e.Asked.Valid() && bits.OnesCount32(l.Asked) <= 1 && e.Granted.Valid() &&

@@ -8,8 +8,10 @@
 // one durable step.
 //
 // The store is not trusted with policy: a license's policy is bound to its key
-// box, a template's revision is signed. What this package reads it checks for
-// form, and reports STORE_DAMAGED if the form is wrong.
+// box, a template's revision is signed, and licenses and settings have a State
+// that the log holds too. What this package reads it checks for form, and
+// reports STORE_DAMAGED if the form is wrong; that it is what the service
+// wrote, package tenant checks.
 package record
 
 import (
@@ -79,6 +81,15 @@ func get(r store.Reader, table store.Table, k []byte, v any) (bool, error) {
 		return false, damaged(table, err)
 	}
 	return true, nil
+}
+
+// stateOf hashes a record's stored form.
+func stateOf(table store.Table, v any) ([32]byte, error) {
+	b, err := canon.Marshal(v)
+	if err != nil {
+		return [32]byte{}, vocab.Errorf(vocab.ReasonInternal, "a record of %s cannot be encoded", table).Because(err)
+	}
+	return canon.Hash(b), nil
 }
 
 func damaged(table store.Table, cause error) *vocab.Error {

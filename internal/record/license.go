@@ -55,6 +55,10 @@ func (l *License) Custody() vocab.CustodyMode {
 	return vocab.CustodyCached
 }
 
+// State is the hash of all of the record, which the event that wrote it holds
+// too: see package audit. LastEvent, which names that event, is part of it.
+func (l *License) State() ([32]byte, error) { return stateOf(tableLicenses, l) }
+
 // DecodePolicy returns the policy.
 func (l *License) DecodePolicy() (*policy.Policy, error) {
 	p, err := license.DecodePolicy(l.Policy)
@@ -83,6 +87,27 @@ func GetLicense(r store.Reader, t vocab.TenantID, c vocab.ContentID) (*License, 
 		return nil, damaged(tableLicenses, nil)
 	}
 	return l, nil
+}
+
+// EachLicense calls fn with every license of a tenant in the order of their
+// IDs, or with the error of one that cannot be read, until fn returns an error.
+func EachLicense(r store.Reader, t vocab.TenantID, fn func(*License, error) error) error {
+	for item, err := range r.Scan(tableLicenses, store.Range{Prefix: key(t)}) {
+		if err != nil {
+			return err
+		}
+		if len(item.Key) != 32 {
+			err = damaged(tableLicenses, nil)
+		}
+		var l *License
+		if err == nil {
+			l, err = GetLicense(r, t, vocab.ContentID(item.Key[16:]))
+		}
+		if err := fn(l, err); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // PutLicense writes a license with its indexes, over the one that was there.

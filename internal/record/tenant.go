@@ -60,6 +60,8 @@ type Settings struct {
 	TokenAgeMax time.Duration
 	// Revision grows with every change, from 0 for the defaults.
 	Revision uint32
+	// LastEvent is the event of the last change; zero for the defaults.
+	LastEvent vocab.EventID
 }
 
 // Bounds of the cache, as docs/custody explains them.
@@ -90,6 +92,8 @@ type settingsForm struct {
 	OutageGrace        uint64   `cbor:"10,keyasint"`
 	AllowX25519        uint8    `cbor:"11,keyasint"`
 	TokenAgeMax        uint64   `cbor:"12,keyasint"`
+
+	LastEvent vocab.EventID `cbor:"13,keyasint"`
 }
 
 // GetSettings returns a tenant's settings, the defaults if none were written.
@@ -111,6 +115,7 @@ func GetSettings(r store.Reader, t vocab.TenantID) (Settings, error) {
 		},
 		CacheTTL: ms(f.CacheTTL), OutageGrace: ms(f.OutageGrace),
 		AllowX25519: f.AllowX25519 == 1, TokenAgeMax: ms(f.TokenAgeMax), Revision: f.Revision,
+		LastEvent: f.LastEvent,
 	}
 	if f.GuestMaxOffline > 0 {
 		s.GuestMaxOffline = ms(f.GuestMaxOffline - 1)
@@ -130,11 +135,20 @@ func GetSettings(r store.Reader, t vocab.TenantID) (Settings, error) {
 
 // PutSettings writes a tenant's settings.
 func PutSettings(tx store.Tx, t vocab.TenantID, s Settings) error {
+	return put(tx, tableSettings, key(t), s.form())
+}
+
+// State is the hash of the settings as they are stored, which the event that
+// wrote them holds too.
+func (s Settings) State() ([32]byte, error) { return stateOf(tableSettings, s.form()) }
+
+func (s Settings) form() *settingsForm {
 	ms := func(d time.Duration) uint64 { return uint64(max(d, 0).Milliseconds()) }
-	f := settingsForm{
+	f := &settingsForm{
 		Revision: s.Revision, MaxOffline: ms(s.MaxOffline), IssuerOpensRevoked: bit(s.IssuerOpensRevoked),
 		GuestDomains: s.GuestDomains, ClearKeys: uint8(s.ClearKeys), Custody: uint8(s.Custody),
 		CacheTTL: ms(s.CacheTTL), OutageGrace: ms(s.OutageGrace), AllowX25519: bit(s.AllowX25519), TokenAgeMax: ms(s.TokenAgeMax),
+		LastEvent: s.LastEvent,
 	}
 	if s.GuestMaxOffline >= 0 {
 		f.GuestMaxOffline = ms(s.GuestMaxOffline) + 1
@@ -142,7 +156,7 @@ func PutSettings(tx store.Tx, t vocab.TenantID, s Settings) error {
 	for _, p := range s.Publishers {
 		f.Publishers = append(f.Publishers, p.String())
 	}
-	return put(tx, tableSettings, key(t), &f)
+	return f
 }
 
 func bit(b bool) uint8 {

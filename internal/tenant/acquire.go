@@ -290,15 +290,19 @@ func (t *Tenant) decide(ctx context.Context, work []*acquisition) error {
 }
 
 func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Settings) (err error) {
-	a.event.Content = a.Content
+	a.event.Content, a.event.LicenseRevision = a.Content, 0
 	if a.inputs, err = t.readInputs(r, a.Content, settings); err != nil {
 		return err
+	}
+	in := &a.inputs
+	if in.record != nil {
+		if a.event.LicenseRevision, err = t.verifyRecord(r, in.record); err != nil {
+			return err
+		}
 	}
 	if err := t.matchRecord(a); err != nil {
 		return err
 	}
-	in := &a.inputs
-	a.event.LicenseRevision = in.record.Revision
 	a.decision = policy.Evaluate(in.evaluation(a.caller, a.Right, a.event.Time, settings))
 	a.event.Template, a.event.TemplateRevision = a.decision.Template, a.decision.Revision
 	if a.decision.Contact == "" {

@@ -89,7 +89,7 @@ func (t *Tenant) commit(ctx context.Context, fn func(store.Tx) error, e *audit.E
 // failure: no refusal is told that is not in the log.
 func (t *Tenant) commitRefusal(ctx context.Context, e *audit.Event, r vocab.Reason) error {
 	e.Kind, e.Reason, e.Alarm = audit.KindRefused, r, alarming[r]
-	e.Granted, e.NotAfter, e.Cached = 0, time.Time{}, false
+	e.Granted, e.NotAfter, e.Cached, e.State = 0, time.Time{}, false, [32]byte{}
 	return t.store.Commit(ctx, func(tx store.Tx) error { return t.log.Append(tx, e) })
 }
 

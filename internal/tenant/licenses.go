@@ -31,7 +31,13 @@ func (t *Tenant) license(r store.Reader, c vocab.ContentID) (*LicenseView, error
 	if err != nil {
 		return nil, err
 	}
-	if l == nil || l.Tombstone != 0 {
+	if l == nil {
+		return nil, NoSuchLicense()
+	}
+	if _, err := t.verifyRecord(r, l); err != nil {
+		return nil, err
+	}
+	if l.Tombstone != 0 {
 		return nil, NoSuchLicense()
 	}
 	return t.view(r, l)
@@ -223,9 +229,12 @@ func (t *Tenant) RestoreLicense(ctx context.Context, c Call, id vocab.ContentID,
 func (t *Tenant) changeLicense(ctx context.Context, c Call, id vocab.ContentID, kind audit.Kind, authorize Authorize,
 	change func(v *LicenseView, e *audit.Event) (*record.License, error),
 ) (*LicenseView, vocab.EventID, error) {
-	e := t.newEvent(kind, c, t.now())
-	e.Content = id
+	first := t.newEvent(kind, c, t.now())
+	first.Content = id
 	for range maxAttempts {
+		// An attempt that comes to nothing leaves nothing in the event.
+		own := *first
+		e := &own
 		v, err := t.GetLicense(ctx, id, authorize)
 		if err != nil {
 			return nil, vocab.EventID{}, t.refuse(ctx, e, err)
@@ -237,6 +246,9 @@ func (t *Tenant) changeLicense(ctx context.Context, c Call, id vocab.ContentID, 
 		next.Revision = v.Record.Revision + 1
 		next.Updated, next.LastEvent = record.ToMillis(e.Time), e.ID
 		e.LicenseRevision = next.Revision
+		if e.State, err = next.State(); err != nil {
+			return nil, vocab.EventID{}, err
+		}
 		err = t.commit(ctx, func(tx store.Tx) error {
 			now, err := record.GetLicense(tx, t.id, id)
 			if err != nil {

@@ -144,8 +144,15 @@ func (t *Tenant) publish(ctx context.Context, p *publication) (*Published, error
 				return err
 			}
 		}
-		p.basis, err = t.readBasis(r, p.req)
-		return err
+		if p.basis, err = t.readBasis(r, p.req); err != nil {
+			return err
+		}
+		for i := range p.basis.parents {
+			if err := t.verified(r, &p.basis.parents[i]); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -281,6 +288,9 @@ func (t *Tenant) makeLicense(ctx context.Context, p *publication) (*keys.Key, er
 		return nil, err
 	}
 	p.record = l
+	if p.event.State, err = l.State(); err != nil {
+		return nil, err
+	}
 	p.event.Content, p.event.LicenseRevision = content, l.Revision
 	p.event.Custody, p.event.NotAfter = p.decision.Custody, p.decision.Policy.NotAfter
 	noteKey(p.event, lent)

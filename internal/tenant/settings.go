@@ -38,6 +38,7 @@ func (t *Tenant) UpdateSettings(ctx context.Context, c Call, want uint32, anyRev
 			return from, to, err
 		}
 		to.Revision++
+		to.LastEvent = e.ID
 		return from, to, checkSettings(to)
 	}
 	err := error(errStale)
@@ -88,6 +89,9 @@ func (t *Tenant) writeSettings(ctx context.Context, e *audit.Event, change func(
 			return errStale
 		}
 		if err := record.PutSettings(tx, t.id, to); err != nil {
+			return err
+		}
+		if e.State, err = to.State(); err != nil {
 			return err
 		}
 		if successor != nil {

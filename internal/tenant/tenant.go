@@ -118,8 +118,10 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	}
 	var settings record.Settings
 	if err := t.store.View(ctx, func(r store.Reader) (err error) {
-		settings, err = record.GetSettings(r, t.id)
-		return err
+		if settings, err = record.GetSettings(r, t.id); err != nil {
+			return err
+		}
+		return verifySettings(r, t.id, settings)
 	}); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,86 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/binary"
+	"iter"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// Find returns the event with the given ID as it is in r, and checks that its
+// leaf is the one the tree was made from. It is for callers that compare a
+// record with the event that wrote it, inside one snapshot. The error is
+// RESOURCE_NOT_FOUND or LOG_DAMAGED.
+func Find(r store.Reader, t vocab.TenantID, id vocab.EventID) (Entry, error) {
+	e, err := find(r, t, id)
+	if err != nil {
+		return Entry{}, err
+	}
+	stored, _, err := r.Get(tableHashes, key(t, u64(uint64(tlog.StoredHashIndex(0, int64(e.Index))))))
+	if err != nil {
+		return Entry{}, err
+	}
+	if hash := e.LeafHash(); !bytes.Equal(stored, hash[:]) {
+		return Entry{}, damaged("event %s is not the one its stored hash was made from", id)
+	}
+	return e, nil
+}
+
+// maxNewest is how many events LatestRevision looks at.
+const maxNewest = 64
+
+// LatestRevision returns the revision of a license that the newest event with
+// one tells of, 0 if there is none among the newest. It looks at a bounded
+// number; the check of the whole store looks at all.
+func LatestRevision(r store.Reader, t vocab.TenantID, c vocab.ContentID) (revision uint32, err error) {
+	looked := 0
+	for e, err := range ofLicense(r, t, c) {
+		if err != nil {
+			return 0, err
+		}
+		// Revisions only grow, so the newest event that names one decides.
+		if revision = e.Event.LicenseRevision; revision > 0 {
+			break
+		}
+		if looked++; looked == maxNewest {
+			break
+		}
+	}
+	return revision, nil
+}
+
+// LastWriter returns the newest event that wrote a license's record, or nil.
+func LastWriter(r store.Reader, t vocab.TenantID, c vocab.ContentID) (*Event, error) {
+	for e, err := range ofLicense(r, t, c) {
+		if err != nil {
+			return nil, err
+		}
+		if e.Event.State != [32]byte{} {
+			return e.Event, nil
+		}
+	}
+	return nil, nil
+}
+
+// ofLicense walks the events about a license, newest first.
+func ofLicense(r store.Reader, t vocab.TenantID, c vocab.ContentID) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		prefix := key(t, c[:])
+		for item, err := range r.Scan(tableLicense, store.Range{Prefix: prefix, Reverse: true}) {
+			if err == nil && len(item.Key) != len(prefix)+8 {
+				err = damaged("the index of licenses cannot be read")
+			}
+			var e Entry
+			if err == nil {
+				e, err = entry(r, t, binary.BigEndian.Uint64(item.Key[len(prefix):]))
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}

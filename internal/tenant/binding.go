@@ -1,0 +1,146 @@
+package tenant
+
+import (
+	"context"
+
+	"github.com/openrms/rms/internal/audit"
+	"github.com/openrms/rms/internal/record"
+	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// The store is bound to the log. Whatever the service writes, the event of the
+// same transaction says: for licenses and settings the hash of the record, for
+// templates the revision. So a revocation that was taken out of its record, an
+// older record that was put back, or settings that nobody set, contradict the
+// log, and the log cannot be changed without contradicting a checkpoint.
+//
+// While serving, what is at hand is compared: the record with the event it
+// names, and with the newest event about it. Who edits the log's own indexes
+// as well gets past that; [CheckBinding], with a verification of the log, finds
+// everything.
+
+func contradicts(what string) *vocab.Error {
+	return vocab.Errorf(vocab.ReasonStoreDamaged, "%s is not what the log says was written", what).
+		WithNext("Ask an administrator to check the store")
+}
+
+// verifyRecord refuses a license's record that is not the one its last event
+// wrote, or older than the log knows it. The revision is the highest known.
+func (t *Tenant) verifyRecord(r store.Reader, l *record.License) (revision uint32, err error) {
+	if err := verifyState(r, t.id, "this document's record", l.LastEvent, l.State); err != nil {
+		return l.Revision, err
+	}
+	latest, err := audit.LatestRevision(r, t.id, l.Content)
+	if err == nil && latest > l.Revision {
+		return latest, contradicts("this document's record, which is an older one,")
+	}
+	return l.Revision, err
+}
+
+// verifyState compares a record's hash with that in the event it names.
+func verifyState(r store.Reader, t vocab.TenantID, what string, id vocab.EventID, state func() ([32]byte, error)) error {
+	got, err := state()
+	if err != nil {
+		return err
+	}
+	entry, err := audit.Find(r, t, id)
+	if vocab.ReasonOf(err) == vocab.ReasonResourceNotFound {
+		return contradicts(what)
+	}
+	if err == nil && entry.Event.State != got {
+		return contradicts(what)
+	}
+	return err
+}
+
+// verifySettings refuses settings that their last event did not write.
+func verifySettings(r store.Reader, t vocab.TenantID, s record.Settings) error {
+	if s.Revision == 0 && s.LastEvent.IsZero() {
+		return nil // the defaults: that nothing was ever written, CheckBinding checks
+	}
+	return verifyState(r, t, "the tenant's settings", s.LastEvent, s.State)
+}
+
+// CheckBinding compares every license, template and the settings of a tenant
+// with the whole log, and reports what contradicts it. The log itself is
+// verified by [audit.Log.Verify]. The error is one that kept it from finishing.
+func CheckBinding(ctx context.Context, s store.Store, log *audit.Log, t vocab.TenantID, found func(error)) error {
+	revisions := map[vocab.TemplateUID]uint32{}
+	var settings vocab.EventID
+	size, err := log.Size(ctx, t)
+	if err != nil {
+		return err
+	}
+	for e, err := range log.Range(ctx, t, 0, size) {
+		if err != nil {
+			return err
+		}
+		switch e.Event.Kind {
+		case audit.KindTemplateCreated, audit.KindTemplateUpdated, audit.KindTemplateDeleted, audit.KindTemplateUndeleted:
+			revisions[e.Event.Template] = max(revisions[e.Event.Template], e.Event.TemplateRevision)
+		case audit.KindSettingsChanged:
+			settings = e.Event.ID
+		}
+	}
+	return s.View(ctx, func(r store.Reader) error {
+		now, err := record.GetSettings(r, t)
+		if err == nil && now.LastEvent != settings {
+			err = contradicts("the tenant's settings, which are older ones,")
+		}
+		if err == nil {
+			err = verifySettings(r, t, now)
+		}
+		if err := report(err, found); err != nil {
+			return err
+		}
+		for uid, revision := range revisions {
+			head, err := record.GetTemplate(r, t, uid)
+			if err == nil && (head == nil || head.Revision < revision) {
+				err = contradicts("template " + uid.String())
+			}
+			if err := report(err, found); err != nil {
+				return err
+			}
+		}
+		return checkLicenses(r, t, found)
+	})
+}
+
+func checkLicenses(r store.Reader, t vocab.TenantID, found func(error)) error {
+	return record.EachLicense(r, t, func(l *record.License, err error) error {
+		if err != nil {
+			return report(err, found)
+		}
+		what := "license " + l.Content.String()
+		err = verifyState(r, t, what, l.LastEvent, l.State)
+		if err == nil {
+			var last *audit.Event
+			if last, err = audit.LastWriter(r, t, l.Content); err == nil && (last == nil || last.ID != l.LastEvent) {
+				err = contradicts(what + ", which is an older one,")
+			}
+		}
+		return report(err, found)
+	})
+}
+
+// report passes on what is a finding and returns what is not.
+func report(err error, found func(error)) error {
+	switch vocab.ReasonOf(err) {
+	case "":
+	case vocab.ReasonStoreDamaged, vocab.ReasonLogDamaged:
+		found(err)
+	default:
+		return err
+	}
+	return nil
+}
+
+// verified adds the check of the record to what readInputs read.
+func (t *Tenant) verified(r store.Reader, in *inputs) error {
+	if in.record == nil {
+		return nil
+	}
+	_, err := t.verifyRecord(r, in.record)
+	return err
+}
