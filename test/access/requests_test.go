@@ -1,0 +1,128 @@
+package access_test
+
+import (
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+)
+
+// requests makes the request of each method's happy path, new for each call:
+// valid in all but perhaps the caller, so that no other mistake can pose as a
+// denial. A method without an entry fails the test.
+var requests = map[string]func(*testing.T, *world) proto.Message{
+	"rms.v1.ProtectionService/GetTrust": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetTrustRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.ProtectionService/ListUsableTemplates": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListUsableTemplatesRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.ProtectionService/Publish": func(_ *testing.T, w *world) proto.Message { return w.publishRequest() },
+	"rms.v1.ProtectionService/Acquire": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.AcquireRequest{
+			Parent: "tenants/contoso", Right: rmsv1.Right_RIGHT_VIEW, Delivery: w.recipient,
+			Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: w.publish(t).GetPublishingLicense()},
+		}
+	},
+	"rms.v1.ProtectionService/BatchAcquire": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.BatchAcquireRequest{Parent: "tenants/contoso", Delivery: w.recipient, Items: []*rmsv1.AcquireRequest{{
+			Right: rmsv1.Right_RIGHT_VIEW, Document: &rmsv1.AcquireRequest_License{License: w.publish(t).GetLicense().GetName()},
+		}}}
+	},
+
+	"rms.v1.LicenseService/GetLicense": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.GetLicenseRequest{Name: w.publish(t).GetLicense().GetName()}
+	},
+	"rms.v1.LicenseService/ListLicenses": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListLicensesRequest{Parent: "tenants/contoso", Owner: "user:bob@contoso.test"}
+	},
+	"rms.v1.LicenseService/UpdateLicense": func(t *testing.T, w *world) proto.Message {
+		l := w.publish(t).GetLicense()
+		return &rmsv1.UpdateLicenseRequest{
+			License: &rmsv1.License{Name: l.GetName(), Etag: l.GetEtag(), Title: "another title"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"title"}},
+		}
+	},
+	"rms.v1.LicenseService/RevokeLicense": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.RevokeLicenseRequest{Name: w.publish(t).GetLicense().GetName(), Reason: "a test"}
+	},
+	"rms.v1.LicenseService/RestoreLicense": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.RestoreLicenseRequest{Name: w.revoked(t)}
+	},
+	"rms.v1.LicenseService/ListLicenseEvents": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.ListLicenseEventsRequest{Name: w.publish(t).GetLicense().GetName()}
+	},
+
+	"rms.v1.PolicyService/GetTemplate": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetTemplateRequest{Name: "tenants/contoso/templates/finance-internal"}
+	},
+	"rms.v1.PolicyService/ListTemplates": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListTemplatesRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.PolicyService/CreateTemplate": func(_ *testing.T, w *world) proto.Message {
+		return &rmsv1.CreateTemplateRequest{Parent: "tenants/contoso", TemplateId: w.slug(), Template: templateForm()}
+	},
+	"rms.v1.PolicyService/UpdateTemplate": func(t *testing.T, w *world) proto.Message {
+		old, next := w.template(t), templateForm()
+		next.Name, next.Etag = old.GetName(), old.GetEtag()
+		next.DisplayNames["de"] = "Von einem Test"
+		return &rmsv1.UpdateTemplateRequest{Template: next}
+	},
+	"rms.v1.PolicyService/DeleteTemplate": func(t *testing.T, w *world) proto.Message {
+		old := w.template(t)
+		return &rmsv1.DeleteTemplateRequest{Name: old.GetName(), Etag: old.GetEtag()}
+	},
+	"rms.v1.PolicyService/UndeleteTemplate": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.UndeleteTemplateRequest{Name: w.deleted(t)}
+	},
+	"rms.v1.PolicyService/ListTemplateRevisions": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListTemplateRevisionsRequest{Name: "tenants/contoso/templates/finance-internal"}
+	},
+	"rms.v1.PolicyService/GetSettings": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetSettingsRequest{Name: "tenants/contoso/settings"}
+	},
+	"rms.v1.PolicyService/UpdateSettings": func(_ *testing.T, w *world) proto.Message {
+		w.made++
+		return &rmsv1.UpdateSettingsRequest{
+			Settings: &rmsv1.Settings{
+				Name: "tenants/contoso/settings", Etag: "*", OfflineMax: &durationpb.Duration{Seconds: 86400 + int64(w.made)},
+			},
+			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"offline_max"}},
+		}
+	},
+
+	"rms.v1.CustodyService/ListKeys": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListKeysRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.CustodyService/GetKey": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetKeyRequest{Name: "tenants/contoso/keys/root"}
+	},
+	"rms.v1.CustodyService/GetInventory": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetInventoryRequest{Parent: "tenants/contoso"}
+	},
+
+	"rms.v1.AuditService/GetEvent": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.GetEventRequest{Name: "tenants/contoso/events/" + w.publish(t).GetEvent()}
+	},
+	"rms.v1.AuditService/ListEvents": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListEventsRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.AuditService/TailEvents": func(*testing.T, *world) proto.Message {
+		return &rmsv1.TailEventsRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.AuditService/ExportEvents": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ExportEventsRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.AuditService/GetCheckpoint": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetCheckpointRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.AuditService/GetProof": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.GetProofRequest{Parent: "tenants/contoso", Event: w.publish(t).GetEvent()}
+	},
+
+	"rms.v1.OperatorService/Status":     func(*testing.T, *world) proto.Message { return &rmsv1.StatusRequest{} },
+	"rms.v1.OperatorService/Reload":     func(*testing.T, *world) proto.Message { return &rmsv1.ReloadRequest{} },
+	"rms.v1.OperatorService/CheckStore": func(*testing.T, *world) proto.Message { return &rmsv1.CheckStoreRequest{} },
+}
