@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/openrms/rms/internal/contexts"
+	"github.com/openrms/rms/internal/daemon"
 	"github.com/openrms/rms/internal/rmsctl"
 )
 
@@ -24,7 +25,7 @@ func ctl(args ...string) (exit int, stdout, stderr string) {
 
 // loginByCode signs a user in with a code, as somebody at a phone would
 // confirm it.
-func (h *harness) loginByCode(t *testing.T, user string, args ...string) (exit int, stderr string) {
+func loginByCode(t *testing.T, h *daemon.Dev, user string, args ...string) (exit int, stderr string) {
 	t.Helper()
 	reader, writer := io.Pipe()
 	done := make(chan int, 1)
@@ -37,7 +38,7 @@ func (h *harness) loginByCode(t *testing.T, user string, args ...string) (exit i
 	for lines := bufio.NewScanner(reader); lines.Scan(); {
 		talk.WriteString(lines.Text() + "\n")
 		if m := code.FindStringSubmatch(lines.Text()); m != nil {
-			check(t, h.contoso.ApproveDevice(m[1], user))
+			check(t, h.IDP.ApproveDevice(m[1], user))
 		}
 	}
 	return <-done, talk.String()
@@ -49,13 +50,13 @@ func TestLogin(t *testing.T) {
 	t.Setenv(contexts.FolderVariable, mine.Path())
 
 	// The daemon's certificate is not a public authority's.
-	exit, _, talk := ctl("login", h.address, "--device")
+	exit, _, talk := ctl("login", h.Addr(), "--device")
 	if exit != 8 || !strings.Contains(talk, "--ca FILE") {
 		t.Fatalf("without --ca: exit %d, %s", exit, talk)
 	}
 	// A root that is not the one I was told.
 	other := contexts.KeyID{1}.String()
-	exit, _, talk = ctl("login", h.address, "--ca", h.ca, "--device", "--root", other)
+	exit, _, talk = ctl("login", h.Addr(), "--ca", h.CAFile(), "--device", "--root", other)
 	if exit != 8 || !strings.Contains(talk, "TRUST_ROOT_MISMATCH") {
 		t.Fatalf("with another root: exit %d, %s", exit, talk)
 	}
@@ -63,7 +64,7 @@ func TestLogin(t *testing.T) {
 		t.Fatalf("a refused login left contexts: %v, %v", names, err)
 	}
 
-	exit, talk = h.loginByCode(t, "alice", "login", h.address, "--ca", h.ca)
+	exit, talk = loginByCode(t, h, "alice", "login", h.Addr(), "--ca", h.CAFile())
 	want := regexp.MustCompile(`signed in as alice@contoso.test \(dev-contoso, \d+ min\), tenant contoso; root key SHA256:\S{43} saved in context contoso\n`)
 	if exit != 0 || !want.MatchString(talk) {
 		t.Fatalf("exit %d, %s", exit, talk)
@@ -86,7 +87,7 @@ func TestLogin(t *testing.T) {
 	}
 
 	// A root that is not the one pinned here.
-	for _, where := range [][]string{{}, {h.address}} {
+	for _, where := range [][]string{{}, {h.Addr()}} {
 		exit, _, talk := ctl(append([]string{"login", "--device", "--root", other}, where...)...)
 		if exit != 8 || !strings.Contains(talk, "has another root pinned") {
 			t.Errorf("again at %v with another root: exit %d, %s", where, exit, talk)
@@ -100,7 +101,7 @@ func TestLogin(t *testing.T) {
 	if exit, _, talk := ctl("tenant", "show"); exit != 4 || !strings.Contains(talk, "Sign in: rmsctl -c contoso login") {
 		t.Errorf("signed out: exit %d, %s", exit, talk)
 	}
-	if exit, talk := h.loginByCode(t, "bob", "login"); exit != 0 || !strings.Contains(talk, "bob@contoso.test") {
+	if exit, talk := loginByCode(t, h, "bob", "login"); exit != 0 || !strings.Contains(talk, "bob@contoso.test") {
 		t.Errorf("again: exit %d, %s", exit, talk)
 	}
 	if exit, _, talk := ctl("tenant", "show"); exit != 3 {
@@ -113,19 +114,19 @@ func TestLoginKeepsToThePinnedTenant(t *testing.T) {
 	h := startDaemon(t)
 	mine := contexts.At(filepath.Join(t.TempDir(), "rmsctl"))
 	t.Setenv(contexts.FolderVariable, mine.Path())
-	if exit, talk := h.loginByCode(t, "alice", "login", h.address, "--ca", h.ca); exit != 0 {
+	if exit, talk := loginByCode(t, h, "alice", "login", h.Addr(), "--ca", h.CAFile()); exit != 0 {
 		t.Fatal(talk)
 	}
 	impostor := startDaemon(t) // of the same tenant name, with other keys
-	exit, _, talk := ctl("login", impostor.address, "--ca", impostor.ca, "--device")
+	exit, _, talk := ctl("login", impostor.Addr(), "--ca", impostor.CAFile(), "--device")
 	if exit != 6 || !strings.Contains(talk, "RESOURCE_EXISTS") {
 		t.Errorf("another tenant of that name: exit %d, %s", exit, talk)
 	}
 	// The address now leads to the impostor, whose certificate is taken.
-	pem, err := os.ReadFile(impostor.ca)
+	pem, err := os.ReadFile(impostor.CAFile())
 	check(t, err)
 	check(t, mine.Update("contoso", func(c *contexts.Context) error {
-		c.Server, c.CA = impostor.address, string(pem)
+		c.Server, c.CA = impostor.Addr(), string(pem)
 		return nil
 	}))
 	exit, _, talk = ctl("login", "--device")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/openrms/rms/internal/daemon"
 	"github.com/openrms/rms/internal/rmsctl"
 )
 
@@ -26,7 +27,7 @@ func TestSessions(t *testing.T) {
 			h := startDaemon(t)
 			testscript.Run(t, testscript.Params{
 				Files: []string{file},
-				Setup: h.enter,
+				Setup: func(env *testscript.Env) error { return enter(env, h) },
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"exits":   exits,
 					"capture": capture,
@@ -38,10 +39,10 @@ func TestSessions(t *testing.T) {
 }
 
 // enter sets the environment of a script.
-func (h *harness) enter(env *testscript.Env) error {
-	env.Setenv("RMS_CONFIG_DIR", h.folder.Path())
-	env.Setenv("ADDRESS", h.address)
-	env.Setenv("CA", h.ca)
+func enter(env *testscript.Env, d *daemon.Dev) error {
+	env.Setenv("RMS_CONFIG_DIR", d.ContextsDir())
+	env.Setenv("ADDRESS", d.Addr())
+	env.Setenv("CA", d.CAFile())
 	env.Setenv("LANG", "C.UTF-8")
 	env.Setenv("XDG_RUNTIME_DIR", "")
 	return nil
