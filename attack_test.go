@@ -164,6 +164,10 @@ func TestTamperedDocument(t *testing.T) {
 		{"the license of another document", func(b []byte) []byte { return withLicense(t, b, licenseOf(t, other)) }, rms.ReasonLicenseMismatch},
 		{"the license of another tenant", func(b []byte) []byte { return withLicense(t, b, licenseOf(t, foreign)) }, rms.ReasonLicenseMismatch},
 		{"a changed license", func(b []byte) []byte { return flip(b, bytes.Index(b, licenseOf(t, b))+200) }, ""},
+		{"a changed signature", func(b []byte) []byte {
+			raw := licenseOf(t, b)
+			return flip(b, bytes.Index(b, raw)+len(raw)-1)
+		}, rms.ReasonLicenseSignature},
 		{"another content ID", func(b []byte) []byte { return flip(b, 47) }, rms.ReasonLicenseMismatch},
 		{"another commitment", func(b []byte) []byte { return flip(b, 48) }, rms.ReasonLicenseMismatch},
 		{"another tenant ID", func(b []byte) []byte { return flip(b, 16) }, rms.ReasonServerNotConfigured},
@@ -425,7 +429,14 @@ func TestUnknownSignerAsksOnce(t *testing.T) {
 		t.Errorf("asked for trust %d times, for the key %d times", l.trusts.Load(), l.acquires.Load())
 	}
 	if n, _ := l.sent.Load("GetTrust"); n != 0 {
-		t.Error("a token was sent with a call that needs none")
+		t.Errorf("%v tokens were sent with a call that needs none", n)
+	}
+	if n, _ := l.sent.Load("Publish"); n != nil {
+		t.Errorf("%v tokens were sent with a call that was none", n)
+	}
+	protect(t, c, []byte("x"), template)
+	if n, _ := l.sent.Load("Publish"); n != 1 {
+		t.Errorf("%v tokens were sent with a call that needs one", n)
 	}
 }
 

@@ -186,8 +186,9 @@ func (l *liar) GetTrust(ctx context.Context, _ *rmsv1.GetTrustRequest) (*rmsv1.G
 
 func (l *liar) Publish(ctx context.Context, req *rmsv1.PublishRequest) (*rmsv1.PublishResponse, error) {
 	l.publishes.Add(1)
-	md, _ := metadata.FromIncomingContext(ctx)
-	l.sent.Store("Publish", len(md.Get("authorization")))
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		l.sent.Store("Publish", len(md.Get("authorization")))
+	}
 	ck := vocab.NewSecret() // test value
 	in := license.PLInput{IssuedAt: l.now, Content: vocab.NewContentID(), Generation: vocab.NewGenerationID(), Seq: 1}
 	if l.onPL != nil {
