@@ -223,11 +223,23 @@ func (k *keeper) verifier(ctx context.Context) (*license.Verifier, error) {
 		ctx, cancel := context.WithTimeout(ctx, freshWithin)
 		defer cancel()
 		newer, err := k.refresh(ctx, v)
-		if err == nil || ReasonOf(err) == vocab.ReasonTrustRootMismatch {
-			return newer, err
+		switch {
+		case err == nil:
+			return newer, nil
+		case ReasonOf(err) == vocab.ReasonTrustRootMismatch:
+			// Not what a server that is away looks like: it stays refused.
+			k.lookAgain()
+			return nil, err
 		}
 	}
 	return v, nil
+}
+
+// lookAgain makes the next use look for a newer bundle.
+func (k *keeper) lookAgain() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.looked = time.Time{}
 }
 
 // newer returns a newer verifier after v did not vouch for a signature, or nil
