@@ -65,7 +65,8 @@ type Limits struct {
 	PerCaller float64 `yaml:"per_caller,omitempty"`
 	// PerTenant is the same for all callers of a tenant. Default 20000.
 	PerTenant float64 `yaml:"per_tenant,omitempty"`
-	// Connections is how many connections one address may hold. Default 256.
+	// Connections is how many connections one address, or one /64 of IPv6, may
+	// hold. Default 256.
 	Connections int `yaml:"connections,omitempty"`
 }
 

@@ -36,6 +36,9 @@ const (
 	// maxTemplateRequest bounds templates. It leaves room for what the answer
 	// has more than the request, for clients take as much as servers.
 	maxTemplateRequest = maxRequest - 8<<10
+	// maxHeaders bounds the metadata of one call, in bytes: a token of the
+	// largest size that is read, and room for what proxies add.
+	maxHeaders = 64 << 10
 	// maxPlainRequest bounds requests that are neither batches nor templates.
 	maxPlainRequest = 1 << 20
 )
@@ -74,7 +77,9 @@ type call struct {
 	tenant *tenant.Tenant
 	caller *vocab.Identity
 	peer   string
-	chain  []*x509.Certificate // of the connection's client certificate, verified
+	// network is what limits take the peer for.
+	network string
+	chain   []*x509.Certificate // of the connection's client certificate, verified
 	// authorized is set by the door for public calls, signed-in callers and
 	// holders of a role, and by the method, through owns, for owners.
 	authorized bool
@@ -219,7 +224,7 @@ func (d *door) enter(ctx context.Context, c *call, fullMethod string, req proto.
 	if c.access.Level == rmsv1.Access_LEVEL_PUBLIC {
 		c.authorized = true
 		c.tenant = d.findTenant(req)
-		if err := d.limits.allow(d.now(), nobodysTenant, c.peer, 1); err != nil {
+		if err := d.limits.allow(d.now(), nobodysTenant, c.network, 1); err != nil {
 			return err
 		}
 		return d.checkShape(req)
@@ -311,6 +316,7 @@ func (d *door) readPeer(ctx context.Context, c *call) {
 	if host, _, err := net.SplitHostPort(p.Addr.String()); err == nil {
 		c.peer = host
 	}
+	c.network = networkOf(p.Addr)
 	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 && len(info.State.VerifiedChains[0]) > 0 {
 		c.chain = info.State.VerifiedChains[0]
 	}

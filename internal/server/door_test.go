@@ -271,6 +271,19 @@ func TestATenantThatIsNotThereTrustsNobody(t *testing.T) {
 	}
 }
 
+// Before a caller is known, what a call may weigh is bounded.
+func TestHeadersAreBounded(t *testing.T) {
+	r := start(t)
+	client := rmsv1.NewProtectionServiceClient(r.network)
+	for _, size := range []int{32 << 10, 128 << 10} {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+strings.Repeat("x", size))
+		_, err := client.ListUsableTemplates(ctx, &rmsv1.ListUsableTemplatesRequest{Parent: "tenants/contoso"})
+		if read := status.Code(err) == codes.Unauthenticated; err == nil || read != (size < maxHeaders) {
+			t.Errorf("%d bytes: %v; read: want %v", size, err, size < maxHeaders)
+		}
+	}
+}
+
 func TestFieldsOfANewerContractAreRefused(t *testing.T) {
 	validator, err := newValidator()
 	if err != nil {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -72,9 +73,26 @@ func (l *limiter) sweep(now time.Time) {
 	l.sweepAt = max(1024, min(2*len(l.buckets), maxBuckets+maxBuckets/10))
 }
 
+// networkOf is what the limits for callers who are not known take for one
+// caller: an IPv4 address, or the /64 an IPv6 address is in, because whoever
+// has one address of it has all of them (RFC 4291 §2.5.4). It is empty for what
+// has no address.
+func networkOf(a net.Addr) string {
+	at, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return ""
+	}
+	ip := at.Addr().Unmap()
+	if ip.Is4() {
+		return ip.String()
+	}
+	subnet, _ := ip.Prefix(64) // of an IPv6 address there always is one
+	return subnet.String()
+}
+
 // LimitConnections returns a listener that holds at most n connections of one
-// address at a time; more are closed at once. Before anyone is authenticated
-// the address is all there is to go by.
+// address (of one /64 for IPv6) at a time; more are closed at once. Before
+// anyone is authenticated the address is all there is to go by.
 func LimitConnections(inner net.Listener, n int) net.Listener {
 	return &connLimiter{Listener: inner, max: n, open: map[string]int{}}
 }

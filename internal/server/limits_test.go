@@ -168,6 +168,31 @@ func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 	}
 }
 
+// Whoever has one IPv6 address of a network has all of them.
+func TestWhatCountsAsOneNetwork(t *testing.T) {
+	for address, want := range map[string]string{
+		"192.0.2.1:5":              "192.0.2.1",
+		"192.0.2.2:5":              "192.0.2.2",
+		"[::ffff:192.0.2.1]:5":     "192.0.2.1",
+		"[2001:db8:1:2::1]:5":      "2001:db8:1:2::/64",
+		"[2001:db8:1:2:ffff::9]:6": "2001:db8:1:2::/64",
+		"[2001:db8:1:3::1]:5":      "2001:db8:1:3::/64",
+		"[fe80::1%lo]:5":           "fe80::/64",
+		"@":                        "",
+		"pipe":                     "",
+	} {
+		if got := networkOf(text(address)); got != want {
+			t.Errorf("%s counts as %q, want %q", address, got, want)
+		}
+	}
+}
+
+// text is an address by its text.
+type text string
+
+func (text) Network() string  { return "test" }
+func (a text) String() string { return string(a) }
+
 func TestConnectionsWithoutAddressAreNotCounted(t *testing.T) {
 	inner := chanListener{conns: make(chan net.Conn, 3)}
 	l := LimitConnections(inner, 1)
