@@ -120,6 +120,9 @@ func (a *auditing) TailEvents(req *rmsv1.TailEventsRequest, stream grpc.ServerSt
 	ctx, stop := a.s.whileServing(ctx)
 	defer stop()
 	for entry, err := range c.tenant.Audit().Tail(ctx, c.tenant.ID(), from) {
+		if err != nil && a.s.serving.Err() != nil {
+			return vocab.Errorf(vocab.ReasonOverloaded, "the service is stopping").WithNext("Connect again and go on from the last event")
+		}
 		if err != nil {
 			return err
 		}

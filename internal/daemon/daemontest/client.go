@@ -13,6 +13,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/openrms/rms/internal/canon"
@@ -193,4 +194,9 @@ func Reason(err error) vocab.Reason {
 		}
 	}
 	return ""
+}
+
+// DialSocket makes a connection to an operator's socket.
+func DialSocket(path string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
