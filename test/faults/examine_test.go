@@ -61,6 +61,9 @@ func examine(ctx context.Context, data string, tenant vocab.TenantID, calls []*c
 	if err := s.Check(ctx, f.found); err != nil {
 		return lostAll(err)
 	}
+	if len(f.problems) > 0 {
+		return lostAll(errors.New("its pages contradict each other")) // and cannot be followed
+	}
 	if err := log.CheckExported(ctx, filepath.Join(data, "checkpoints")); err != nil {
 		f.found(fmt.Errorf("the exported checkpoint: %w", err))
 	}

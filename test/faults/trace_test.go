@@ -35,7 +35,7 @@ type step struct {
 // traced are the calls that can change a file, a directory or what a file
 // descriptor means, those that send a reply, and those that would change a file
 // past this trace, which the model of the disk refuses.
-const traced = "openat,open,creat,close,dup,dup2,dup3,lseek,write,writev,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate," +
+const traced = "execve,openat,open,creat,close,dup,dup2,dup3,lseek,write,writev,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate," +
 	"fsync,fdatasync,sync_file_range,msync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,accept4,mmap," +
 	"sendfile,copy_file_range,splice,io_uring_setup"
 
