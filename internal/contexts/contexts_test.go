@@ -1,7 +1,12 @@
 package contexts
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,18 +117,20 @@ func TestWritableByOthersIsRefused(t *testing.T) {
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+// badContexts breaks every rule of a context file once.
+func badContexts(tb testing.TB) map[string]string {
+	tb.Helper()
 	good, err := sample("contoso").Encode()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	edit := func(old, new string) string {
 		if !strings.Contains(string(good), old) {
-			t.Fatalf("the sample has no %q:\n%s", old, good)
+			tb.Fatalf("the sample has no %q:\n%s", old, good)
 		}
 		return strings.Replace(string(good), old, new, 1)
 	}
-	for name, text := range map[string]string{
+	return map[string]string{
 		"nothing":            "",
 		"unknown key":        string(good) + "skip_verify: true\n",
 		"repeated key":       string(good) + "tenant: fabrikam\n",
@@ -136,21 +143,66 @@ func TestParseRefuses(t *testing.T) {
 		"no roots":           edit("roots:\n  - "+KeyID{9, 9, 9}.String()+"\n", "roots: []\n"),
 		"short root":         edit(KeyID{9, 9, 9}.String(), "SHA256:AAAA"),
 		"bad tenant ID":      edit("01020300-", "0102-"),
-		"zero tenant ID":     edit("01020300", "00000000"),
+		"zero tenant ID":     edit(sample("x").TenantID.String(), vocab.TenantID{}.String()),
 		"bundle not base64":  edit("bundle: AAEC", "bundle: A!"),
 		"CA not PEM":         string(good) + "ca: hello\n",
 		"two sign-ins":       string(good) + "token_file: t\n",
 		"no client":          edit("client_id: 0b77", "client_id: \"\""),
+		"CA not certificate": string(good) + "ca: |\n  -----BEGIN CERTIFICATE-----\n  AAAA\n  -----END CERTIFICATE-----\n",
+		"no tenant":          edit("tenant: contoso", "tenant: Contoso!"),
 		"too large":          string(good) + "#" + strings.Repeat("x", MaxFile),
-	} {
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for name, text := range badContexts(t) {
 		t.Run(name, func(t *testing.T) {
-			if name == "zero tenant ID" {
-				text = strings.Replace(text, sample("x").TenantID.String()[8:], vocab.TenantID{}.String()[8:], 1)
-			}
 			if c, err := Parse("contoso", []byte(text)); !errors.Is(err, vocab.ReasonConfigurationInvalid) {
 				t.Errorf("Parse = %+v, %v", c, err)
 			}
 		})
+	}
+	if _, err := Parse("no name", []byte("{}")); !errors.Is(err, vocab.ReasonConfigurationInvalid) {
+		t.Errorf("a name that is none: %v", err)
+	}
+}
+
+// A server of one's own authority, with a token that something else keeps.
+func automated(tb testing.TB) *Context {
+	tb.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c := sample("contoso")
+	c.SignIn, c.TokenFile, c.Development = nil, "token", true
+	c.CA = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return c
+}
+
+func TestAutomatedContext(t *testing.T) {
+	d := At(t.TempDir())
+	if err := d.Write(automated(t)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := d.Read("contoso")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pool, err := c.Authorities(); pool == nil || err != nil {
+		t.Errorf("authorities: %v, %v", pool, err)
+	}
+	if got, want := c.TokenPath(), filepath.Join(d.Path(), "token"); got != want {
+		t.Errorf("token path %s, want %s", got, want)
+	}
+	c.TokenFile = "/run/token"
+	if got := c.TokenPath(); got != "/run/token" {
+		t.Errorf("token path %s", got)
 	}
 }
 
@@ -215,6 +267,16 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(good)
+	withCA, err := automated(f).Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(withCA)
+	for name, text := range badContexts(f) {
+		if name != "too large" {
+			f.Add([]byte(text))
+		}
+	}
 	f.Add([]byte("server: h:1\ntenant: t\ntenant_id: 01020300-0000-0000-0000-000000000000\nroots: [SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA]\ntoken_file: t\n"))
 	f.Add([]byte("a: &a [*a]"))
 	f.Add([]byte("ca: |\n  -----BEGIN CERTIFICATE-----\n  AAAA\n  -----END CERTIFICATE-----\n"))

@@ -49,7 +49,7 @@ func outputExists(path string) error {
 
 // createTemp makes a file beside path, for the caller alone.
 func createTemp(path string) (*os.File, error) {
-	return os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".part-*") // 0600
+	return os.CreateTemp(filepath.Dir(path), ".part-*") // 0600
 }
 
 // keep makes the file durable under its own name, unless one has come to

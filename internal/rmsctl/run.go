@@ -93,6 +93,7 @@ signed in to.`,
 	choose(root)
 	flags := root.PersistentFlags()
 	flags.StringVarP(&a.context, "context", "c", "", "the context to use (default: the current one, or the document's)")
+	_ = root.RegisterFlagCompletionFunc("context", a.completeContexts)
 	flags.StringVar(&a.tenant, "tenant", "", "the tenant, where contexts of several tenants are there")
 	flags.BoolVar(&a.yes, "yes", false, "do not ask before something that cannot be taken back")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
