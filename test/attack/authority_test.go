@@ -60,7 +60,7 @@ func TestAuthorityMix(t *testing.T) {
 			return certify(t, root, s.trust[contoso].id, license.UsageCheckpoint).forgePL(t, b, nil)
 		}, vocab.ReasonLicenseSignature, false},
 		"signed with another key than the certificate's": {func(t *testing.T) []byte {
-			return (&forger{ownRoot(t), stolen.cert}).forgePL(t, b, nil)
+			return (&forger{Signer: ownRoot(t), cert: stolen.cert}).forgePL(t, b, nil)
 		}, vocab.ReasonLicenseSignature, false},
 		"one bit of it changed": {func(*testing.T) []byte {
 			changed := append([]byte(nil), b.pl...)

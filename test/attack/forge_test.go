@@ -20,6 +20,14 @@ import (
 type forger struct {
 	license.Signer
 	cert *license.Certificate
+	raw  []byte // instead of cert, if no honest code would make it
+}
+
+func (f *forger) certificate() []byte {
+	if f.raw != nil {
+		return f.raw
+	}
+	return f.cert.Raw()
 }
 
 // stolen is a forger with a key that the tenant's root itself certified, as if
@@ -61,7 +69,7 @@ func certify(t *testing.T, root license.Signer, tenant vocab.TenantID, usage lic
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), Instance: "forger", Root: license.KeyIDOf(root.PublicKey()),
 	})
 	must(t, err)
-	return &forger{k, cert}
+	return &forger{Signer: k, cert: cert}
 }
 
 // header is the field map of a signed object, values undecoded.
@@ -83,7 +91,7 @@ func deterministic(t *testing.T) cbor.EncMode {
 }
 
 // kindOf says what a kind's envelopes name themselves.
-var kindName = map[license.Kind]string{license.KindPL: "pl", license.KindUL: "ul", license.KindTemplate: "template"}
+var kindName = map[license.Kind]string{license.KindPL: "pl", license.KindUL: "ul", license.KindTemplate: "template", license.KindCertificate: "cert"}
 
 // resign takes a signed object apart, lets edit change header and box, and
 // signs the result with any key: an envelope that is right in form. It is
@@ -145,7 +153,7 @@ const (
 func (f *forger) forgePL(t *testing.T, d *document, edit func(h header, box *[]byte)) []byte {
 	t.Helper()
 	return resign(t, d.pl, license.KindPL, f, func(h header, box *[]byte) {
-		h.set(t, fieldCertificate, f.cert.Raw())
+		h.set(t, fieldCertificate, f.certificate())
 		if edit != nil {
 			edit(h, box)
 		}
