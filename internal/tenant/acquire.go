@@ -105,7 +105,8 @@ type sealer struct {
 
 // newSealer makes the call's one key agreement. It asks for the signing
 // certificate first, so that nothing is recorded as released that could not be
-// signed.
+// signed. For clear keys too: a daemon has no certificate before it has found
+// the custodian's keys safe once.
 func (t *Tenant) newSealer(ctx context.Context, c Call, to Recipient, items []AcquireItem) (*sealer, error) {
 	if err := t.checkDelivery(c.Caller, to); err != nil {
 		return nil, err
@@ -115,12 +116,9 @@ func (t *Tenant) newSealer(ctx context.Context, c Call, to Recipient, items []Ac
 		who = items[0].Subject
 	}
 	d := &sealer{to: to.Sealed, principal: canon.PrincipalID(who.Issuer, who.Subject)}
-	if to.Sealed == nil {
-		return d, nil
-	}
 	var err error
-	if d.signer, d.cert, err = t.signer(ctx); err != nil {
-		return nil, err
+	if d.signer, d.cert, err = t.signer(ctx); err != nil || to.Sealed == nil {
+		return d, err
 	}
 	d.delivery, err = license.NewDelivery(to.Sealed, t.id, d.principal)
 	return d, err

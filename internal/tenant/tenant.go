@@ -83,6 +83,8 @@ type Tenant struct {
 	running sync.WaitGroup
 	state   atomic.Pointer[State]
 	ready   chan struct{} // closed once the tenant has served or failed its first start
+	nudge   chan struct{} // holds one token when a call of the custodian contradicts state
+	alarms  chan error    // what calls of the custodian found that nobody waited for
 }
 
 // State is whether a tenant can publish and open now.
@@ -99,7 +101,7 @@ type State struct {
 func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	t := &Tenant{
 		name: d.File.ID, store: d.Store, log: d.Log, logger: d.Logger, now: d.Now,
-		syncEvery: cmp.Or(d.SyncEvery, 5*time.Minute), ready: make(chan struct{}),
+		syncEvery: cmp.Or(d.SyncEvery, 5*time.Minute), ready: make(chan struct{}), nudge: make(chan struct{}, 1), alarms: make(chan error, 16),
 	}
 	t.templates.byUID = map[vocab.TemplateUID]*policy.CompiledTemplate{}
 	if t.now == nil {
@@ -130,7 +132,7 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	}
 	t.ring, err = keys.NewRing(ctx, keys.RingConfig{
 		Tenant: t.id, Custodians: []keys.Custodian{t.custodian}, Records: (*keyRecords)(t), Roots: t.trust.keys, Now: t.now,
-		Limits: keys.Limits{TTL: settings.CacheTTL, Grace: settings.OutageGrace},
+		Limits: keys.Limits{TTL: settings.CacheTTL, Grace: settings.OutageGrace}, Observe: t.saw,
 	})
 	if err != nil {
 		return nil, errors.Join(err, t.custodian.Close())
@@ -179,17 +181,22 @@ func (t *Tenant) Ready(ctx context.Context) error {
 	}
 }
 
-func (t *Tenant) setState(err error) {
+// setState notes whether the tenant serves and says whether that is news.
+func (t *Tenant) setState(err error) bool {
 	if old := t.state.Load(); old != nil && (old.Err == nil) == (err == nil) && vocab.ReasonOf(old.Err) == vocab.ReasonOf(err) {
-		return
+		return false
 	}
 	t.state.Store(&State{Err: err, Since: t.now()})
+	return true
 }
 
 // signer returns the daemon's certified key for licenses and templates. A
 // failure is what keeps the tenant from serving.
 func (t *Tenant) signer(context.Context) (license.Signer, *license.Certificate, error) {
 	s, err := t.chain.Licenses()
+	if state := t.State().Err; err != nil && (keys.IsOutage(state) || keys.IsRefusal(state)) {
+		err = state // the chain only knows that it has no key, not why nobody could make one
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -227,47 +227,6 @@ func (t *Tenant) unavailable() error {
 	return notServedYet()
 }
 
-// run keeps the tenant in touch with its custodian until ctx ends.
-func (t *Tenant) run(ctx context.Context) {
-	first := true
-	pause := time.Second
-	for {
-		err := t.bringUp(ctx)
-		if ctx.Err() != nil {
-			break
-		}
-		if err != nil {
-			t.logger.Warn("the tenant cannot serve", "tenant", t.name, "reason", string(vocab.ReasonOf(err)), "error", err)
-		}
-		served := t.State().Err == nil
-		t.setState(err)
-		if err == nil && !served {
-			t.logger.Info("the tenant serves", "tenant", t.name)
-		}
-		wait := t.syncEvery
-		if err != nil {
-			wait, pause = min(pause, wait), min(2*pause, 30*time.Second)
-		} else {
-			pause = time.Second
-		}
-		if first {
-			first = false
-			close(t.ready)
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-		case <-timer.C:
-			continue
-		}
-		break
-	}
-	if first {
-		close(t.ready)
-	}
-}
-
 // bringUp looks at the custodian and makes what is missing: the first
 // generation, the trust bundle, the daemon's signing keys.
 func (t *Tenant) bringUp(ctx context.Context) error {
@@ -290,11 +249,9 @@ func (t *Tenant) bringUp(ctx context.Context) error {
 }
 
 // look asks the custodian what it is and which keys it has now, past every
-// cache, and records what changed there.
+// cache, and records what changed there. The ring looks first: it is what drops
+// and bars the keys of a custodian that refuses, is unsafe or was exchanged.
 func (t *Tenant) look(ctx context.Context) (*keys.Facts, error) {
-	if err := t.custodian.Check(ctx); err != nil {
-		return nil, err
-	}
 	changes, err := t.ring.Sync(ctx)
 	if err != nil {
 		return nil, err
@@ -302,6 +259,12 @@ func (t *Tenant) look(ctx context.Context) (*keys.Facts, error) {
 	change := changes[t.custodian.ID()]
 	if change.Err != nil {
 		return nil, t.alarm(ctx, change.Err)
+	}
+	if err := t.custodian.Check(ctx); err != nil {
+		if keys.IsRefusal(err) {
+			t.ring.Flush() // what may not be used now is not kept for later
+		}
+		return nil, t.alarm(ctx, err)
 	}
 	return change.Facts, t.noteRotation(ctx, change)
 }
@@ -336,22 +299,4 @@ func (t *Tenant) ensureSigner(ctx context.Context) error {
 		e.Target, e.NotAfter = "certificate "+s.Certificate.ID.String(), s.Certificate.NotAfter
 	}
 	return t.commit(ctx, func(store.Tx) error { return nil }, e)
-}
-
-// alarm records what can only come from damage or an exchange, once for each
-// time it begins, and returns it.
-func (t *Tenant) alarm(ctx context.Context, err error) error {
-	r := vocab.ReasonOf(err)
-	if !alarming[r] && r != vocab.ReasonKeyAttributesUnsafe || vocab.ReasonOf(t.State().Err) == r {
-		return err
-	}
-	e := t.newEvent(audit.KindAlarm, Call{}, t.now())
-	e.Custodian, e.Reason, e.Alarm = t.custodian.ID(), r, true
-	if v, ok := asVocab(err); ok {
-		e.Detail = v.Message
-	}
-	if recErr := t.commit(ctx, func(store.Tx) error { return nil }, e); recErr != nil {
-		return recErr
-	}
-	return err
 }
