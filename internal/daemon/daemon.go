@@ -123,11 +123,20 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (_ *Daemon, err e
 	if err := d.listen(run); err != nil {
 		return nil, err
 	}
-	d.running.Go(func() { d.exporter.Run(run) })
+	d.running.Go(func() { d.export(run) })
 	d.running.Go(func() { d.certs.watch(run) })
 	d.running.Go(func() { d.sweep(run) })
 	d.running.Go(func() { d.reportHealth(run) })
 	return d, nil
+}
+
+// export exports checkpoints until ctx ends, from when every tenant has had its
+// chance to get the keys that sign them.
+func (d *Daemon) export(ctx context.Context) {
+	for _, t := range d.tenants.all() {
+		_ = t.Ready(ctx) // whoever cannot sign is reported then
+	}
+	d.exporter.Run(ctx)
 }
 
 // healthEvery is how often health is worked out anew.

@@ -181,6 +181,15 @@ func (c *Client) Acquire(ctx context.Context, who Who, pl []byte, subject *Who) 
 	return &Opened{Key: ck, Rights: resp.GetRights(), Event: resp.GetEvent()}, err
 }
 
+// SomeDelivery is a delivery to a key that nobody has.
+func SomeDelivery() *rmsv1.KeyDelivery {
+	key, err := license.NewRecipientKey(license.XWing)
+	if err != nil {
+		panic(err)
+	}
+	return sealedTo(key)
+}
+
 func sealedTo(key *license.RecipientKey) *rmsv1.KeyDelivery {
 	return &rmsv1.KeyDelivery{How: &rmsv1.KeyDelivery_Hpke{Hpke: &rmsv1.HpkePublicKey{Kem: uint32(key.KEM()), PublicKey: key.Public()}}}
 }

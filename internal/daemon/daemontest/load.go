@@ -99,6 +99,17 @@ func (l *Load) ended(err error) {
 	l.other = append(l.other, err)
 }
 
+// Turned returns how many callers have ended already.
+func (l *Load) Turned() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.other)
+	for _, m := range l.endings {
+		n += m
+	}
+	return n
+}
+
 // Wait waits until the last caller was turned away, and reports endings other
 // than the allowed ones.
 func (l *Load) Wait(tb testing.TB, allowed ...codes.Code) {
