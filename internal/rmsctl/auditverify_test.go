@@ -196,3 +196,39 @@ func TestProof(t *testing.T) {
 		t.Errorf("exit %d, %s%s", exit, out, talk)
 	}
 }
+
+// What was saved is the user's memory: a damaged one is said to be, and is
+// never passed over.
+func TestDamagedMemory(t *testing.T) {
+	f := newFakeLog(9)
+	s := serveLog(t, f)
+	if exit, _, talk := s.run("audit", "verify"); exit != 0 {
+		t.Fatal(talk)
+	}
+	path := s.folder.CheckpointPath("contoso")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"empty":           "",
+		"not JSON":        "hello",
+		"no note":         "{}",
+		"another log's":   strings.Replace(string(good), "rms/"+f.tenant.String(), "rms/"+vocab.NewTenantID().String(), 1),
+		"a hash changed":  strings.Replace(string(good), `"edge": [`+"\n    \"", `"edge": [`+"\n    \"A", 1),
+		"a hash left out": strings.Replace(string(good), `"edge": [`, `"edge": [], "x": [`, 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if text == string(good) {
+				t.Fatal("the edit changed nothing")
+			}
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			exit, out, talk := s.run("audit", "verify", "--from", "saved")
+			if exit != exitUsage || !strings.Contains(talk, "CONFIGURATION_INVALID") || out != "" {
+				t.Errorf("exit %d, %s%s", exit, out, talk)
+			}
+		})
+	}
+}

@@ -14,7 +14,7 @@ import (
 // users, their contexts and their real sign-in, for the test's life.
 func startDaemon(t *testing.T) *daemon.Dev {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "rmsctl-") //nolint:usetesting // short: a socket's path is limited
+	dir, err := os.MkdirTemp("", "rmsctl-") // short: a socket's path is limited
 	check(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	d, err := daemon.StartDev(t.Context(), daemon.DevOptions{Dir: dir, Log: slog.New(slog.DiscardHandler)})

@@ -13,7 +13,7 @@ import (
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
-		return "devel"
+		return "0.1.0-dev" // as rmsd says
 	}
 	return info.Main.Version
 }
