@@ -5,7 +5,7 @@
     python3 client.py unprotect FILE.rms OUTPUT    leaves a clear file, so it needs the right EXPORT
 
 Environment: RMS_SERVER (host:port), RMS_CA (file), RMS_TENANT, RMS_ROOT (key ID, hexadecimal), RMS_TOKEN_FILE, and
-PYTHONPATH with the stubs that stubs.sh made. Exit: 0 done, 3 refused, 7 unavailable, 8 damaged or forged.
+PYTHONPATH with the stubs that stubs.sh made. Exit: 0 done, 1 file error, 3 refused, 7 unavailable, 8 damaged or forged.
 """
 import os
 import sys
@@ -93,6 +93,9 @@ def main(args, env):
                 meta, answer = write_new(third, lambda out: client.open(trust, source, out, types.RIGHT_EXPORT))
                 print(meta[112], answer.event)
         return 0
+    except OSError as e:
+        print(e, file=sys.stderr)
+        return 1
     except formats.Rejected as e:
         print("rejected:", e, file=sys.stderr)
         return 8

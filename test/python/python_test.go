@@ -282,8 +282,8 @@ func TestPythonIsRefused(t *testing.T) {
 	w.refused(t, w.client(t, "bob", "unprotect", path, out), "RIGHT_NOT_GRANTED")
 	w.absent(t, out)
 	w.client(t, "alice", "unprotect", path, out).done(t)
-	if r := w.client(t, "alice", "unprotect", path, out); r.exit == 0 {
-		t.Error("a file was overwritten")
+	if r := w.client(t, "alice", "unprotect", path, out); r.exit != 1 || !strings.Contains(r.talk, "File exists") {
+		t.Errorf("over a file that is there: exit %d, %s", r.exit, r.talk)
 	}
 }
 

@@ -1,0 +1,88 @@
+package server_test
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	rms "github.com/openrms/rms"
+	"github.com/openrms/rms/internal/policy"
+	"github.com/openrms/rms/internal/vocab"
+	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+	"github.com/openrms/rms/rmstest"
+)
+
+// A template with all the grants one may have is written, read, listed and
+// decided by, through a whole daemon. What clients could not read back is not
+// taken.
+func TestLargestTemplate(t *testing.T) {
+	svc := rmstest.Start(t)
+	alice := svc.Client("alice")
+	template := func(slug string, n int, pattern string) *rmsv1.CreateTemplateRequest {
+		r := &rmsv1.CreateTemplateRequest{Parent: "tenants/contoso", TemplateId: slug, Template: &rmsv1.Template{
+			DisplayNames: map[string]string{"en": slug}, State: rmsv1.Template_STATE_PUBLISHED, Offline: durationpb.New(0),
+		}}
+		for i := range n - 1 {
+			r.Template.Grants = append(r.Template.Grants, &rmsv1.Grant{
+				To: fmt.Sprintf(pattern, i), Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW, rmsv1.Right_RIGHT_PRINT, rmsv1.Right_RIGHT_OBJMODEL},
+			})
+		}
+		r.Template.Grants = append(r.Template.Grants, &rmsv1.Grant{To: "user:bob@contoso.test", Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW}})
+		return r
+	}
+	const usual = "user:firstname.lastname-%05d@contoso.test"
+	for _, slug := range []string{"everyone-a", "everyone-b"} {
+		if _, err := alice.Policy().CreateTemplate(t.Context(), template(slug, policy.MaxTemplateGrants, usual)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := alice.Policy().CreateTemplate(t.Context(), template("too-many", policy.MaxTemplateGrants+1, usual))
+	if vocab.ReasonOf(err) != vocab.ReasonRequestInvalid {
+		t.Errorf("one grant too many: %v", err)
+	}
+	const long = "user:%05d.firstname-middlename-lastname-lastname-lastname@department.contoso.test"
+	if _, err := alice.Policy().CreateTemplate(t.Context(), template("too-large", policy.MaxTemplateGrants, long)); err == nil {
+		t.Errorf("a request of more than 4 MiB was taken")
+	}
+
+	got, err := alice.Policy().GetTemplate(t.Context(), &rmsv1.GetTemplateRequest{Name: "tenants/contoso/templates/everyone-b"})
+	if err != nil || len(got.GetGrants()) != policy.MaxTemplateGrants {
+		t.Errorf("%d grants, %v", len(got.GetGrants()), err)
+	}
+	var listed []string
+	for token := ""; ; {
+		page, err := alice.Policy().ListTemplates(t.Context(), &rmsv1.ListTemplatesRequest{Parent: "tenants/contoso", PageToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tmpl := range page.GetTemplates() {
+			listed = append(listed, tmpl.GetName())
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	if len(listed) != 4 { // board-secret, finance-internal and these two
+		t.Errorf("listed %q", listed)
+	}
+
+	plain := []byte("for everyone")
+	var file, out bytes.Buffer
+	if _, err := alice.Protect(t.Context(), &file, bytes.NewReader(plain), rms.ProtectOptions{Template: "everyone-b"}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := svc.Client("bob").Open(t.Context(), bytes.NewReader(file.Bytes()), int64(file.Len()), rms.RightView)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := d.WriteTo(&out); err != nil || !bytes.Equal(out.Bytes(), plain) {
+		t.Errorf("bob reads %q, %v", out.Bytes(), err)
+	}
+	_, err = svc.Client("mallory").Open(t.Context(), bytes.NewReader(file.Bytes()), int64(file.Len()), rms.RightView)
+	if vocab.ReasonOf(err) != vocab.ReasonNoRights {
+		t.Errorf("mallory: %v", err)
+	}
+}
