@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -272,3 +273,6 @@ func TestOperatorServiceIsLocal(t *testing.T) {
 		t.Errorf("GetTrust over the socket: %v", err)
 	}
 }
+
+// Nothing of a daemon outlives it.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
