@@ -117,7 +117,7 @@ func (c *caller) unary(ctx context.Context, method string, req, reply any, cc *g
 		}
 		// Any part of the pause, so that callers that failed together do not
 		// come back together.
-		if c.pause(ctx, rand.N(pause)) != nil {
+		if c.pause(ctx, rand.N(pause)) != nil { //nolint:gosec // spreads load, guards nothing
 			return failed
 		}
 		pause *= 2
@@ -172,11 +172,8 @@ func passing(err error) bool {
 	if st, ok := statusOf(err); !ok || st.Code() != codes.Unavailable {
 		return false
 	}
-	switch ReasonOf(err) {
-	case vocab.ReasonServerUnreachable, vocab.ReasonOverloaded:
-		return true
-	}
-	return false
+	r := ReasonOf(err)
+	return r == vocab.ReasonServerUnreachable || r == vocab.ReasonOverloaded
 }
 
 // sleep waits, or returns why the context ended.

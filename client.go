@@ -109,10 +109,11 @@ func (c *Client) Tenant() string { return "tenants/" + c.config.Tenant }
 // TenantID returns the pinned identity of the tenant.
 func (c *Client) TenantID() TenantID { return c.config.Trust.TenantID }
 
-// Protection, Licenses, Policy, Custody and Audit return the service's clients.
-// Calls carry the client's identity, are repeated where that is safe, and their
-// errors are [Error]. What they return has not been verified: signed objects
-// are checked by [Client.Protect] and [Client.Open] alone.
+// Protection is for whoever signed in. Like Licenses, Policy, Custody and Audit
+// it is a client of the service whose calls carry the client's identity, are
+// repeated where that is safe, and have an [Error] for every error. What it
+// returns has not been verified: signed objects are checked by [Client.Protect]
+// and [Client.Open] alone.
 func (c *Client) Protection() rmsv1.ProtectionServiceClient {
 	return rmsv1.NewProtectionServiceClient(c.conn)
 }

@@ -111,7 +111,7 @@ func ExampleClient_Open() {
 	defer document.Close()
 	fmt.Println(document.Name, document.Size, document.Rights.Has(rms.RightPrint))
 	page := make([]byte, 4096)
-	if _, err := document.ReadAt(page, 0); err != nil && err != io.EOF {
+	if _, err := document.ReadAt(page, 0); err != nil && !errors.Is(err, io.EOF) {
 		log.Fatal(err)
 	}
 }
@@ -141,7 +141,7 @@ func TestExampleOnAService(t *testing.T) {
 	if n, err := document.ReadAt(part, 6); err != nil || string(part[:n]) != "quarter" {
 		t.Errorf("%q, %v", part[:n], err)
 	}
-	if n, err := document.ReadAt(part, 8); err != io.EOF || string(part[:n]) != "arter" {
+	if n, err := document.ReadAt(part, 8); !errors.Is(err, io.EOF) || string(part[:n]) != "arter" {
 		t.Errorf("beyond the end: %q, %v", part[:n], err)
 	}
 }

@@ -58,18 +58,24 @@ func Inspect(src io.ReaderAt, size int64, trust *Trust) (*Inspection, error) {
 		TenantID: p.Tenant, License: p.Content, ContentSuite: p.ContentSuite,
 		ContentOffset: header.StreamOffset(), ContentSize: clearSize(size - header.StreamOffset()),
 	}
+	i.readLicense(header, trust)
+	return i, nil
+}
+
+// readLicense reads the publishing license, or says why there is none.
+func (i *Inspection) readLicense(header *container.Header, trust *Trust) {
 	raw, err := header.License()
 	if err != nil {
 		i.LicenseError = err
-		return i, nil
+		return
 	}
 	pl, err := license.ParsePL(raw)
 	if err == nil {
-		err = matches(pl, p)
+		err = matches(pl, header.Prefix())
 	}
 	if err != nil {
 		i.LicenseError = err
-		return i, nil
+		return
 	}
 	i.IssuedAt, i.Strict, i.Generation = pl.IssuedAt, pl.Wrap != nil, pl.Generation.String()
 	i.Service, i.Contact, i.Descriptor = pl.ServiceHint, pl.ContactHint, pl.Descriptor
@@ -78,7 +84,6 @@ func Inspect(src io.ReaderAt, size int64, trust *Trust) (*Inspection, error) {
 		i.VerifyError = verifyWith(trust, raw)
 		i.Verified = i.VerifyError == nil
 	}
-	return i, nil
 }
 
 func verifyWith(t *Trust, raw []byte) error {

@@ -95,9 +95,9 @@ func (c *Client) nameDocument(ctx context.Context, header *container.Header, req
 		return vocab.Errorf(vocab.ReasonServerNotConfigured, "this document belongs to tenant %s, which is not this client's", prefix.Tenant).
 			WithNext("Open it with a client of its own tenant; ask whoever sent it which server that is")
 	}
-	raw, err := header.License()
-	d.LicenseDamaged = err != nil
-	if err != nil || o.byID {
+	raw, damage := header.License()
+	d.LicenseDamaged = damage != nil
+	if d.LicenseDamaged || o.byID {
 		request.Document = &rmsv1.AcquireRequest_License{License: c.licenseName(prefix.Content)}
 		return nil
 	}

@@ -16,9 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/types/known/fieldmaskpb"
-
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/openrms/rms"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
@@ -142,8 +141,8 @@ func heap() int64 {
 
 // watchedWriter measures what is alive while something is written through it.
 type watchedWriter struct {
-	w              io.Writer
-	since, n, most int64
+	w           io.Writer
+	since, most int64
 }
 
 func (w *watchedWriter) Write(b []byte) (int, error) {
@@ -426,5 +425,60 @@ func TestTokenSource(t *testing.T) {
 				t.Errorf("%v lost its cause", err)
 			}
 		})
+	}
+}
+
+// Whoever unprotects sees an error where the content was changed, and a failing
+// writer's own error.
+func TestUnprotectFailsHalfway(t *testing.T) {
+	svc := rmstest.Start(t)
+	alice := svc.Client("alice")
+	document, _ := protect(t, alice, content(3<<20), rms.ProtectOptions{Template: "finance-internal"})
+	broken := errors.New("disk full")
+	if d, err := alice.Unprotect(t.Context(), &shortWriter{room: 1 << 20, err: broken}, bytes.NewReader(document), int64(len(document))); !errors.Is(err, broken) || d != nil {
+		t.Errorf("a writer that fails: %v, %v", d, err)
+	}
+	if _, err := alice.Unprotect(t.Context(), &shortWriter{room: 1 << 20}, bytes.NewReader(document), int64(len(document))); !errors.Is(err, io.ErrShortWrite) {
+		t.Errorf("a writer that writes less: %v", err)
+	}
+	document[len(document)/2] ^= 1
+	var out bytes.Buffer
+	if d, err := alice.Unprotect(t.Context(), &out, bytes.NewReader(document), int64(len(document))); !errors.Is(err, rms.ReasonContentChanged) || d != nil {
+		t.Errorf("changed in the middle: %v, %v", d, err)
+	}
+	if want := content(3 << 20); !bytes.HasPrefix(want, out.Bytes()) {
+		t.Error("something was written that was not protected")
+	}
+}
+
+// shortWriter takes as much as it has room for, and then less or an error.
+type shortWriter struct {
+	room int
+	err  error
+}
+
+func (w *shortWriter) Write(b []byte) (int, error) {
+	n := min(len(b), w.room)
+	w.room -= n
+	if n < len(b) {
+		return n, w.err
+	}
+	return n, nil
+}
+
+func TestWords(t *testing.T) {
+	const id = "019a8c20-77f1-7000-8000-0123456789ab"
+	tenant, err1 := rms.ParseTenantID(id)
+	license, err2 := rms.ParseContentID(id)
+	event, err3 := rms.ParseEventID(id)
+	if err := errors.Join(err1, err2, err3); err != nil || tenant.String() != id || license.String() != id || event.String() != id {
+		t.Errorf("%s %s %s, %v", tenant, license, event, err)
+	}
+	if r, err := rms.ParseRight("print"); err != nil || r != rms.RightPrint {
+		t.Errorf("%s, %v", r, err)
+	}
+	g := rms.Grant("anyone", rms.Rights(1<<rms.RightView|1<<rms.RightOwner))
+	if diff := cmp.Diff([]rmsv1.Right{rmsv1.Right_RIGHT_VIEW, rmsv1.Right_RIGHT_OWNER}, g.GetRights()); g.GetTo() != "anyone" || diff != "" {
+		t.Errorf("%v", g)
 	}
 }

@@ -30,10 +30,11 @@ func ParseContentID(s string) (ContentID, error) { return vocab.ParseContentID(s
 // ParseEventID reads the text form of an [EventID].
 func ParseEventID(s string) (EventID, error) { return vocab.ParseEventID(s) }
 
-// Right is one usage right, and Rights a set of them. OWNER implies all
-// others, nothing else implies anything: ask with [Rights.Has].
+// Usage rights. OWNER implies all others, nothing else implies anything.
 type (
-	Right  = vocab.Right
+	// Right is one usage right.
+	Right = vocab.Right
+	// Rights is a set of them; ask it with its method Has.
 	Rights = vocab.Rights
 )
 

@@ -35,6 +35,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -80,16 +81,18 @@ type Service struct {
 	dir     string
 	options options
 
-	mu      sync.Mutex
-	dev     *daemon.Dev
-	trust   rms.Trust
+	dev   atomic.Pointer[daemon.Dev] // the last one started
+	trust rms.Trust
+
+	mu      sync.Mutex // of starting, stopping and the clients
+	stopped bool
 	clients map[string]*rms.Client
 }
 
 // Start starts a service that ends with the test.
 func Start(t testing.TB, with ...Option) *Service {
 	t.Helper()
-	s := &Service{t: t, clients: map[string]*rms.Client{}, options: options{log: slog.New(slog.DiscardHandler)}}
+	s := &Service{t: t, stopped: true, clients: map[string]*rms.Client{}, options: options{log: slog.New(slog.DiscardHandler)}}
 	for _, set := range with {
 		set(&s.options)
 	}
@@ -124,20 +127,21 @@ func (s *Service) start(listen string) {
 	if err != nil {
 		s.t.Fatal("rmstest: ", err)
 	}
-	s.dev = dev
+	s.dev.Store(dev)
+	s.stopped = false
 }
 
 // stop stops the daemon and its identity providers.
 func (s *Service) stop() {
-	if s.dev == nil {
+	if s.stopped {
 		return
 	}
+	s.stopped = true
 	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
-	if err := s.dev.Close(ctx); err != nil {
+	if err := s.dev.Load().Close(ctx); err != nil {
 		s.t.Error("rmstest: ", err)
 	}
-	s.dev = nil
 }
 
 // end closes everything at the end of the test.
@@ -159,13 +163,13 @@ func (s *Service) Restart() {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	listen := s.dev.Addr()
+	listen := s.Address()
 	s.stop()
 	s.start(listen)
 }
 
 // Address is where the service listens, HOST:PORT.
-func (s *Service) Address() string { return s.dev.Addr() }
+func (s *Service) Address() string { return s.dev.Load().Addr() }
 
 // Tenant is the tenant's name, contoso.
 func (s *Service) Tenant() string { return daemon.DevTenant }
@@ -188,11 +192,13 @@ func (s *Service) TLS() *tls.Config {
 }
 
 // CAFile is the authority of the service's certificate, in PEM.
-func (s *Service) CAFile() string { return s.dev.CAFile() }
+func (s *Service) CAFile() string { return s.dev.Load().CAFile() }
 
 // ServiceCertificate returns the files of dlp-scanner's client certificate and
 // key, in PEM.
-func (s *Service) ServiceCertificate() (certificate, key string) { return s.dev.ServiceCertificate() }
+func (s *Service) ServiceCertificate() (certificate, key string) {
+	return s.dev.Load().ServiceCertificate()
+}
 
 // ServiceTLS is [Service.TLS] with dlp-scanner's client certificate.
 func (s *Service) ServiceTLS() *tls.Config {
@@ -208,7 +214,7 @@ func (s *Service) ServiceTLS() *tls.Config {
 
 // ContextsDir is a folder of rmsctl's with a context dev-NAME for each person:
 // what RMS_CONFIG_DIR is set to.
-func (s *Service) ContextsDir() string { return s.dev.ContextsDir() }
+func (s *Service) ContextsDir() string { return s.dev.Load().ContextsDir() }
 
 // Config is what a person's client is made of.
 func (s *Service) Config(name string) rms.Config {
@@ -293,7 +299,8 @@ func (s *Service) mint(name string) (string, error) {
 
 // provider is where a person signs in; nil if nowhere.
 func (s *Service) provider(name string) *devidp.Provider {
-	for _, p := range []*devidp.Provider{s.dev.IDP, s.dev.Guests} {
+	dev := s.dev.Load()
+	for _, p := range []*devidp.Provider{dev.IDP, dev.Guests} {
 		if p.Claims(name) != nil {
 			return p
 		}

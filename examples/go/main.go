@@ -66,7 +66,7 @@ func run(ctx context.Context, args []string, token string, out io.Writer) error 
 func dial(ctx context.Context, server, tenant, root, ca, token string) (*rms.Client, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS13}
 	if ca != "" {
-		pem, err := os.ReadFile(ca)
+		pem, err := os.ReadFile(ca) //nolint:gosec // the user named it
 		if err != nil {
 			return nil, err
 		}
@@ -97,7 +97,7 @@ func dial(ctx context.Context, server, tenant, root, ca, token string) (*rms.Cli
 
 // protect writes FILE.rms beside the file, complete or not at all.
 func protect(ctx context.Context, client *rms.Client, path, to string, out io.Writer) error {
-	src, err := os.Open(path)
+	src, err := os.Open(path) //nolint:gosec // the user named it
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func protect(ctx context.Context, client *rms.Client, path, to string, out io.Wr
 	if err = errors.Join(err, dst.Sync(), dst.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(dst.Name(), path+rms.Suffix); err != nil {
+	if err := os.Rename(dst.Name(), path+rms.Suffix); err != nil { //nolint:gosec // beside the file the user named
 		return err
 	}
 	fmt.Fprintln(out, path+rms.Suffix, "license", made.License)
@@ -130,7 +130,7 @@ func protect(ctx context.Context, client *rms.Client, path, to string, out io.Wr
 
 // open writes the content to out.
 func open(ctx context.Context, client *rms.Client, path string, out io.Writer) error {
-	src, err := os.Open(path)
+	src, err := os.Open(path) //nolint:gosec // the user named it
 	if err != nil {
 		return err
 	}
