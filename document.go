@@ -12,11 +12,13 @@ import (
 // Document is an open document. Reading is safe for concurrent use; it serves
 // only authentic bytes, and never beyond the true end.
 //
-// Use it for what [Document.Rights] allow, and no longer than ExpireTime.
+// Use it for what [Document.Rights] allow.
 type Document struct {
 	// License is the content ID: the document's and its license's.
 	License ContentID
-	// Rights are all rights held, and ExpireTime is when the use license ends.
+	// Rights are all rights held. ExpireTime is when the use license ends: a
+	// document that is open then may stay open, but opening it anew asks the
+	// service again.
 	Rights     Rights
 	ExpireTime time.Time
 	// Event records this open, and Receipt is the hash under which it is in

@@ -113,7 +113,7 @@ func (a *app) open(ctx context.Context, path, with string, byID bool) (err error
 	if doc.LicenseDamaged {
 		a.warnf("the license in the file is damaged; the server knew the document all the same")
 	}
-	a.sayf("you have %s on it until %s, event %s", describeRights(doc.Rights), showTime(doc.ExpireTime), doc.Event)
+	a.sayf("you have %s on it, event %s", describeRights(doc.Rights), doc.Event)
 	return a.show(ctx, p, clearText)
 }
 
