@@ -15,6 +15,7 @@ import (
 // itself and each tenant as a whole. It is safe for concurrent use.
 type limiter struct {
 	perCaller, perTenant float64
+	bound                int // on buckets
 	mu                   sync.Mutex
 	buckets              map[string]*rate.Limiter
 	sweepAt              int
@@ -30,7 +31,7 @@ const maxBuckets = 100_000
 const nobodysTenant = "*"
 
 func newLimiter(perCaller, perTenant float64) *limiter {
-	return &limiter{perCaller: perCaller, perTenant: perTenant, buckets: map[string]*rate.Limiter{}, sweepAt: 1024}
+	return &limiter{perCaller: perCaller, perTenant: perTenant, bound: maxBuckets, buckets: map[string]*rate.Limiter{}, sweepAt: 1024}
 }
 
 // allow takes n decisions of a caller, identified by its principal ID, or
@@ -66,11 +67,11 @@ func (l *limiter) bucket(key string, perSecond float64) *rate.Limiter {
 
 func (l *limiter) sweep(now time.Time) {
 	for k, b := range l.buckets {
-		if b.TokensAt(now) >= float64(b.Burst()) || len(l.buckets) > maxBuckets {
+		if b.TokensAt(now) >= float64(b.Burst()) || len(l.buckets) > l.bound {
 			delete(l.buckets, k)
 		}
 	}
-	l.sweepAt = max(1024, min(2*len(l.buckets), maxBuckets+maxBuckets/10))
+	l.sweepAt = max(1024, min(2*len(l.buckets), l.bound+l.bound/10))
 }
 
 // networkOf is what the limits for callers who are not known take for one
