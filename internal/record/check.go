@@ -183,12 +183,15 @@ func (c *checker) slugs() error {
 			return err
 		}
 		slug := string(item.Key[16:])
+		var head *TemplateHead
 		uid, err := FindTemplate(c.r, c.t, slug)
-		if err != nil {
-			c.problem("the name %q: %v", slug, err)
-			continue
+		if err == nil {
+			head, err = GetTemplate(c.r, c.t, uid)
 		}
-		if head, err := GetTemplate(c.r, c.t, uid); err == nil && (head == nil || head.Slug != slug) {
+		switch {
+		case err != nil:
+			c.problem("the name %q: %v", slug, err)
+		case head == nil || head.Slug != slug:
 			c.problem("the name %q leads to template %s, which does not bear it", slug, uid)
 		}
 	}
