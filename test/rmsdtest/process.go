@@ -46,7 +46,7 @@ func (s *Site) Start(tb testing.TB, binary string, prefix ...string) *Process {
 		tb.Fatal(err)
 	}
 	defer log.Close()
-	args := append(append([]string{}, prefix...), binary, "serve", "-c", s.Config, "--log-level", "warn")
+	args := append(append([]string{}, prefix...), binary, "serve", "-c", s.Config, "--log-level", s.LogLevel)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

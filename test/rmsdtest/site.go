@@ -39,6 +39,9 @@ type Site struct {
 	Config  string // rmsd.yaml
 	Address string // where it listens
 	IdP     *devidp.Provider
+	// LogLevel is the least level daemons started from now on log; warn at
+	// first.
+	LogLevel string
 
 	tb     testing.TB
 	pool   *x509.CertPool
@@ -72,7 +75,7 @@ func New(tb testing.TB, custodian string) *Site {
 	}
 	tb.Cleanup(func() { _ = idp.Close() })
 	s := &Site{
-		Dir: dir, Data: filepath.Join(dir, "data"), Config: filepath.Join(dir, "rmsd.yaml"), Address: freeAddress(tb), IdP: idp,
+		Dir: dir, Data: filepath.Join(dir, "data"), Config: filepath.Join(dir, "rmsd.yaml"), Address: freeAddress(tb), IdP: idp, LogLevel: "warn",
 		tb: tb, tokens: map[string]string{},
 	}
 	s.makeCertificate()

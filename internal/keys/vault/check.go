@@ -127,7 +127,8 @@ func list(items []string) string {
 }
 
 // checkUse proves that both keys work, and that a wrap is bound: the same wrap
-// under another binding must not open.
+// under another binding must not open. Vault's IDs of its requests are logged, so
+// that every use of the root key in Vault's audit file is accounted for.
 func (v *Vault) checkUse(ctx context.Context, f *keys.Facts) error {
 	message := []byte("rms/v1/self-check " + vocab.NewCertID().String())
 	s, err := v.Sign(ctx, 0, message)
@@ -149,13 +150,15 @@ func (v *Vault) checkUse(ctx context.Context, f *keys.Facts) error {
 	if ws[0].Err != nil {
 		return ws[0].Err
 	}
-	got, _, err := keys.Unwrap(ctx, v, keys.UnwrapItem{Binding: b, Wrap: ws[0].Wrap}, &commitment)
+	got, right, err := keys.Unwrap(ctx, v, keys.UnwrapItem{Binding: b, Wrap: ws[0].Wrap}, &commitment)
 	if err != nil {
 		return err
 	}
 	got.Zero()
 	other := keys.TenantBinding(tenant, vocab.NewGenerationID())
-	if got, _, err := keys.Unwrap(ctx, v, keys.UnwrapItem{Binding: other, Wrap: ws[0].Wrap}, &commitment); err == nil {
+	got, wrong, err := keys.Unwrap(ctx, v, keys.UnwrapItem{Binding: other, Wrap: ws[0].Wrap}, &commitment)
+	v.cfg.Log.Debug("Vault self-check", "mount", v.cfg.Mount, "unwraps", []string{right, wrong})
+	if err == nil {
 		got.Zero()
 		return keys.Integrity(errors.New("a wrap opened under another binding"))
 	} else if vocab.ReasonOf(err) != vocab.ReasonCustodyIntegrity {
