@@ -10,11 +10,15 @@ import (
 
 	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/devidp"
+	"github.com/openrms/rms/internal/rmsctl"
 )
 
-// The tests run the real program: this binary, called rmsd.
+// The tests run the real programs: this binary, called rmsd or rmsctl.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"rmsd": main})
+	testscript.Main(m, map[string]func(){
+		"rmsd":   main,
+		"rmsctl": func() { os.Exit(rmsctl.Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+	})
 }
 
 // Each script in testdata is a session of an operator with rmsd. Beside the
