@@ -135,6 +135,9 @@ func (t *Tenant) logCustodian(c keys.Call) {
 	}
 	if c.Err != nil {
 		attrs = append(attrs, slog.String("reason", string(vocab.ReasonOf(c.Err))), slog.String("error", c.Err.Error()))
+		if v, ok := asVocab(c.Err); ok && v.Unwrap() != nil {
+			attrs = append(attrs, slog.String("cause", v.Unwrap().Error()))
+		}
 	}
 	t.logger.LogAttrs(ctx, level, "custodian call", attrs...)
 }

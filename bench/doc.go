@@ -1,0 +1,14 @@
+// Package bench measures a whole service over real gRPC: rmsd as it is shipped,
+// a process of its own, on loopback TLS, with its audit log and durable writes,
+// its limits set high. Everything is in its benchmarks:
+//
+//	go test -run '^$' -bench . ./bench
+//
+// Each case runs for -benchtime (a second unless said otherwise) and all of
+// them for a minute or so. Where an unmodified Vault is at hand (VAULT_BIN,
+// vault on PATH, or the one the tests built), strict custody is measured on it
+// too; else those cases are skipped.
+//
+// Absolute numbers say something of the machine; the ratios at the end, of one
+// run, say something of the service. docs/performance.md has both.
+package bench
