@@ -3,9 +3,15 @@ package rms_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"testing"
+	"time"
 
 	"github.com/openrms/rms"
+	"github.com/openrms/rms/internal/container"
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/policy"
+	"github.com/openrms/rms/internal/vocab"
 	"github.com/openrms/rms/rmstest"
 )
 
@@ -76,21 +82,47 @@ func TestInspectTellsClaimedFromVerified(t *testing.T) {
 	}
 }
 
-func FuzzInspect(f *testing.F) {
-	l := newLiar(f)
-	c := dial(f, l.config())
-	trust := l.config().Trust
-	var b bytes.Buffer
-	if _, err := c.Protect(f.Context(), &b, bytes.NewReader([]byte("x")), template); err != nil {
-		f.Fatal(err)
+// fixedDocument is a small document of a tenant whose keys are test values, the
+// same each time, so that the corpus stays meaningful.
+func fixedDocument(t testing.TB) (document []byte, trust rms.Trust) {
+	t.Helper()
+	seed := func(b byte) *license.DaemonKey {
+		return license.DaemonKeyFromSeed(vocab.SecretFrom(bytes.Repeat([]byte{b}, 32)))
 	}
-	document := b.Bytes()
+	root, daemon, tenant, at := seed(1), seed(2), vocab.TenantID{0: 7, 6: 0x40, 8: 0x80}, time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	bundle := must[*license.Bundle](t)(license.SignBundle(t.Context(), license.Bundle{
+		Tenant: tenant, IssuedAt: at, Seq: 1, NextUpdate: at.Add(24 * time.Hour), Suites: license.DefaultSuites(),
+		Roots: []license.Root{{Key: root.PublicKey(), Version: 1, State: license.RootCurrent}},
+	}, root))
+	cert := must[*license.Certificate](t)(license.IssueCertificate(t.Context(), root, license.Certificate{
+		Tenant: tenant, IssuedAt: at, ID: vocab.CertID{1}, Subject: daemon.PublicKey(), Usage: license.UsagePL, NotBefore: at, NotAfter: at.Add(24 * time.Hour),
+	}))
+	ck := vocab.SecretFrom(bytes.Repeat([]byte{3}, 32))
+	content := vocab.ContentID{6: 0x70, 8: 0x80, 15: 1}
+	pl := must[*license.PublishingLicense](t)(license.MakePL(t.Context(), daemon, cert, license.PLInput{
+		IssuedAt: at, Content: content, Generation: vocab.GenerationID{1}, Seq: 1, ContactHint: "help@contoso.test",
+	}, vocab.SecretFrom(bytes.Repeat([]byte{4}, 32)), ck, &policy.Policy{
+		Owner: vocab.Principal{Kind: vocab.KindUser, Value: "alice@contoso.test"}, Issuer: policy.Issuer{Issuer: "i", Subject: "s"}, Template: vocab.TemplateUID{1},
+	}))
+	var b bytes.Buffer
+	w := must[io.WriteCloser](t)(container.Create(&b, container.NewPrefix(tenant, content, ck), ck, pl.Raw(), container.Meta{Size: -1}))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes(), rms.Trust{TenantID: tenant, RootKeyIDs: [][32]byte{license.KeyIDOf(root.PublicKey())}, Bundle: bundle.Raw(), BundleSeq: 1}
+}
+
+func FuzzInspect(f *testing.F) {
+	document, trust := fixedDocument(f)
+	raw := licenseOf(f, document)
+	at := bytes.Index(document, raw)
 	f.Add(document)
-	f.Add(document[:80])
-	f.Add(document[:len(document)-1])
-	f.Add(flip(bytes.Clone(document), 40))
-	f.Add(flip(bytes.Clone(document), 91))
-	f.Add([]byte(nil))
+	for _, n := range []int{0, 7, 80, 95, 96, 4096, len(document) - 1} {
+		f.Add(document[:n])
+	}
+	for _, i := range []int{0, 8, 10, 12, 16, 40, 48, 80, 84, 88, 91, 92, at, at + 20, at + 100, at + 200, at + len(raw) - 1, at + len(raw)} {
+		f.Add(flip(bytes.Clone(document), i))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		i, err := rms.Inspect(bytes.NewReader(b), int64(len(b)), &trust)
 		if err != nil {
