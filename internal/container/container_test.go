@@ -362,10 +362,10 @@ func TestWriterFailsForGood(t *testing.T) {
 			continue
 		}
 		f.n = 1 << 40
-		if _, again := w.Write(d.plain); again != err {
+		if _, again := w.Write(d.plain); !errors.Is(again, err) {
 			t.Errorf("second Write: %v", again)
 		}
-		if again := w.Close(); again != err {
+		if again := w.Close(); !errors.Is(again, err) {
 			t.Errorf("Close: %v", again)
 		}
 		if f.n != 1<<40 {

@@ -314,7 +314,7 @@ func TestErrorsAreFinal(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, first := io.Copy(io.Discard, r)
-	if n, again := r.Read(make([]byte, 10)); n != 0 || again != first || first == nil {
+	if n, again := r.Read(make([]byte, 10)); n != 0 || !errors.Is(again, first) || first == nil {
 		t.Errorf("%v, then %d bytes and %v", first, n, again)
 	}
 	if n, err := r.Read(nil); n != 0 || err != nil {
@@ -349,13 +349,13 @@ func TestReadAtOffsets(t *testing.T) {
 			if n == 0 {
 				wantErr = nil
 			}
-			if gotN != wantN || gotErr != wantErr || !bytes.Equal(got, want) {
+			if gotN != wantN || !errors.Is(gotErr, wantErr) || !bytes.Equal(got, want) {
 				t.Errorf("ReadAt(%d bytes, %d) = %d, %v, want %d, %v", n, off, gotN, gotErr, wantN, wantErr)
 			}
 		}
 	}
 	for _, off := range []int64{-1, math.MinInt64} {
-		if n, err := c.ReadAt(make([]byte, 1), off); n != 0 || err == nil || err == io.EOF {
+		if n, err := c.ReadAt(make([]byte, 1), off); n != 0 || err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("offset %d: %d, %v", off, n, err)
 		}
 	}

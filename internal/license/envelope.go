@@ -196,8 +196,9 @@ func (e *Envelope) parseSign() error {
 
 func (e *Envelope) readType(h cose.ProtectedHeader) error {
 	t, _ := h[cose.HeaderLabelContentType].(string)
-	name, ok := strings.CutPrefix(t, typePrefix)
-	if name, ok = strings.CutSuffix(name, typeSuffix); !ok {
+	name, begins := strings.CutPrefix(t, typePrefix)
+	name, ends := strings.CutSuffix(name, typeSuffix)
+	if !begins || !ends {
 		return malformed("signed object", "another content type")
 	}
 	for k, n := range kinds {

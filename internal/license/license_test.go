@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -66,12 +67,12 @@ func TestManyUseLicensesFromOneAgreement(t *testing.T) {
 				u.ID[15] = byte(i)
 				made = append(made, must[*UseLicense](t)(d.UseLicense(t.Context(), w.daemon, w.cert, u, w.ck)))
 			}
-			for i := len(made) - 1; i >= 0; i-- { // in any order
-				u, err := w.verifier.VerifyUL(made[i].Raw(), w.cert.Raw(), w.expect(key))
+			for _, m := range slices.Backward(made) { // in any order
+				u, err := w.verifier.VerifyUL(m.Raw(), w.cert.Raw(), w.expect(key))
 				if err != nil {
 					t.Fatal(err)
 				}
-				if d := cmp.Diff(made[i], u, cmpopts.IgnoreUnexported(UseLicense{})); d != "" {
+				if d := cmp.Diff(m, u, cmpopts.IgnoreUnexported(UseLicense{})); d != "" {
 					t.Error(d)
 				}
 				ck, err := key.OpenUL(d.Enc(), u)
@@ -531,7 +532,7 @@ func TestCertificateRefuses(t *testing.T) {
 			t.Errorf("%s: issued", name)
 		}
 	}
-	var c Certificate = w.certificate(t)
+	c := w.certificate(t)
 	c.ID = vocab.CertID{}
 	if got := must[*Certificate](t)(IssueCertificate(t.Context(), w.root, c)); got.ID.IsZero() {
 		t.Error("no ID made")

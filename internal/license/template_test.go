@@ -34,6 +34,9 @@ func grantsFor(n, size int) []policy.Grant {
 }
 
 func TestLargestTemplate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute under the race detector, and nothing here is concurrent")
+	}
 	w := newWorld(t)
 	for _, c := range []struct {
 		name   string

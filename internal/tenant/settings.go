@@ -41,8 +41,8 @@ func (t *Tenant) UpdateSettings(ctx context.Context, c Call, want uint32, anyRev
 		to.LastEvent = e.ID
 		return from, to, checkSettings(to)
 	}
-	err := error(errStale)
 	var out record.Settings
+	err := errStale
 	for range maxAttempts {
 		if out, err = t.writeSettings(ctx, e, change); err != errStale { //nolint:errorlint // our own sentinel, unwrapped
 			break
