@@ -39,7 +39,7 @@ func alter(t *testing.T, name string, v reflect.Value) {
 		v.SetString(v.String() + "x")
 	case reflect.Slice:
 		v.Set(reflect.Append(v, reflect.New(v.Type().Elem()).Elem()))
-		if p, ok := v.Index(v.Len() - 1).Addr().Interface().(*vocab.Principal); ok {
+		if p, ok := reflect.TypeAssert[*vocab.Principal](v.Index(v.Len() - 1).Addr()); ok {
 			*p = user(t, "mallory")
 		}
 	case reflect.Pointer:

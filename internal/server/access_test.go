@@ -22,12 +22,12 @@ func method(t *testing.T, a *rmsv1.Access) protoreflect.MethodDescriptor {
 		proto.SetExtension(options, rmsv1.E_Access, a)
 	}
 	f, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("test.proto"), Package: proto.String("test.v1"), Syntax: proto.String("proto3"),
+		Name: new("test.proto"), Package: new("test.v1"), Syntax: new("proto3"),
 		Dependency: []string{"rms/v1/operator.proto"},
 		Service: []*descriptorpb.ServiceDescriptorProto{{
-			Name: proto.String("TestService"),
+			Name: new("TestService"),
 			Method: []*descriptorpb.MethodDescriptorProto{{
-				Name: proto.String("Do"), InputType: proto.String(".rms.v1.StatusRequest"), OutputType: proto.String(".rms.v1.StatusResponse"),
+				Name: new("Do"), InputType: new(".rms.v1.StatusRequest"), OutputType: new(".rms.v1.StatusResponse"),
 				Options: options,
 			}},
 		}},

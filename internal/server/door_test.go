@@ -252,10 +252,7 @@ func TestATenantThatIsNotThereTrustsNobody(t *testing.T) {
 		{"a token of some issuer", []string{"bearer eyJhbGciOiJSUzI1NiIsImtpZCI6ImsifQ.eyJpc3MiOiJodHRwczovL2xvZ2luLmNvbnRvc28udGVzdCJ9.AAAA"}, vocab.ReasonIssuerNotTrusted},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ctx := t.Context()
-			for _, a := range c.authorization {
-				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", a)
-			}
+			ctx := metadata.NewOutgoingContext(t.Context(), metadata.MD{"authorization": c.authorization})
 			_, err := client.ListUsableTemplates(ctx, &rmsv1.ListUsableTemplatesRequest{Parent: "tenants/contoso"})
 			st := status.Convert(err)
 			if st.Code() != codes.Unauthenticated {

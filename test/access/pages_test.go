@@ -91,7 +91,7 @@ func TestPagesAreTheListing(t *testing.T) {
 			for _, size := range []int{1, 2, 3, 4} {
 				var got []string
 				for next := ""; ; {
-					items, after := read(by[0], request(int32(size), next)) //nolint:gosec // small
+					items, after := read(by[0], request(int32(size), next))
 					if len(items) > size {
 						t.Fatalf("a page of %d, %d were asked for", len(items), size)
 					}

@@ -107,7 +107,7 @@ func newWorld(t *testing.T) *world {
 // as returns a context and connection of a caller. may is somebody who may
 // call the method, for those who come too late.
 func (w *world) as(ctx context.Context, caller, may string) (context.Context, *grpc.ClientConn) {
-	token := ""
+	var token string
 	switch caller {
 	case "nobody":
 		return ctx, w.network
