@@ -30,6 +30,29 @@ func Find(r store.Reader, t vocab.TenantID, id vocab.EventID) (Entry, error) {
 	return e, nil
 }
 
+// Prove checks that the entry is in the tree: that its leaf leads to the root
+// of the log as it is in r. The first events of the log were compared with a
+// checkpoint when the daemon started, so whoever changes one of them and its
+// stored hash has to change the root, and is found. The error is LOG_DAMAGED.
+func Prove(r store.Reader, t vocab.TenantID, e Entry) error {
+	n, err := size(r, t)
+	if err != nil {
+		return err
+	}
+	top, err := root(r, t, n)
+	if err != nil {
+		return err
+	}
+	path, err := tlog.ProveRecord(int64(n), int64(e.Index), hashReader{r, t})
+	if err != nil {
+		return damaged("event %s cannot be proven", e.Event.ID).Because(err)
+	}
+	if err := tlog.CheckRecord(path, int64(n), tlog.Hash(top), int64(e.Index), tlog.Hash(e.LeafHash())); err != nil {
+		return damaged("event %s is not in the tree", e.Event.ID).Because(err)
+	}
+	return nil
+}
+
 // maxNewest is how many events LatestRevision looks at.
 const maxNewest = 64
 

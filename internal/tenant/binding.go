@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"sync"
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/record"
@@ -16,8 +17,9 @@ import (
 // log, and the log cannot be changed without contradicting a checkpoint.
 //
 // While serving, what is at hand is compared: the record with the event it
-// names, and with the newest event about it. Who edits the log's own indexes
-// as well gets past that; [CheckBinding], with a verification of the log, finds
+// names, which is proven to be in the tree, and with the newest event about it.
+// Who puts an older record back and takes the newer events out of the log's
+// index gets past that; [CheckBinding], with a verification of the log, finds
 // everything.
 
 func contradicts(what string) *vocab.Error {
@@ -28,7 +30,13 @@ func contradicts(what string) *vocab.Error {
 // verifyRecord refuses a license's record that is not the one its last event
 // wrote, or older than the log knows it. The revision is the highest known.
 func (t *Tenant) verifyRecord(r store.Reader, l *record.License) (revision uint32, err error) {
-	if err := verifyState(r, t.id, "this document's record", l.LastEvent, l.State); err != nil {
+	writer, err := verifyState(r, t.id, "this document's record", l.LastEvent, l.State)
+	if err == nil && !t.proven.has(l.LastEvent) {
+		if err = audit.Prove(r, t.id, writer); err == nil {
+			t.proven.add(l.LastEvent)
+		}
+	}
+	if err != nil {
 		return l.Revision, err
 	}
 	latest, err := audit.LatestRevision(r, t.id, l.Content)
@@ -38,20 +46,45 @@ func (t *Tenant) verifyRecord(r store.Reader, l *record.License) (revision uint3
 	return l.Revision, err
 }
 
-// verifyState compares a record's hash with that in the event it names.
-func verifyState(r store.Reader, t vocab.TenantID, what string, id vocab.EventID, state func() ([32]byte, error)) error {
+// verifyState compares a record's hash with that in the event it names, and
+// returns the event.
+func verifyState(r store.Reader, t vocab.TenantID, what string, id vocab.EventID, state func() ([32]byte, error)) (audit.Entry, error) {
 	got, err := state()
 	if err != nil {
-		return err
+		return audit.Entry{}, err
 	}
 	entry, err := audit.Find(r, t, id)
-	if vocab.ReasonOf(err) == vocab.ReasonResourceNotFound {
-		return contradicts(what)
+	if vocab.ReasonOf(err) == vocab.ReasonResourceNotFound || err == nil && entry.Event.State != got {
+		err = contradicts(what)
 	}
-	if err == nil && entry.Event.State != got {
-		return contradicts(what)
+	return entry, err
+}
+
+// proven remembers which events were found in the tree, since nobody else can
+// write the store while the daemon has it: proving again would cost a read of
+// the tree's height at every open.
+type proven struct {
+	mu     sync.Mutex
+	events map[vocab.EventID]struct{}
+}
+
+// maxProven bounds it; an event takes about 50 bytes.
+const maxProven = 200_000
+
+func (p *proven) has(id vocab.EventID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, known := p.events[id]
+	return known
+}
+
+func (p *proven) add(id vocab.EventID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.events == nil || len(p.events) >= maxProven {
+		p.events = map[vocab.EventID]struct{}{}
 	}
-	return err
+	p.events[id] = struct{}{}
 }
 
 // verifySettings refuses settings that their last event did not write.
@@ -59,7 +92,11 @@ func verifySettings(r store.Reader, t vocab.TenantID, s record.Settings) error {
 	if s.Revision == 0 && s.LastEvent.IsZero() {
 		return nil // the defaults: that nothing was ever written, CheckBinding checks
 	}
-	return verifyState(r, t, "the tenant's settings", s.LastEvent, s.State)
+	writer, err := verifyState(r, t, "the tenant's settings", s.LastEvent, s.State)
+	if err != nil {
+		return err
+	}
+	return audit.Prove(r, t, writer)
 }
 
 // CheckBinding compares every license, template and the settings of a tenant
@@ -113,7 +150,7 @@ func checkLicenses(r store.Reader, t vocab.TenantID, found func(error)) error {
 			return report(err, found)
 		}
 		what := "license " + l.Content.String()
-		err = verifyState(r, t, what, l.LastEvent, l.State)
+		_, err = verifyState(r, t, what, l.LastEvent, l.State)
 		if err == nil {
 			var last *audit.Event
 			if last, err = audit.LastWriter(r, t, l.Content); err == nil && (last == nil || last.ID != l.LastEvent) {

@@ -69,6 +69,7 @@ type Tenant struct {
 	settings  atomic.Pointer[record.Settings]
 	store     store.Store
 	log       *audit.Log
+	proven    proven
 	logger    *slog.Logger
 	now       func() time.Time
 	syncEvery time.Duration

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 	"go.etcd.io/bbolt"
+	"golang.org/x/mod/sumdb/tlog"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/openrms/rms/internal/license"
@@ -248,6 +249,33 @@ func TestTamperedStore(t *testing.T) {
 				at := row(t, tx, tableIDs, s.of(event))
 				editRow(t, tx, tableEvents, s.of(at), func(h header) { h.set(t, 181, state[:]) })
 			}, acquires("mallory", secret), vocab.ReasonLogDamaged, "is not the one its stored hash",
+		},
+		"a grant added, and log and tree rewritten to agree": {
+			func(t *testing.T, tx *bbolt.Tx) {
+				s.forgeRecord(t, tx, secret, func(h header) { withGrant(t, h, "mallory@contoso.test") })
+			}, acquires("mallory", secret), vocab.ReasonStoreDamaged, "",
+		},
+		"policy and key box of a readable document, and log and tree rewritten": {
+			func(t *testing.T, tx *bbolt.Tx) {
+				from := header{}
+				must(t, cbor.Unmarshal(row(t, tx, tableLicenses, licenseKey(own)), &from))
+				s.forgeRecord(t, tx, secret, func(h header) { h[recordPolicy], h[recordKeyBox] = from[recordPolicy], from[recordKeyBox] })
+			}, acquires("mallory", secret), vocab.ReasonStoreDamaged, "",
+		},
+		"a revocation taken out, and the event's hash and leaf edited to agree": {
+			func(t *testing.T, tx *bbolt.Tx) {
+				var event []byte
+				editRow(t, tx, tableLicenses, licenseKey(revoked), func(h header) {
+					delete(h, recordRevoked)
+					must(t, cbor.Unmarshal(h[16], &event))
+				})
+				state := sha256.Sum256(row(t, tx, tableLicenses, licenseKey(revoked)))
+				at := row(t, tx, tableIDs, s.of(event))
+				editRow(t, tx, tableEvents, s.of(at), func(h header) { h.set(t, 181, state[:]) })
+				leaf := tlog.RecordHash(row(t, tx, tableEvents, s.of(at)))
+				index := tlog.StoredHashIndex(0, int64(binary.BigEndian.Uint64(at)))
+				put(t, tx, tableHashes, s.of(binary.BigEndian.AppendUint64(nil, uint64(index))), leaf[:])
+			}, acquires("bob", revoked), vocab.ReasonLogDamaged, "stored hash",
 		},
 		"policy and key box of a readable document": {
 			func(t *testing.T, tx *bbolt.Tx) {
