@@ -47,12 +47,38 @@ var revocable = porcupine.Model{
 	},
 }
 
+// TestRevocable makes sure that the search can fail.
+func TestRevocable(t *testing.T) {
+	did := func(client int, in act, granted bool, from, to int64) porcupine.Operation {
+		return porcupine.Operation{ClientId: client, Input: in, Output: granted, Call: from, Return: to}
+	}
+	for _, c := range []struct {
+		name string
+		ops  []porcupine.Operation
+		ok   bool
+	}{
+		{"granted while it is being revoked", []porcupine.Operation{did(0, revoke, true, 1, 4), did(1, acquire, true, 2, 3)}, true},
+		{"refused while it is being revoked", []porcupine.Operation{did(0, revoke, true, 1, 4), did(1, acquire, false, 2, 3)}, true},
+		{"granted after it was revoked", []porcupine.Operation{did(0, revoke, true, 1, 2), did(1, acquire, true, 3, 4)}, false},
+		{"granted after another saw it revoked", []porcupine.Operation{
+			did(0, revoke, true, 1, 9), did(1, acquire, false, 2, 3), did(2, acquire, true, 4, 5),
+		}, false},
+		{"refused after it was restored", []porcupine.Operation{
+			did(0, revoke, true, 1, 2), did(0, restore, true, 3, 4), did(1, acquire, false, 5, 6),
+		}, false},
+	} {
+		if got := porcupine.CheckOperations(revocable, c.ops); got != c.ok {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
 // TestRevokeRace has 64 callers open documents that their owner revokes and
 // restores meanwhile. There must be an order of all that happened in which
 // every answer is right: it is searched for in what the callers saw, and the
 // log must be such an order. Every use license must be in the log as it says.
 func TestRevokeRace(t *testing.T) {
-	documents, acquirers, rounds := 16, 64, 20
+	documents, acquirers, rounds := 32, 64, 12
 	if testing.Short() {
 		rounds /= 4
 		t.Logf("-short: %d revocations of each document", rounds)
@@ -178,10 +204,12 @@ func (h *history) revokeAndRestore(ctx context.Context, t *testing.T, alice *rms
 	}
 }
 
-// search searches for the order, and makes sure that the search can fail. Its
-// time grows with how many acts on one document overlap, so there are several.
+// search searches for the order, and counts the acquires. Its time grows beyond all bounds with how many acts on one document overlap, so
+// there are several documents, and on a slow machine a few may stay undecided:
+// [history.compareOrder] leaves none.
 func (h *history) search(t *testing.T) (granted, refused int) {
 	t.Helper()
+	decided := 0
 	for i, ops := range h.ops {
 		for _, op := range ops {
 			switch {
@@ -192,18 +220,17 @@ func (h *history) search(t *testing.T) (granted, refused int) {
 				refused++
 			}
 		}
-		if got := porcupine.CheckOperationsTimeout(revocable, ops, 30*time.Second); got != porcupine.Ok {
-			t.Errorf("document %d: no order of its %d acts explains every answer (%v)", i, len(ops), got)
+		switch porcupine.CheckOperationsTimeout(revocable, ops, 5*time.Second) {
+		case porcupine.Illegal:
+			t.Errorf("document %d: no order of its %d acts explains every answer", i, len(ops))
+		case porcupine.Ok:
+			decided++
 		}
 	}
-	ops := h.ops[0]
-	end := h.now()
-	late := append(slices.Clone(ops[:min(40, len(ops))]),
-		porcupine.Operation{ClientId: 2000, Input: revoke, Output: true, Call: end, Return: end + 1},
-		porcupine.Operation{ClientId: 2001, Input: acquire, Output: true, Call: end + 2, Return: end + 3})
-	if got := porcupine.CheckOperationsTimeout(revocable, late, 30*time.Second); got == porcupine.Ok {
-		t.Error("an acquire granted after a revocation was not noticed")
+	if decided < len(h.ops)/2 {
+		t.Errorf("the search came to an end for only %d of %d documents", decided, len(h.ops))
 	}
+	t.Logf("an order was found for %d of %d documents", decided, len(h.ops))
 	return granted, refused
 }
 
