@@ -44,6 +44,8 @@ var (
 type issuerKey struct {
 	alg jose.SignatureAlgorithm
 	key any
+	// seen are tokens whose signature by this key was good.
+	seen *seenTokens
 }
 
 // keySet holds the current keys of one issuer.
@@ -252,7 +254,7 @@ func parseKeys(b []byte, supported []string) (map[string][]issuerKey, error) {
 		if slices.ContainsFunc(keys[jwk.KeyID], func(k issuerKey) bool { return k.alg == alg }) {
 			continue // two keys by one name: the first counts
 		}
-		keys[jwk.KeyID] = append(keys[jwk.KeyID], issuerKey{alg: alg, key: jwk.Key})
+		keys[jwk.KeyID] = append(keys[jwk.KeyID], issuerKey{alg: alg, key: jwk.Key, seen: new(seenTokens)})
 	}
 	if len(keys) == 0 {
 		return nil, errors.New("no usable signature key")

@@ -178,6 +178,9 @@ func (v *Verifier) checkSignature(ctx context.Context, issuer string, tok *token
 		return vocab.Errorf(vocab.ReasonIdentityProviderDown, "your identity provider cannot be reached, so your sign-in cannot be checked").
 			WithNext("Try again in a moment").Because(err)
 	}
+	if key.seen.has(raw) {
+		return nil
+	}
 	jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{key.alg})
 	if err != nil {
 		return tokenInvalid(err)
@@ -189,6 +192,7 @@ func (v *Verifier) checkSignature(ctx context.Context, issuer string, tok *token
 	if !bytes.Equal(signed, tok.payload) {
 		return tokenInvalid(errors.New("the signed payload is not the one that was read"))
 	}
+	key.seen.add(raw)
 	return nil
 }
 

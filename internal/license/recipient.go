@@ -1,13 +1,11 @@
 package license
 
 import (
-	"crypto/ecdh"
 	"crypto/hpke"
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"slices"
-	"sync"
 
 	"github.com/openrms/rms/internal/canon"
 	"github.com/openrms/rms/internal/vocab"
@@ -97,21 +95,28 @@ func recipientHash(kem KEM, public []byte) [32]byte {
 	return canon.Hash(binary.BigEndian.AppendUint16(nil, uint16(kem)), public)
 }
 
-// probe is any X25519 key: with a clamped scalar, an agreement is all zero
-// exactly for points of low order, whatever the key.
-var probe = sync.OnceValues(func() (*ecdh.PrivateKey, error) { return ecdh.X25519().GenerateKey(nil) })
+// smallOrder are all u-coordinates of the points of low order on Curve25519 and
+// its twist, with the two that are not reduced (RFC 7748 §6.1 and
+// https://cr.yp.to/ecdh.html#validate). An agreement with one of them is all
+// zero whatever the other key; crypto/ecdh refuses that too, but only after an
+// agreement, which this spares every request.
+var smallOrder = [...]string{
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+	"\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+	"\xe0\xeb\x7a\x7c\x3b\x41\xb8\xae\x16\x56\xe3\xfa\xf1\x9f\xc4\x6a\xda\x09\x8d\xeb\x9c\x32\xb1\xfd\x86\x62\x05\x16\x5f\x49\xb8\x00",
+	"\x5f\x9c\x95\xbc\xa3\x50\x8c\x24\xb1\xd0\xb1\x55\x9c\x83\xef\x5b\x04\x44\x5c\xc4\x58\x1c\x8e\x86\xd8\x22\x4e\xdd\xd0\x9f\x11\x57",
+	"\xec\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+	"\xed\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+	"\xee\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+}
 
 func checkX25519(point []byte) error {
-	k, err := probe()
-	if err != nil {
-		return err
+	u := slices.Clone(point)
+	u[31] &= 0x7f // the highest bit is not part of the number (RFC 7748 §5)
+	if slices.Contains(smallOrder[:], string(u)) {
+		return errors.New("a point of low order")
 	}
-	p, err := ecdh.X25519().NewPublicKey(point)
-	if err != nil {
-		return err
-	}
-	_, err = k.ECDH(p)
-	return err
+	return nil
 }
 
 // RecipientKey is the private key a recipient opens use licenses with: made

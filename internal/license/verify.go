@@ -3,6 +3,7 @@ package license
 import (
 	"crypto/subtle"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/openrms/rms/internal/canon"
@@ -29,9 +30,40 @@ func (c *Certificate) mayIssue(u Usage, s Signer, t vocab.TenantID, at time.Time
 }
 
 // Verifier vouches for signed objects of one tenant with one verified trust
-// bundle. It needs no network, and no clock except for use licenses. It does
-// not change and is safe for concurrent use.
-type Verifier struct{ bundle *Bundle }
+// bundle. It needs no network, and no clock except for use licenses. What it
+// says does not change, and it is safe for concurrent use.
+type Verifier struct {
+	bundle *Bundle
+	// signed remembers certificates whose signature was good, by the hash of
+	// all their bytes: a daemon certifies one key a day and signs thousands of
+	// licenses with it. Everything else about them is checked each time.
+	signed remembered
+}
+
+// remembered is a bounded set of hashes.
+type remembered struct {
+	mu  sync.Mutex
+	set map[[32]byte]struct{}
+}
+
+// maxRemembered is more certificates than a tenant's daemons get in months.
+const maxRemembered = 512
+
+func (m *remembered) has(h [32]byte) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.set[h]
+	return ok
+}
+
+func (m *remembered) add(h [32]byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.set == nil || len(m.set) >= maxRemembered {
+		m.set = make(map[[32]byte]struct{})
+	}
+	m.set[h] = struct{}{}
+}
 
 // NewVerifier verifies a bundle with [VerifyBundle] and returns the verifier it
 // makes. Keep the bundle's Seq as the next minSeq, and its roots that are not
@@ -41,7 +73,7 @@ func NewVerifier(bundle []byte, t vocab.TenantID, trusted []KeyID, minSeq uint64
 	if err != nil {
 		return nil, err
 	}
-	return &Verifier{b}, nil
+	return &Verifier{bundle: b}, nil
 }
 
 // Bundle returns the verified bundle. The caller must not change it.
@@ -61,8 +93,13 @@ func (v *Verifier) VerifyCertificate(cert *Certificate, u Usage, at time.Time) e
 		return untrusted("the root that issued the signing certificate is compromised").
 			WithNext("Open the document online; ask the tenant's administrator")
 	}
-	if err := cert.envelope.verify(root.Key); err != nil {
-		return err
+	// The hash is of the signature too, and the root's key does not change
+	// within a bundle: equal bytes verify alike.
+	if h := canon.Hash(cert.envelope.raw); !v.signed.has(h) {
+		if err := cert.envelope.verify(root.Key); err != nil {
+			return err
+		}
+		v.signed.add(h)
 	}
 	switch {
 	case slices.Contains(v.bundle.RevokedCertificates, cert.ID):
