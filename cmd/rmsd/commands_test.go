@@ -29,6 +29,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"fill":    fill,
 	"exits":   exits,
 	"start":   start,
+	"launch":  launch,
 	"signal":  signalDaemon,
 	"end":     endDaemon,
 	"crash":   crashDaemon,
@@ -107,12 +108,31 @@ var (
 // NAME_PID and, of rmsd dev, NAME_CONTEXTS are set: start NAME ARGS…
 func start(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 1, "start NAME ARGS…")
-	s, name := sessionOf(ts), args[0]
+	p := begin(ts, args[0], args[1:])
+	p.await(ts, func() bool {
+		m := serving.FindStringSubmatch(p.text())
+		tenants := len(tenantServes.FindAllString(p.text(), -1))
+		return m != nil && (m[3] != "" && tenants == 1 || m[2] == strconv.Itoa(tenants))
+	})
+	introduce(ts, args[0], p)
+}
+
+// launch starts rmsd and waits until it listens and has said what matches:
+// launch NAME PATTERN ARGS…
+func launch(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) > 2, "launch NAME PATTERN ARGS…")
+	p, pattern := begin(ts, args[0], args[2:]), regexp.MustCompile("(?m)"+args[1])
+	p.await(ts, func() bool { return pattern.MatchString(p.text()) && serving.MatchString(p.text()) })
+	introduce(ts, args[0], p)
+}
+
+func begin(ts *testscript.TestScript, name string, args []string) *process {
+	s := sessionOf(ts)
 	read, write, err := os.Pipe()
 	ts.Check(err)
 	log, err := os.OpenFile(ts.MkAbs(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	ts.Check(err)
-	p := &process{cmd: exec.Command(s.rmsd, args[1:]...), exited: make(chan struct{}), more: make(chan struct{}, 1)}
+	p := &process{cmd: exec.Command(s.rmsd, args...), exited: make(chan struct{}), more: make(chan struct{}, 1)}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = ts.MkAbs("."), write, write
 	p.cmd.Env = append(os.Environ(), "TMPDIR="+ts.Getenv("TMPDIR"))
 	ts.Check(p.cmd.Start())
@@ -125,11 +145,11 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 		_ = read.Close()
 	}()
 	s.daemons[name] = p
-	p.await(ts, func() bool {
-		m := serving.FindStringSubmatch(p.text())
-		tenants := len(tenantServes.FindAllString(p.text(), -1))
-		return m != nil && (m[3] != "" && tenants == 1 || m[2] == strconv.Itoa(tenants))
-	})
+	return p
+}
+
+// introduce tells the script how to reach a daemon.
+func introduce(ts *testscript.TestScript, name string, p *process) {
 	m := serving.FindStringSubmatch(p.text())
 	ts.Setenv(name+"_ADDRESS", m[1]+m[3])
 	ts.Setenv(name+"_PID", strconv.Itoa(p.cmd.Process.Pid))

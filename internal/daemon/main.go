@@ -296,12 +296,12 @@ func tryAll(ctx context.Context, cfg *config.Config, out io.Writer) error {
 		if e := file.Custodian.Embedded; e != nil {
 			// Opening a keyring that is not there would make it.
 			if _, err := os.Stat(e.Keyring); errors.Is(err, os.ErrNotExist) {
-				fmt.Fprintf(out, "# ok      tenant %s: the keyring will be made at the first start\n", name)
+				fmt.Fprintf(out, "# ok      tenant %s: there is no keyring yet; its first start makes one\n", name)
 				continue
 			}
 		}
 		report("tenant "+name+": custodian", func() error {
-			if err := readSecrets(file.Custodian); err != nil {
+			if err := readSecrets(file.Custodian, false); err != nil {
 				return err
 			}
 			c, err := open(vocab.NewCustodianID())
@@ -327,14 +327,18 @@ func causeOf(err error) string {
 }
 
 // readSecrets looks whether the files of a custodian's secrets can be read, and
-// by nobody else.
-func readSecrets(c config.Custodian) error {
+// not by everyone. At a start they may be absent: a wrapped secret is delivered
+// once, and its absence is reported when it is needed.
+func readSecrets(c config.Custodian, mayBeAbsent bool) error {
 	paths := []string{c.TokenFile}
 	if a := c.AppRole; a != nil {
 		paths = append(paths, a.SecretIDFile) // a role ID is no secret
 	}
 	for _, path := range paths {
 		if path == "" {
+			continue
+		}
+		if _, err := os.Stat(path); mayBeAbsent && errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		if _, err := config.SecretFile(path); err != nil {

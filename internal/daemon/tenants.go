@@ -14,6 +14,8 @@ import (
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/keys/embedded"
 	"github.com/openrms/rms/internal/keys/vault"
+	"github.com/openrms/rms/internal/record"
+	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/tenant"
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -131,7 +133,15 @@ func (d *Daemon) custodian(file config.Tenant, among map[string]config.Tenant) (
 	c := file.Custodian
 	if e := c.Embedded; e != nil {
 		return keys.KindEmbedded, "keyring " + file.ID, func(id vocab.CustodianID) (keys.Custodian, error) {
-			return openKeyring(embedded.Config{ID: id, Path: e.Keyring, KeyFile: e.KeyFile, Now: d.opts.Now})
+			c := embedded.Config{ID: id, Path: e.Keyring, KeyFile: e.KeyFile, Now: d.opts.Now}
+			used, err := d.keyUsed(file.ID, id)
+			if err != nil {
+				return nil, err
+			}
+			if _, err := os.Stat(c.Path); used || !errors.Is(err, os.ErrNotExist) {
+				return embedded.Open(c)
+			}
+			return embedded.Create(c) // the tenant's first start
 		}
 	}
 	v := c.Vault
@@ -141,6 +151,9 @@ func (d *Daemon) custodian(file config.Tenant, among map[string]config.Tenant) (
 	}
 	place = v.Address + "/" + v.Mount + "/" + root
 	return keys.KindVault, place, func(id vocab.CustodianID) (keys.Custodian, error) {
+		if err := readSecrets(c, true); err != nil {
+			return nil, err
+		}
 		cfg := vault.Config{
 			ID: id, Address: v.Address, CAFile: v.CA, Mount: v.Mount, RootKey: v.Root, SignKey: v.Sign,
 			ClusterID: v.ClusterID, Namespace: v.Namespace, Timeout: v.Timeout, TokenFile: c.TokenFile,
@@ -164,12 +177,25 @@ func otherMounts(among map[string]config.Tenant, name, address string) (out []st
 	return out
 }
 
-// openKeyring opens a keyring, or makes it at the tenant's first start.
-func openKeyring(c embedded.Config) (keys.Custodian, error) {
-	if _, err := os.Stat(c.Path); errors.Is(err, os.ErrNotExist) {
-		return embedded.Create(c)
+// keyUsed reports whether a tenant's key has answered before. If its keyring is
+// not there then, it is lost or its disk is away, and a new one would only
+// stand in its place.
+func (d *Daemon) keyUsed(name string, id vocab.CustodianID) (used bool, err error) {
+	if d.store == nil {
+		return false, nil // the configuration is only being checked
 	}
-	return embedded.Open(c)
+	err = d.store.View(context.Background(), func(r store.Reader) error {
+		t, err := record.GetTenant(r, name)
+		if err != nil || t == nil {
+			return err
+		}
+		known, err := record.ListKeys(r, t.ID)
+		for _, k := range known {
+			used = used || k.ID == id && len(k.Mark) > 0
+		}
+		return err
+	})
+	return used, err
 }
 
 // prepareTenants looks at the tenants' files and opens the new tenants. What it
