@@ -24,7 +24,7 @@ const (
 // exit code and that the output holds some words.
 func (d *demo) rmsctl(ctx context.Context, who string, wantExit int, wantWords []string, args ...string) (string, error) {
 	args = append([]string{"-c", "dev-" + who}, args...)
-	fmt.Fprintf(d.out, "$ rmsctl %s\n", d.shorten(strings.Join(args, " ")))
+	fmt.Fprintf(d.out, "$ rmsctl %s\n", d.shorten(typed(args)))
 	cmd := exec.CommandContext(ctx, filepath.Join(d.bin, "rmsctl"), args...)
 	cmd.Env = append(os.Environ(), "RMS_CONFIG_DIR="+filepath.Join(d.rmsdDir(), "contexts"), "NO_COLOR=1")
 	cmd.Dir = d.dir
@@ -54,6 +54,17 @@ func (d *demo) rmsctl(ctx context.Context, who string, wantExit int, wantWords [
 	}
 	d.events = append(d.events, eventID.FindAllString(output, -1)...)
 	return output, nil
+}
+
+// typed is a command's words as somebody would type them.
+func typed(args []string) string {
+	words := make([]string, len(args))
+	for i, a := range args {
+		if words[i] = a; strings.ContainsAny(a, " \t'") {
+			words[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // eventID finds what a refusal quotes.
