@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
@@ -276,3 +277,40 @@ func TestOperatorServiceIsLocal(t *testing.T) {
 
 // Nothing of a daemon outlives it.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Load balancers ask without a sign-in, and learn of no tenant.
+func TestHealth(t *testing.T) {
+	site := daemontest.NewSite(t)
+	d := start(t, site, nil)
+	health := healthpb.NewHealthClient(site.Client(t, d.Addr()).Conn)
+	watch, err := health.Watch(t.Context(), &healthpb.HealthCheckRequest{Service: "rms.v1.ProtectionService"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for serves := false; !serves; {
+		got, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		serves = got.GetStatus() == healthpb.HealthCheckResponse_SERVING
+	}
+	if got, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil || got.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("the daemon: %v, %v", got, err)
+	}
+	if _, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{Service: "tenants/contoso"}); status.Code(err) != codes.NotFound {
+		t.Errorf("of a tenant: %v", err)
+	}
+	if err := d.Close(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	// A watch does not hold up the end, and says nothing good any more.
+	for {
+		got, err := watch.Recv()
+		if err != nil {
+			break
+		}
+		if got.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
+			t.Errorf("while it stops: %s", got.GetStatus())
+		}
+	}
+}

@@ -52,7 +52,8 @@ type door struct {
 	limits   *limiter
 	log      *slog.Logger
 	now      func() time.Time
-	operator bool // this door is on the operator's socket
+	serving  context.Context // ends when the server stops
+	operator bool            // this door is on the operator's socket
 }
 
 // Tenants finds the tenants that are served now.
@@ -152,7 +153,11 @@ func (d *door) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 // before the first message leaves.
 func (d *door) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	if passesFreely(info.FullMethod) {
-		return handler(srv, ss)
+		// A watch of health goes on for ever; a stop must not wait for it.
+		ctx, cancel := context.WithCancel(ss.Context())
+		defer cancel()
+		defer context.AfterFunc(d.serving, cancel)()
+		return handler(srv, &endingStream{ServerStream: ss, ctx: ctx})
 	}
 	start := d.now()
 	c := &call{method: methodName(info.FullMethod)}
@@ -168,6 +173,14 @@ func (d *door) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 	}()
 	return handler(srv, &doorStream{ServerStream: ss, door: d, call: c, method: info.FullMethod, ctx: context.WithValue(ctx, callKey{}, c)})
 }
+
+// endingStream is a stream with a context of its own.
+type endingStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *endingStream) Context() context.Context { return s.ctx }
 
 // doorStream lets the door see the request of a server stream, which arrives
 // as its first and only message.

@@ -68,7 +68,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.serving, s.stopServing = context.WithCancel(context.Background())
 	network := &door{
-		access: table, tenants: o.Tenants, verifier: o.Verifier, validate: validator, log: o.Log, now: o.Now,
+		access: table, tenants: o.Tenants, verifier: o.Verifier, validate: validator, log: o.Log, now: o.Now, serving: s.serving,
 		limits: newLimiter(cmp.Or(o.Limits.PerCaller, config.DefaultPerCaller), cmp.Or(o.Limits.PerTenant, config.DefaultPerTenant)),
 	}
 	s.Network = network.server(grpc.Creds(o.Credentials))
