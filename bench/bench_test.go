@@ -23,8 +23,12 @@ import (
 	"github.com/openrms/rms/test/rmsdtest"
 )
 
-// inprocess is for profiles, which then hold the callers' work too.
-var inprocess = flag.Bool("inprocess", false, "run the service inside the benchmark instead of as a process (for -cpuprofile)")
+var (
+	// inprocess is for profiles, which then hold the callers' work too.
+	inprocess = flag.Bool("inprocess", false, "run the service inside the benchmark instead of as a process (for -cpuprofile)")
+	// binary is for comparing versions under the same load.
+	binary = flag.String("rmsd", "", "measure this rmsd instead of one built from the checkout")
+)
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -60,10 +64,10 @@ func BenchmarkService(b *testing.B) {
 		b.Logf("rmsd with %s: peak memory %s", custodian, w.peakMemory())
 	}
 	run("embedded", newWorld(b, rmsdtest.Embedded), all)
-	if binary, err := realvault.Find(); err != nil {
+	if vault, err := realvault.Find(); err != nil {
 		b.Logf("no Vault cases: %v", err)
 	} else {
-		run("vault", newWorld(b, vaultCustodian(b, binary)), custody)
+		run("vault", newWorld(b, vaultCustodian(b, vault)), custody)
 	}
 	report(b, rates)
 }
@@ -161,7 +165,11 @@ func newWorld(b *testing.B, custodian string) *world {
 	if *inprocess {
 		w.startInside(b)
 	} else {
-		p := w.site.Start(b, rmsdtest.Build(b, ""))
+		path := *binary
+		if path == "" {
+			path = rmsdtest.Build(b, "")
+		}
+		p := w.site.Start(b, path)
 		p.AwaitServing(b)
 		w.pid = p.PID
 	}

@@ -64,7 +64,7 @@ type Settings struct {
 	LastEvent vocab.EventID
 }
 
-// Bounds of the cache, as docs/custody explains them.
+// Bounds of the cache, which docs/custody.md explains.
 const (
 	MinCacheTTL     = 10 * time.Second
 	MaxCacheTTL     = time.Hour

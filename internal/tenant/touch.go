@@ -97,7 +97,7 @@ func (t *Tenant) saw(c keys.Call) {
 	}
 	state, reason := t.State().Err, vocab.ReasonOf(c.Err)
 	switch {
-	case c.Err == nil && keys.IsOutage(state),
+	case c.Err == nil && (keys.IsOutage(state) || vocab.ReasonOf(state) == vocab.ReasonCustodianRefused),
 		state == nil && (keys.IsOutage(c.Err) || reason == vocab.ReasonCustodianRefused || reason == vocab.ReasonCustodianChanged):
 		// What the last look found is no longer so.
 		select {
