@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -274,10 +275,13 @@ func (rec *recording) points(n int, rng *rand.Rand) []int {
 	return slices.Compact(out)
 }
 
-// revive starts a daemon on an image and opens every document whose publisher
-// had the answer. It returns how many.
+// revive has rmsd fsck look at an image, starts a daemon on it, and opens every
+// document whose publisher had the answer. It returns how many.
 func (rec *recording) revive(t *testing.T, image string, at int) int {
 	site := rec.site.On(t, image)
+	if out, err := exec.CommandContext(t.Context(), rmsdtest.Build(t, ""), "fsck", "-c", site.Config).CombinedOutput(); err != nil {
+		t.Errorf("rmsd fsck: %v\n%s", err, out)
+	}
 	p := site.Start(t, rmsdtest.Build(t, ""))
 	defer p.Kill()
 	p.AwaitServing(t)
