@@ -11,16 +11,19 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"go.etcd.io/bbolt"
 
 	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/devidp"
+	"github.com/openrms/rms/internal/record"
+	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/store/bolt"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
@@ -293,7 +296,7 @@ func client(ts *testscript.TestScript, name, tenant, user string) (*daemontest.C
 func protect(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, len(args) == 4, "[!] protect NAME TENANT USER FILE|REASON")
 	c, who := client(ts, args[0], args[1], args[2])
-	defer c.Close() //nolint:errcheck // nothing is left to lose
+	defer c.Close()
 	doc, err := c.Publish(context.Background(), who, &rmsv1.PublishRequest{Policy: &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{
 		Kind: rmsv1.AdHocPolicy_KIND_GRANTS, Grants: []*rmsv1.Grant{{To: "user:bob@contoso.test", Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW}}},
 	}}})
@@ -308,7 +311,7 @@ func protect(ts *testscript.TestScript, neg bool, args []string) {
 func open(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, len(args) == 4 && !neg || len(args) == 5 && neg, "open NAME TENANT USER FILE, ! open NAME TENANT USER FILE REASON")
 	c, who := client(ts, args[0], args[1], args[2])
-	defer c.Close() //nolint:errcheck // nothing is left to lose
+	defer c.Close()
 	pl, err := os.ReadFile(ts.MkAbs(args[3]))
 	ts.Check(err)
 	got, err := c.Acquire(context.Background(), who, pl, nil)
@@ -336,25 +339,24 @@ func answered(ts *testscript.TestScript, neg bool, err error, reason string) boo
 // the last value of a table, in its first byte, or deletes its last row.
 func damage(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 3, "damage STORE change|delete TABLE")
-	db, err := bbolt.Open(ts.MkAbs(args[0]), 0o600, nil)
+	db, err := bolt.Open(bolt.Options{Path: ts.MkAbs(args[0]), Stamp: store.Production, Schema: record.Schema})
 	ts.Check(err)
-	defer db.Close() //nolint:errcheck // Update has synced
-	ts.Check(db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(args[2]))
-		if b == nil {
-			return fmt.Errorf("there is no table %s", args[2])
+	table := store.Table(args[2])
+	err = db.Commit(context.Background(), func(tx store.Tx) error {
+		for last, err := range tx.Scan(table, store.Range{Reverse: true}) {
+			if err != nil {
+				return err
+			}
+			k, v := slices.Clone(last.Key), slices.Clone(last.Value)
+			if args[1] == "delete" {
+				return tx.Delete(table, k)
+			}
+			v[0] ^= 1
+			return tx.Put(table, k, v)
 		}
-		k, v := b.Cursor().Last()
-		switch {
-		case k == nil:
-			return fmt.Errorf("%s is empty", args[2])
-		case args[1] == "delete":
-			return b.Delete(k)
-		}
-		v = append([]byte(nil), v...)
-		v[0] ^= 1
-		return b.Put(append([]byte(nil), k...), v)
-	}))
+		return fmt.Errorf("%s is empty", table)
+	})
+	ts.Check(errors.Join(err, db.Close()))
 }
 
 // flip changes one bit of a file: flip FILE OFFSET, from the end if negative.

@@ -34,7 +34,7 @@ func TestFirstHour(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close(t.Context()) //nolint:errcheck // nothing rests on it
+	defer d.Close(t.Context())
 
 	dir, commands := t.TempDir(), 0
 	for _, block := range regexp.MustCompile("(?ms)^```(yaml|console)\n(.*?)^```$").FindAllStringSubmatch(string(page), -1) {
