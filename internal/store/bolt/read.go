@@ -155,25 +155,41 @@ func guard(fn func() error) (err error) {
 }
 
 // Check implements [store.Checker]: page reachability, order of keys, and
-// whether every table has a valid name.
+// whether every table has a valid name. Commits wait while it runs: bbolt
+// compares the pages with its list of free ones, which a writer changes.
 func (s *Store) Check(ctx context.Context, found func(problem error)) error {
-	return s.snapshot(ctx, func(tx *bbolt.Tx) error {
-		err := guard(func() error {
-			return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
-				if !bytes.Equal(name, metaBucket) && !store.Table(name).Valid() {
-					found(fmt.Errorf("unknown table %q", name))
-				}
-				return context.Cause(ctx)
-			})
-		})
-		if err != nil {
-			return err
-		}
-		for problem := range tx.Check() {
-			found(problem)
-		}
-		return nil
+	if err := usable(ctx); err != nil {
+		return err
+	}
+	var tx *bbolt.Tx
+	err := guard(func() (err error) {
+		tx, err = s.db.Begin(true)
+		return err
 	})
+	switch {
+	case errors.Is(err, bbolt.ErrDatabaseNotOpen):
+		return errClosed()
+	case vocab.ReasonOf(err) == vocab.ReasonStoreDamaged:
+		return err
+	case err != nil:
+		return damaged(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	err = guard(func() error {
+		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+			if !bytes.Equal(name, metaBucket) && !store.Table(name).Valid() {
+				found(fmt.Errorf("unknown table %q", name))
+			}
+			return context.Cause(ctx)
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for problem := range tx.Check() {
+		found(problem)
+	}
+	return nil
 }
 
 // CopyTo implements [store.Copier]. Errors of w come back as they are.
