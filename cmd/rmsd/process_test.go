@@ -185,6 +185,7 @@ func TestNothingLeaks(t *testing.T) {
 		t.Fatal("another content key came")
 	}
 	secrets["the content key"] = doc.Key.Reveal()
+	secrets["the application's private data"] = req.PrivateMetadata
 	if _, err := scanner.Acquire(t.Context(), daemontest.Service(daemontest.DLP), doc.PL, &bob); err != nil {
 		t.Fatal(err)
 	}

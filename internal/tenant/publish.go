@@ -260,7 +260,11 @@ func (t *Tenant) makeLicense(ctx context.Context, p *publication) (*keys.Key, er
 	}
 	defer lent.Release()
 	p.key = vocab.NewSecret()
-	policyBytes, err := license.EncodePolicy(p.decision.Policy)
+	// The application's data is sealed in the publishing license and kept
+	// nowhere else: the record is in the clear.
+	kept := *p.decision.Policy
+	kept.AppData = nil
+	policyBytes, err := license.EncodePolicy(&kept)
 	if err != nil {
 		return nil, err
 	}
