@@ -267,12 +267,16 @@ func (t *Tenant) decideAll(ctx context.Context, d *sealer, work []*acquisition) 
 
 // decide reads what each item rests on and decides it, in one snapshot.
 func (t *Tenant) decide(ctx context.Context, work []*acquisition) error {
+	var open []*acquisition
 	for _, a := range work {
 		if !a.done && a.AcquireItem.Err == nil {
-			a.forget()
-			a.err = t.identify(a)
+			open = append(open, a)
 		}
 	}
+	concurrently(len(open), func(i int) { // signatures: most of a batch's work
+		open[i].forget()
+		open[i].err = t.identify(open[i])
+	})
 	return t.store.View(ctx, func(r store.Reader) error {
 		settings, err := record.GetSettings(r, t.id)
 		if err != nil {

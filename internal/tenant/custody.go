@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openrms/rms/internal/audit"
@@ -89,25 +90,36 @@ func (t *Tenant) effectiveDelay(mode vocab.CustodyMode, e *audit.Event) time.Dur
 	return delay
 }
 
-// maxConcurrent bounds how many items of one batch are unwrapped at a time:
+// maxConcurrent bounds how many items of one batch are worked on at a time:
 // enough for the ring to join the strict ones into full calls of the
 // custodian.
 const maxConcurrent = 64
 
-// concurrently calls fn(0) to fn(n-1), some at a time, and waits for all.
+// concurrently calls fn(0) to fn(n-1), some at a time, and waits for all. If
+// one panics, so does the caller, when all have ended: a defect fails a call,
+// not the daemon.
 func concurrently(n int, fn func(i int)) {
 	if n == 1 {
 		fn(0)
 		return
 	}
 	var wg sync.WaitGroup
+	var panicked atomic.Pointer[any]
 	slots := make(chan struct{}, maxConcurrent)
 	for i := range n {
 		slots <- struct{}{}
 		wg.Go(func() {
-			defer func() { <-slots }()
+			defer func() {
+				if p := recover(); p != nil {
+					panicked.CompareAndSwap(nil, &p)
+				}
+				<-slots
+			}()
 			fn(i)
 		})
 	}
 	wg.Wait()
+	if p := panicked.Load(); p != nil {
+		panic(*p)
+	}
 }
