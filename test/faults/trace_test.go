@@ -21,6 +21,7 @@ type syscall struct {
 	args   []string
 	result int64
 	failed bool
+	died   bool // the process was killed in it
 }
 
 // step is one end of a system call: strace lets the thread go on only after it
@@ -108,6 +109,9 @@ func appendLine(steps []step, open map[string]*syscall, line []byte) ([]step, er
 			return nil, err
 		}
 		call.args = append(call.args, args...)
+		if call.died {
+			return steps, nil
+		}
 		return append(steps, step{call, true, at}), nil
 	}
 	name, tail, ok := strings.Cut(text, "(")
@@ -115,7 +119,11 @@ func appendLine(steps []step, open map[string]*syscall, line []byte) ([]step, er
 		return nil, errors.New("not a call")
 	}
 	call := &syscall{name: name}
-	if before, ok := strings.CutSuffix(tail, " <unfinished ...>"); ok {
+	before, ok := strings.CutSuffix(tail, " <unfinished ...>")
+	if !ok {
+		before, ok = strings.CutSuffix(tail, " <detached ...>") // it was killed
+	}
+	if ok {
 		if call.args, err1 = splitArgs(before); err1 != nil {
 			return nil, err1
 		}
@@ -124,6 +132,9 @@ func appendLine(steps []step, open map[string]*syscall, line []byte) ([]step, er
 	}
 	if call.args, err1 = call.leave(tail); err1 != nil {
 		return nil, err1
+	}
+	if call.died {
+		return append(steps, step{call, false, at}), nil
 	}
 	return append(steps, step{call, false, at}, step{call, true, at}), nil
 }
@@ -140,10 +151,10 @@ func (c *syscall) leave(tail string) ([]string, error) {
 		return nil, errors.New("no result")
 	}
 	number, note, _ := strings.Cut(result, " ")
-	c.failed = strings.HasPrefix(number, "-") || number == "?"
+	c.failed, c.died = strings.HasPrefix(number, "-"), number == "?"
 	if n, err := strconv.ParseInt(number, 0, 64); err == nil {
 		c.result = n
-	} else if number != "?" && !strings.HasPrefix(number, "0x") {
+	} else if !c.died && !strings.HasPrefix(number, "0x") {
 		return nil, fmt.Errorf("result %q %q", number, note)
 	}
 	return splitArgs(tail[:end])
