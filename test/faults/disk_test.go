@@ -3,6 +3,7 @@ package faults_test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -333,9 +334,7 @@ func (d *disk) cut(dir string, s survival, rng *rand.Rand) error {
 	}
 	for path, entries := range d.dirs {
 		names := map[string]*file{}
-		for name, f := range entries.durable {
-			names[name] = f
-		}
+		maps.Copy(names, entries.durable)
 		if s != nothing {
 			for _, ch := range entries.pending[:rng.IntN(len(entries.pending)+1)] {
 				ch.apply(names)

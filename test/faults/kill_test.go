@@ -83,6 +83,7 @@ func TestKill(t *testing.T) {
 			received++
 		case rmsdtest.Refused:
 			refused++
+		case rmsdtest.Unknown:
 		}
 	}
 	if l.acks < answers {

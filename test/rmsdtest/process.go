@@ -118,7 +118,6 @@ func (p *Process) serving(tb testing.TB) error {
 	ctx, cancel := context.WithTimeout(tb.Context(), startWithin)
 	defer cancel()
 	var conn *grpc.ClientConn
-	last := errNotServing
 	for {
 		// gRPC's own pauses between attempts are made for networks; a process
 		// that is on its way up is asked more often.
@@ -132,12 +131,11 @@ func (p *Process) serving(tb testing.TB) error {
 				return conn.Close()
 			}
 		}
-		last = err
 		select {
 		case <-p.exited:
 			return fmt.Errorf("it ended: %w", p.state)
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), last)
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
 		case <-time.After(3 * time.Millisecond): // there is nothing to wait on
 		}
 	}
