@@ -56,7 +56,8 @@ type AcquireResult struct {
 type AcquireBatch struct {
 	Results []AcquireResult
 	// Certificate signed the use licenses; Enc is the one key agreement all
-	// their keys come from. Both empty for clear delivery.
+	// their keys come from. Both empty for clear delivery, and where nothing
+	// was given.
 	Certificate, Enc []byte
 }
 
@@ -98,13 +99,13 @@ func (t *Tenant) Acquire(ctx context.Context, c Call, to Recipient, items []Acqu
 type sealer struct {
 	to        *license.Recipient
 	principal [32]byte
-	delivery  *license.Delivery // nil for clear keys
+	delivery  *license.Delivery // the key agreement; nil for clear keys, and until something is given
 	signer    license.Signer
 	cert      *license.Certificate
 }
 
-// newSealer makes the call's one key agreement. It asks for the signing
-// certificate first, so that nothing is recorded as released that could not be
+// newSealer says how the call's keys are delivered. It asks for the signing
+// certificate, so that nothing is recorded as released that could not be
 // signed. For clear keys too: a daemon has no certificate before it has found
 // the custodian's keys safe once.
 func (t *Tenant) newSealer(ctx context.Context, c Call, to Recipient, items []AcquireItem) (*sealer, error) {
@@ -117,10 +118,7 @@ func (t *Tenant) newSealer(ctx context.Context, c Call, to Recipient, items []Ac
 	}
 	d := &sealer{to: to.Sealed, principal: canon.PrincipalID(who.Issuer, who.Subject)}
 	var err error
-	if d.signer, d.cert, err = t.signer(ctx); err != nil || to.Sealed == nil {
-		return d, err
-	}
-	d.delivery, err = license.NewDelivery(to.Sealed, t.id, d.principal)
+	d.signer, d.cert, err = t.signer(ctx)
 	return d, err
 }
 
@@ -394,6 +392,16 @@ func (t *Tenant) release(ctx context.Context, d *sealer, work []*acquisition) {
 			allowed = append(allowed, a)
 		}
 	}
+	if len(allowed) > 0 && d.to != nil && d.delivery == nil {
+		// The call's one key agreement: whoever is refused does not cost one.
+		var err error
+		if d.delivery, err = license.NewDelivery(d.to, t.id, d.principal); err != nil {
+			for _, a := range allowed {
+				a.err = err
+			}
+			return
+		}
+	}
 	concurrently(len(allowed), func(i int) {
 		a := allowed[i]
 		if a.err = t.releaseOne(ctx, d, a); a.err != nil {
@@ -409,12 +417,12 @@ func (t *Tenant) releaseOne(ctx context.Context, d *sealer, a *acquisition) (err
 	noteKey(a.event, a.lent)
 	e, dec := a.event, &a.decision
 	e.Kind, e.Granted, e.NotAfter, e.Custody = audit.KindReleased, dec.Rights, dec.NotAfter, dec.Custody
-	e.Cached = a.Store && dec.Cache == policy.CacheStored && d.delivery != nil
+	e.Cached = a.Store && dec.Cache == policy.CacheStored && d.to != nil
 	if end := e.Time.Add(policy.OnlineWindow); !e.Cached && e.NotAfter.After(end) {
 		// What is not to be kept need not live long: time to begin to read.
 		e.NotAfter = end
 	}
-	if d.delivery == nil {
+	if d.to == nil {
 		return nil
 	}
 	leaf, err := e.LeafHash()
