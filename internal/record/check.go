@@ -198,7 +198,8 @@ func (c *checker) slugs() error {
 	return nil
 }
 
-// uses checks that every use license that was given out is of a license.
+// uses checks that every use license that was given out is of a license, and
+// will be forgotten.
 func (c *checker) uses() error {
 	for item, err := range c.r.Scan(tableUses, store.Range{Prefix: key(c.t)}) {
 		if err != nil {
@@ -212,6 +213,20 @@ func (c *checker) uses() error {
 			return err
 		} else if !there {
 			c.problem("a use license is of license %s, which is not there", vocab.ContentID(item.Key[16:32]))
+		}
+		day := dayOf(binary.BigEndian.Uint64(item.Key[32:]))
+		if _, there, err := c.r.Get(tableUsesByDay, key(c.t, u32(day), item.Key[16:32])); err != nil {
+			return err
+		} else if !there {
+			c.problem("a use license of license %s is missing from %s", vocab.ContentID(item.Key[16:32]), tableUsesByDay)
+		}
+	}
+	for item, err := range c.r.Scan(tableUsesByDay, store.Range{Prefix: key(c.t)}) {
+		if err != nil {
+			return err
+		}
+		if len(item.Key) != 36 {
+			c.problem("%s has a key that cannot be", tableUsesByDay)
 		}
 	}
 	return nil

@@ -152,6 +152,8 @@ func TestCheckFindsDamage(t *testing.T) {
 		{"name unreadable", written(tableSlugs, key(tenantA, []byte("board")), []byte{1}), `the name "board"`},
 		{"use of no license", written(tableUses, key(tenantA, make([]byte, 40)), nil), "a use license is of license"},
 		{"use with a key that cannot be", written(tableUses, key(tenantA, []byte{1}), nil), "uses has a key that cannot be"},
+		{"use that would stay for ever", drop(tableUsesByDay, key(tenantA, u32(dayOf(uint64(ToMillis(start)))), cachedOne[:])), "missing from uses-by-day"},
+		{"day of uses with a key that cannot be", written(tableUsesByDay, key(tenantA, []byte{1}), nil), "uses-by-day has a key that cannot be"},
 		{"request unreadable", written(tableRequests, key(tenantA, caller[:], []byte("r1")), []byte{0xff}), "a request"},
 		{"request that would stay for ever", drop(tableRequestsByTime, key(tenantA, u64(uint64(ToMillis(start))), caller[:], []byte("r1"))), "missing from requests-by-time"},
 		{"settings unreadable", written(tableSettings, key(tenantA), []byte{0xff}), "settings"},

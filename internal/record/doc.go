@@ -41,14 +41,17 @@ const (
 	tableSlugs          store.Table = "template-slugs"         // slug -> uid
 	tableRevisions      store.Table = "template-revisions"     // uid, revision -> signed envelope
 	tableUses           store.Table = "uses"                   // content, not after, event -> whose
+	tableUsesByDay      store.Table = "uses-by-day"            // day of not after, content -> nothing; what sweeping goes by
 	tableRequests       store.Table = "requests"               // caller, request -> Request
 	tableRequestsByTime store.Table = "requests-by-time"       // time, caller, request -> nothing
 	tableGenerations    store.Table = "generations"            // number -> Generation
 	tableKeys           store.Table = "keys"                   // custodian -> Key
 	tableVersionStates  store.Table = "key-version-states"     // custodian, version -> state
 	tableBundles        store.Table = "bundles"                // -> newest trust bundle
-	maxScan                         = 1000
 )
+
+// maxScan bounds what one call goes through, in rows.
+const maxScan = 1000
 
 // key concatenates a tenant and parts into a table key.
 func key(t vocab.TenantID, parts ...[]byte) []byte {

@@ -86,6 +86,7 @@ func TestAFailureOfTheStoreIsTheCallsFailure(t *testing.T) {
 		"PutRequest":    func(tx store.Tx) error { return PutRequest(tx, tenantA, caller, "r2", &Request{At: ToMillis(start)}) },
 		"SweepRequests": func(tx store.Tx) error { _, err := SweepRequests(tx, tenantA, later); return err },
 		"PutUse":        func(tx store.Tx) error { return PutUse(tx, tenantA, cachedOne, vocab.EventID{2}, Use{NotAfter: start}) },
+		"SweepUses":     func(tx store.Tx) error { _, err := SweepUses(tx, tenantA, later); return err },
 		"ListUses": func(tx store.Tx) error {
 			_, _, err := ListUses(tx, tenantA, cachedOne, start.AddDate(0, 0, -1), 1)
 			return err

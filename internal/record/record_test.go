@@ -2,6 +2,7 @@ package record
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -141,6 +142,90 @@ func TestUses(t *testing.T) {
 	}
 	_, _, err := ListUses(tx, tenantA, cachedOne, start, 1)
 	reasonOf(t, err, vocab.ReasonStoreDamaged)
+}
+
+func TestSweepForgetsUsesThatEnded(t *testing.T) {
+	tx := memory()
+	event := 0
+	put := func(tenant vocab.TenantID, c vocab.ContentID, who string, end time.Time) {
+		event++
+		e := vocab.EventID{byte(event >> 8), byte(event)}
+		if err := PutUse(tx, tenant, c, e, Use{Principal: who, NotAfter: end}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const many = maxScan + 5
+	for range many {
+		put(tenantA, cachedOne, "bob", start)
+	}
+	put(tenantA, cachedOne, "carla", start.AddDate(0, 0, 1)) // another day of the same document
+	put(tenantA, cachedOne, "dan", start.AddDate(0, 0, 30))
+	put(tenantA, strictOne, "erin", start.Add(time.Hour))
+	put(tenantB, cachedOne, "frank", start)
+
+	sweep := func(tenant vocab.TenantID, now time.Time, want ...int) {
+		t.Helper()
+		for _, want := range want {
+			if n, err := SweepUses(tx, tenant, now); err != nil || n != want {
+				t.Fatalf("%d rows were forgotten (%v), want %d", n, err, want)
+			}
+			if problems := missingDays(t, tx, tenant); len(problems) > 0 {
+				t.Fatalf("between sweeps the check finds %q", problems)
+			}
+		}
+	}
+	left := func(tenant vocab.TenantID, c vocab.ContentID, want ...string) {
+		t.Helper()
+		uses, _, err := ListUses(tx, tenant, c, time.UnixMilli(0), 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, u := range uses {
+			got = append(got, u.Principal)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+	midnight := start.Truncate(24*time.Hour).AddDate(0, 0, 1)
+	sweep(tenantA, midnight.Add(-time.Millisecond), 0)
+	// What ended, and the two rows of its day.
+	sweep(tenantA, midnight, maxScan, many-maxScan+1+2, 0)
+	left(tenantA, cachedOne, "dan", "carla")
+	left(tenantA, strictOne)
+	sweep(tenantA, midnight.AddDate(0, 0, 1), 2, 0)
+	left(tenantA, cachedOne, "dan")
+	left(tenantB, cachedOne, "frank")
+	sweep(tenantA, midnight.AddDate(0, 0, 30), 2, 0)
+	sweep(tenantB, midnight, 2, 0)
+	for _, table := range []store.Table{tableUses, tableUsesByDay} {
+		for item, err := range tx.Scan(table, store.Range{}) {
+			t.Errorf("%s still has %x (%v)", table, item.Key, err)
+		}
+	}
+}
+
+// missingDays are the findings about uses that no sweep would reach.
+func missingDays(t *testing.T, r store.Reader, tenant vocab.TenantID) (problems []string) {
+	all, _ := findings(t, r, tenant)
+	for _, p := range all {
+		if strings.Contains(p, string(tableUsesByDay)) {
+			problems = append(problems, p)
+		}
+	}
+	return problems
+}
+
+func TestSweepOfUsesReportsDamage(t *testing.T) {
+	for _, table := range []store.Table{tableUses, tableUsesByDay} {
+		tx := full(t)
+		if err := tx.Put(table, key(tenantA, cachedOne[:], []byte{0}), nil); err != nil {
+			t.Fatal(err)
+		}
+		_, err := SweepUses(tx, tenantA, start.AddDate(1, 0, 0))
+		reasonOf(t, err, vocab.ReasonStoreDamaged)
+	}
 }
 
 func TestSettingsComeBackAsWritten(t *testing.T) {

@@ -14,9 +14,70 @@ type Use struct {
 	NotAfter  time.Time
 }
 
-// PutUse notes a use license that may be kept until notAfter.
+// PutUse notes a use license that may be kept until u.NotAfter.
 func PutUse(tx store.Tx, t vocab.TenantID, c vocab.ContentID, e vocab.EventID, u Use) error {
-	return tx.Put(tableUses, key(t, c[:], u64(uint64(u.NotAfter.UnixMilli())), e[:]), []byte(u.Principal))
+	end := uint64(u.NotAfter.UnixMilli())
+	if err := tx.Put(tableUses, key(t, c[:], u64(end), e[:]), []byte(u.Principal)); err != nil {
+		return err
+	}
+	// One row for all uses of a document that end on the same day: it is
+	// there already but for the first, and then costs only a look.
+	day := key(t, u32(dayOf(end)), c[:])
+	if _, there, err := tx.Get(tableUsesByDay, day); err != nil || there {
+		return err
+	}
+	return tx.Put(tableUsesByDay, day, nil)
+}
+
+// dayOf counts days since 1970, UTC.
+func dayOf(millis uint64) uint32 { return uint32(millis / uint64((24 * time.Hour).Milliseconds())) }
+
+// SweepUses forgets use licenses that ended on a day before now's, which
+// nobody can open with any more. It deletes at most 1,000 rows and returns
+// how many; there may be more unless it returns 0.
+func SweepUses(tx store.Tx, t vocab.TenantID, now time.Time) (int, error) {
+	today := dayOf(uint64(now.UnixMilli()))
+	n := 0
+	for item, err := range tx.Scan(tableUsesByDay, store.Range{Prefix: key(t)}) {
+		if err != nil {
+			return n, err
+		}
+		if len(item.Key) != 36 {
+			return n, damaged(tableUsesByDay, nil)
+		}
+		day := binary.BigEndian.Uint32(item.Key[16:])
+		if day >= today {
+			break
+		}
+		document := key(t, item.Key[20:])
+		for use, err := range tx.Scan(tableUses, store.Range{Prefix: document}) {
+			if err != nil {
+				return n, err
+			}
+			if len(use.Key) != 56 {
+				return n, damaged(tableUses, nil)
+			}
+			// Those that end first come first.
+			if dayOf(binary.BigEndian.Uint64(use.Key[32:])) > day {
+				break
+			}
+			if n == maxScan {
+				return n, nil // the day's row stays and leads to the rest
+			}
+			if err := tx.Delete(tableUses, use.Key); err != nil {
+				return n, err
+			}
+			n++
+		}
+		if n == maxScan {
+			return n, nil
+		}
+		if err := tx.Delete(tableUsesByDay, item.Key); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
 }
 
 // ListUses returns the use licenses of a document that may still open after

@@ -108,11 +108,20 @@ func (t *Tenant) Counts(ctx context.Context) (licenses int64, events uint64, err
 // Audit returns the log the tenant's events are in.
 func (t *Tenant) Audit() *audit.Log { return t.log }
 
-// Sweep forgets what need not be remembered any more. It is called from time
-// to time.
+// Sweep forgets what need not be remembered any more: requests whose
+// repetition nobody waits for, and use licenses that ended. It is called from
+// time to time, works in small steps that others' writes go between, and can
+// be called again after a failure.
 func (t *Tenant) Sweep(ctx context.Context) error {
-	return t.store.Commit(ctx, func(tx store.Tx) error {
-		_, err := record.SweepRequests(tx, t.id, t.now())
-		return err
-	})
+	for _, sweep := range []func(store.Tx, vocab.TenantID, time.Time) (int, error){record.SweepRequests, record.SweepUses} {
+		for n := -1; n != 0; {
+			if err := t.store.Commit(ctx, func(tx store.Tx) (err error) {
+				n, err = sweep(tx, t.id, t.now())
+				return err
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -95,6 +95,7 @@ type kept struct {
 	*served
 	custodian *moody
 	logged    *logged
+	store     store.Store
 }
 
 // logged is what the tenant wrote to its log of operation.
@@ -123,7 +124,7 @@ func keep(t *testing.T, first func(*moody)) *kept {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &kept{custodian: new(moody), logged: new(logged), served: &served{log: audit.New(s)}}
+	k := &kept{custodian: new(moody), logged: new(logged), store: s, served: &served{log: audit.New(s)}}
 	k.call = tenant.Call{Method: "test", Caller: &vocab.Identity{
 		Issuer: "https://idp.contoso.test", Subject: "alice", Addresses: []string{"alice@contoso.test"}, Member: "contoso",
 	}}
