@@ -56,7 +56,7 @@ func Inspect(src io.ReaderAt, size int64, trust *Trust) (*Inspection, error) {
 	p := header.Prefix()
 	i := &Inspection{
 		TenantID: p.Tenant, License: p.Content, ContentSuite: p.ContentSuite,
-		ContentOffset: header.StreamOffset(), ContentSize: clearSize(size - header.StreamOffset()),
+		ContentOffset: header.StreamOffset(), ContentSize: header.PlainSize(size),
 	}
 	i.readLicense(header, trust)
 	return i, nil
@@ -96,12 +96,4 @@ func verifyWith(t *Trust, raw []byte) error {
 	}
 	_, err = v.VerifyPL(raw)
 	return err
-}
-
-// clearSize is how long the content in a stream is: Tink's AES256-GCM-HKDF-1MB
-// puts 40 bytes before it and 16 after each segment of 1 MiB.
-func clearSize(stream int64) int64 {
-	const head, tag, segment = 40, 16, 1 << 20
-	segments := (stream-1)/segment + 1
-	return max(0, stream-head-segments*tag)
 }

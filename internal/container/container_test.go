@@ -157,6 +157,9 @@ func TestRoundTrip(t *testing.T) {
 		if h.Prefix() != d.prefix {
 			t.Errorf("%d: prefix %+v", size, h.Prefix())
 		}
+		if got := h.PlainSize(int64(len(d.file))); got != int64(size) {
+			t.Errorf("%d: the size is said to be %d", size, got)
+		}
 		meta, err := h.Meta(d.ck)
 		if d := cmp.Diff(d.meta, meta); d != "" || err != nil {
 			t.Errorf("%d: meta, %v: %s", size, err, d)
@@ -164,6 +167,23 @@ func TestRoundTrip(t *testing.T) {
 		s, r, err := d.openAll(d.file)
 		if err != nil || !bytes.Equal(s, d.plain) || !bytes.Equal(r, d.plain) {
 			t.Errorf("%d: %d and %d bytes came back, %v", size, len(s), len(r), err)
+		}
+	}
+}
+
+// The size of a file that was cut is a guess, but never one that cannot be.
+func TestPlainSizeOfCutFile(t *testing.T) {
+	d := newDocument(t, 1, 100)
+	h, err := container.ReadHeader(bytes.NewReader(d.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ size, want int64 }{
+		{-1, 0}, {0, 0}, {h.StreamOffset(), 0}, {h.StreamOffset() + 1, 0}, {h.StreamOffset() + 55, 0}, {h.StreamOffset() + 56, 0},
+		{h.StreamOffset() + 57, 1}, {int64(len(d.file)), 100}, {h.StreamOffset() + segment + 1, segment + 1 - 40 - 2*16},
+	} {
+		if got := h.PlainSize(c.size); got != c.want {
+			t.Errorf("of %d bytes %d are content, want %d", c.size, got, c.want)
 		}
 	}
 }

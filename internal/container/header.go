@@ -97,6 +97,17 @@ func (h *Header) Prefix() Prefix { return h.prefix }
 // the file.
 func (h *Header) StreamOffset() int64 { return h.offset }
 
+// PlainSize is how long the content of a container of size bytes is, in bytes,
+// if nothing was cut off or added; only [Header.ReaderAt] says that it was not.
+// It is 0 where size leaves no room for content.
+func (h *Header) PlainSize(size int64) int64 {
+	if size <= h.offset {
+		return 0
+	}
+	_, plain := measure(size - h.offset)
+	return max(0, plain)
+}
+
 // License returns a copy of the publishing license as it is in the file. The
 // caller verifies it and compares it with the prefix; a license that does not
 // parse or verify may be one whose replacement was interrupted, just as the

@@ -55,11 +55,9 @@ func (h *Header) ReaderAt(src io.ReaderAt, size int64, ck *vocab.Secret) (*Conte
 	if size < h.offset || c.length < streamHeaderSize+tagSize {
 		return nil, changed(0)
 	}
-	c.segments = (c.length-1)/segmentSize + 1
-	if c.segments > maxSegments {
+	if c.segments, c.size = measure(c.length); c.segments > maxSegments {
 		return nil, changed(maxSegments)
 	}
-	c.size = c.length - streamHeaderSize - c.segments*tagSize
 
 	var header [streamHeaderSize]byte
 	if err := readFull(src, header[:], h.offset, 0); err != nil {

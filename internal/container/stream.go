@@ -28,6 +28,14 @@ const (
 	maxPlaintext = maxSegments*(segmentSize-tagSize) - streamHeaderSize
 )
 
+// measure returns how many segments a stream of length bytes has, at least one,
+// and how much plaintext they hold. That is negative for a stream too short to
+// be one.
+func measure(length int64) (segments, plain int64) {
+	segments = (length-1)/segmentSize + 1
+	return segments, length - streamHeaderSize - segments*tagSize
+}
+
 // opener opens the segments of one stream. It is safe for concurrent use.
 type opener struct {
 	aead        cipher.AEAD
