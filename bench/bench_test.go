@@ -53,7 +53,7 @@ const (
 // BenchmarkService measures every case on the embedded keyring, and those in
 // which the custodian matters on a real Vault.
 func BenchmarkService(b *testing.B) {
-	b.Logf("%s/%s, GOMAXPROCS %d here and in rmsd, %d callers on %d connections, %d documents of a template with %d grants, mean fdatasync %s",
+	say("%s/%s, GOMAXPROCS %d here and in rmsd, %d callers on %d connections, %d documents of a template with %d grants, mean fdatasync %s",
 		runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), callers, connections, documents, grants, syncTime(b))
 	rates := map[string]float64{}
 	run := func(custodian string, cases []measured, start func() *world) {
@@ -68,17 +68,21 @@ func BenchmarkService(b *testing.B) {
 			})
 		}
 		if w != nil {
-			b.Logf("rmsd with %s: peak memory %s", custodian, w.peakMemory())
+			say("rmsd with %s: peak memory %s", custodian, w.peakMemory())
 		}
 	}
 	run("embedded", all, func() *world { return newWorld(b, rmsdtest.Embedded) })
 	if vault, err := realvault.Find(); err != nil {
-		b.Logf("no Vault cases: %v", err)
+		say("no Vault cases: %v", err)
 	} else {
 		run("vault", custody, func() *world { return newWorld(b, vaultCustodian(b, vault)) })
 	}
 	report(b, rates)
 }
+
+// say prints beside the benchmarks' own lines: what a benchmark with parts logs
+// is shown only when it fails.
+func say(format string, args ...any) { fmt.Printf("# "+format+"\n", args...) }
 
 // measured is a case: one call, and how many decisions it asks for.
 type measured struct {
@@ -160,10 +164,10 @@ func report(b *testing.B, rates map[string]float64) {
 		{"the same, strict on Vault", "vault/batch1000-strict", "vault/acquire-strict"},
 	} {
 		if rates[r.of] > 0 && rates[r.to] > 0 {
-			lines = append(lines, fmt.Sprintf("  %6.2f  %s", rates[r.of]/rates[r.to], r.what))
+			lines = append(lines, fmt.Sprintf("# %6.2f  %s", rates[r.of]/rates[r.to], r.what))
 		}
 	}
-	b.Logf("decisions per second, as ratios:\n%s", strings.Join(lines, "\n"))
+	say("decisions per second, as ratios:\n%s", strings.Join(lines, "\n"))
 }
 
 // newWorld starts the service on a custodian and protects documents.
