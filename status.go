@@ -117,12 +117,24 @@ func transportError(ctx context.Context, e *Error, st *status.Status) *Error {
 		e.Reason = vocab.ReasonResourceNotFound
 	case codes.InvalidArgument, codes.OutOfRange:
 		e.Reason = vocab.ReasonRequestInvalid
-	case codes.ResourceExhausted, codes.Aborted:
+	case codes.ResourceExhausted:
+		if tooLarge(st.Message()) {
+			return vocab.Errorf(vocab.ReasonRequestInvalid, "a message of this call is larger than the service or this program takes: %s", clip(st.Message())).
+				WithNext("Send less at a time, or ask for less").Because(cause)
+		}
+		e.Reason = vocab.ReasonOverloaded
+	case codes.Aborted:
 		e.Reason = vocab.ReasonOverloaded
 	default: // Unimplemented among them: not a server of ours, or an older one
 		e.Reason = vocab.ReasonInternal
 	}
 	return e
+}
+
+// tooLarge tells gRPC's own refusal of a message, at either end, from a server
+// that has too much to do: they share a code, but only one passes by itself.
+func tooLarge(message string) bool {
+	return strings.Contains(message, "message larger than max") || strings.Contains(message, "message after decompression larger than max")
 }
 
 func first(md metadata.MD, key string) string {

@@ -7,13 +7,18 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"net"
 	"strings"
 	"testing"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
@@ -92,7 +97,8 @@ func TestCallError(t *testing.T) {
 		{"permission denied", status.Error(codes.PermissionDenied, "x"), nil, Error{Reason: ReasonNoRights, Message: "x"}},
 		{"not found", status.Error(codes.NotFound, "x"), nil, Error{Reason: ReasonResourceNotFound, Message: "x"}},
 		{"invalid", status.Error(codes.InvalidArgument, "x"), nil, Error{Reason: ReasonRequestInvalid, Message: "x"}},
-		{"too large", status.Error(codes.ResourceExhausted, "x"), nil, Error{Reason: ReasonOverloaded, Message: "x"}},
+		{"too much to do", status.Error(codes.ResourceExhausted, "x"), nil, Error{Reason: ReasonOverloaded, Message: "x"}},
+		{"in another's way", status.Error(codes.Aborted, "x"), nil, Error{Reason: ReasonOverloaded, Message: "x"}},
 		{"unimplemented", status.Error(codes.Unimplemented, "x"), nil, Error{Reason: ReasonInternal, Message: "x"}},
 		{"internal", status.Error(codes.Internal, "x"), nil, Error{Reason: ReasonInternal, Message: "x"}},
 		{"no status", io.ErrUnexpectedEOF, nil, Error{Reason: ReasonInternal, Message: "the call failed"}},
@@ -117,6 +123,53 @@ func TestCallError(t *testing.T) {
 	}
 	if err := callError(t.Context(), nil, nil); err != nil {
 		t.Errorf("no error became %v", err)
+	}
+}
+
+// A message that gRPC does not carry is the caller's to make smaller: trying
+// again would be refused again. Each end of a real connection refuses once.
+func TestMessageTooLarge(t *testing.T) {
+	const big = 1 << 16
+	for _, c := range []struct {
+		name   string
+		server []grpc.ServerOption
+		client []grpc.CallOption
+		send   int
+	}{
+		{name: "the server receives", server: []grpc.ServerOption{grpc.MaxRecvMsgSize(big / 2)}, send: big},
+		{name: "the server answers", server: []grpc.ServerOption{grpc.MaxSendMsgSize(big / 2)}},
+		{name: "the client sends", client: []grpc.CallOption{grpc.MaxCallSendMsgSize(big / 2)}, send: big},
+		{name: "the client receives", client: []grpc.CallOption{grpc.MaxCallRecvMsgSize(big / 2)}},
+		{
+			name: "the server receives what is packed", server: []grpc.ServerOption{grpc.MaxRecvMsgSize(big / 2)},
+			client: []grpc.CallOption{grpc.UseCompressor(gzip.Name)}, send: big,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := grpc.NewServer(append(c.server, grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+				m := new(wrapperspb.BytesValue)
+				if err := stream.RecvMsg(m); err != nil {
+					return err
+				}
+				return stream.SendMsg(wrapperspb.Bytes(make([]byte, big)))
+			}))...)
+			served := make(chan error, 1)
+			go func() { served <- s.Serve(l) }()
+			defer func() { s.Stop(); <-served }()
+			conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(c.client...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			err = conn.Invoke(t.Context(), "/test.Service/Method", wrapperspb.Bytes(make([]byte, c.send)), new(wrapperspb.BytesValue))
+			if got := ReasonOf(callError(t.Context(), err, nil)); got != ReasonRequestInvalid {
+				t.Errorf("%v gave %q", err, got)
+			}
+		})
 	}
 }
 
