@@ -378,19 +378,7 @@ func (r *Ring) RewrapOne(ctx context.Context, b Binding, w license.Wrap) (WrapRe
 	}
 	start := r.now()
 	rs, err := m.Rewrap(ctx, []UnwrapItem{{Binding: b, Wrap: w}})
-	switch {
-	case err != nil:
-	case len(rs) != 1:
-		err = integrity(fmt.Errorf("asked for 1 wrap, got %d", len(rs)))
-	case rs[0].Err != nil:
-		err = rs[0].Err
-	case rs[0].Wrap.Custodian != m.ID():
-		err = integrity(fmt.Errorf("asked key %s, got a wrap of %s", m.ID(), rs[0].Wrap.Custodian))
-	}
-	var nw WrapResult
-	if len(rs) == 1 {
-		nw = rs[0]
-	}
+	nw, err := m.onlyWrap(rs, err)
 	r.saw("rewrap", m.ID(), 1, start, err, nw.RequestID)
 	r.refused(m, err)
 	return nw, err

@@ -115,20 +115,29 @@ func (r *Ring) OpenDocument(ctx context.Context, content vocab.ContentID, id voc
 func (r *Ring) wrap(ctx context.Context, m *member, b Binding, secret *vocab.Secret) (WrapResult, error) {
 	start := r.now()
 	rs, err := m.Wrap(ctx, []WrapItem{{Binding: b, Secret: secret}})
-	var w WrapResult
-	switch {
-	case err != nil:
-	case len(rs) != 1:
-		err = integrity(fmt.Errorf("asked for 1 wrap, got %d", len(rs)))
-	case rs[0].Err != nil:
-		err = rs[0].Err
-	case rs[0].Wrap.Custodian != m.ID():
-		err = integrity(fmt.Errorf("asked key %s, got a wrap of %s", m.ID(), rs[0].Wrap.Custodian))
-	default:
-		w = rs[0]
-	}
+	w, err := m.onlyWrap(rs, err)
 	r.saw("wrap", m.ID(), 1, start, err, w.RequestID)
 	return w, err
+}
+
+// onlyWrap is the answer to a call for one wrap. What is not m's own wrap is
+// an error, beside which only the custodian's ID of the call is left.
+func (m *member) onlyWrap(rs []WrapResult, err error) (WrapResult, error) {
+	var failed WrapResult
+	if len(rs) == 1 {
+		failed.RequestID = rs[0].RequestID
+	}
+	switch {
+	case err != nil:
+		return failed, err
+	case len(rs) != 1:
+		return failed, integrity(fmt.Errorf("asked for 1 wrap, got %d", len(rs)))
+	case rs[0].Err != nil:
+		return failed, rs[0].Err
+	case rs[0].Wrap.Custodian != m.ID():
+		return failed, integrity(fmt.Errorf("asked key %s, got a wrap of %s", m.ID(), rs[0].Wrap.Custodian))
+	}
+	return rs[0], nil
 }
 
 // refused drops every copy a custodian ever unwrapped once it refuses.

@@ -52,11 +52,7 @@ this machine, so that nothing you have seen can be changed or left out later.
 --from saved reads only what came after that checkpoint. Exit code 9 names the
 first event that is wrong.`,
 		Args: cobra.NoArgs,
-		RunE: a.run(func(ctx context.Context, _ []string) error {
-			s, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
+		RunE: a.online(func(ctx context.Context, s *server, _ []string) error {
 			return a.verifyLog(ctx, s, from, save)
 		}),
 	}

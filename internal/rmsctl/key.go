@@ -21,11 +21,7 @@ func (a *app) keyListCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List the tenant's keys as their custodians describe them now",
 		Args:  cobra.NoArgs,
-		RunE: a.run(func(ctx context.Context, _ []string) error {
-			s, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
+		RunE: a.online(func(ctx context.Context, s *server, _ []string) error {
 			r, err := s.Custody().ListKeys(ctx, &rmsv1.ListKeysRequest{Parent: s.parent()})
 			if err != nil {
 				return err
@@ -85,11 +81,7 @@ func (a *app) keyInventoryCommand() *cobra.Command {
 		Use:   "inventory",
 		Short: "Count what depends on each key version and generation",
 		Args:  cobra.NoArgs,
-		RunE: a.run(func(ctx context.Context, _ []string) error {
-			s, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
+		RunE: a.online(func(ctx context.Context, s *server, _ []string) error {
 			inv, err := s.Custody().GetInventory(ctx, &rmsv1.GetInventoryRequest{Parent: s.parent()})
 			if err != nil {
 				return err

@@ -60,11 +60,7 @@ func (a *app) licenseListCommand() *cobra.Command {
 		Short: "List licenses, newest first",
 		Long:  "List licenses, newest first: your own, or everybody's if you administer policy or audit.",
 		Args:  cobra.NoArgs,
-		RunE: a.run(func(ctx context.Context, _ []string) error {
-			s, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
+		RunE: a.online(func(ctx context.Context, s *server, _ []string) error {
 			req := &rmsv1.ListLicensesRequest{Parent: s.parent(), Title: title}
 			if owner != "" {
 				p, err := parsePrincipal(owner)

@@ -135,6 +135,17 @@ func (a *app) run(fn func(ctx context.Context, args []string) error) func(*cobra
 	}
 }
 
+// online is run for work at the server of the chosen context.
+func (a *app) online(fn func(ctx context.Context, s *server, args []string) error) func(*cobra.Command, []string) error {
+	return a.run(func(ctx context.Context, args []string) error {
+		s, err := a.connect(ctx)
+		if err != nil {
+			return err
+		}
+		return fn(ctx, s, args)
+	})
+}
+
 // noun is a command that only has others under it.
 func noun(use, short string, subs ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{Use: use, Short: short}

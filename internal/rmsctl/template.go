@@ -41,11 +41,7 @@ func (a *app) templateListCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List templates: all of them if you administer policy, otherwise those you may protect with",
 		Args:  cobra.NoArgs,
-		RunE: a.run(func(ctx context.Context, _ []string) error {
-			s, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
+		RunE: a.online(func(ctx context.Context, s *server, _ []string) error {
 			list, _, err := collect(0, func(size int32, token string) ([]*rmsv1.Template, string, error) {
 				page, err := s.Policy().ListTemplates(ctx, &rmsv1.ListTemplatesRequest{Parent: s.parent(), PageSize: size, PageToken: token, ShowDeleted: all})
 				return page.GetTemplates(), page.GetNextPageToken(), err
@@ -115,11 +111,7 @@ func (a *app) templateShowCommand() *cobra.Command {
 		Use:   "show ID",
 		Short: "Show a template as its file",
 		Args:  cobra.ExactArgs(1),
-		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
+		RunE: a.online(func(ctx context.Context, s *server, args []string) error {
 			m, err := getTemplate(ctx, s, args[0], revision)
 			if err != nil {
 				return err
@@ -167,11 +159,7 @@ func (a *app) templateDiffCommand() *cobra.Command {
 		Use:   "diff ID OLD NEW",
 		Short: "Show who gains and who loses between two revisions",
 		Args:  cobra.ExactArgs(3),
-		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
+		RunE: a.online(func(ctx context.Context, s *server, args []string) error {
 			var sides [2]*policy.Template
 			for i, arg := range args[1:] {
 				n, err := strconv.ParseUint(arg, 10, 32)
@@ -235,21 +223,25 @@ func (a *app) templateHistoryCommand() *cobra.Command {
 	return a.formatFlag(c)
 }
 
+// onTemplate is run for work on the template that the first argument names, as
+// it is now.
+func (a *app) onTemplate(fn func(ctx context.Context, s *server, now *rmsv1.Template, args []string) error) func(*cobra.Command, []string) error {
+	return a.online(func(ctx context.Context, s *server, args []string) error {
+		now, err := getTemplate(ctx, s, args[0], 0)
+		if err != nil {
+			return err
+		}
+		return fn(ctx, s, now, args)
+	})
+}
+
 func (a *app) templateRollbackCommand() *cobra.Command {
 	var to uint32
 	c := &cobra.Command{
 		Use:   "rollback ID --to REVISION",
 		Short: "Write an earlier revision again, as a new one",
 		Args:  cobra.ExactArgs(1),
-		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			now, err := getTemplate(ctx, s, args[0], 0)
-			if err != nil {
-				return err
-			}
+		RunE: a.onTemplate(func(ctx context.Context, s *server, now *rmsv1.Template, args []string) error {
 			then, err := getTemplate(ctx, s, args[0], to)
 			if err != nil {
 				return err
@@ -303,15 +295,7 @@ func (a *app) templateArchiveCommand() *cobra.Command {
 		Use:   "archive ID",
 		Short: "Stop a template from being chosen; what it protects still opens",
 		Args:  cobra.ExactArgs(1),
-		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			m, err := getTemplate(ctx, s, args[0], 0)
-			if err != nil {
-				return err
-			}
+		RunE: a.onTemplate(func(ctx context.Context, s *server, m *rmsv1.Template, args []string) error {
 			next, err := getTemplate(ctx, s, args[0], m.GetRevision())
 			if err != nil {
 				return err
@@ -328,15 +312,7 @@ func (a *app) templateDeleteCommand() *cobra.Command {
 		Use:   "delete ID",
 		Short: "Delete a template; with --force although documents follow it, which then open for owner and issuer only",
 		Args:  cobra.ExactArgs(1),
-		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			m, err := getTemplate(ctx, s, args[0], 0)
-			if err != nil {
-				return err
-			}
+		RunE: a.onTemplate(func(ctx context.Context, s *server, m *rmsv1.Template, args []string) error {
 			if force {
 				if err := a.confirm("Delete %s, so that what it protects opens for owner and issuer only", args[0]); err != nil {
 					return err
@@ -390,11 +366,7 @@ func (a *app) templateExportCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "export [ID…]",
 		Short: "Write templates as files that apply reads",
-		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
+		RunE: a.online(func(ctx context.Context, s *server, args []string) error {
 			list, err := a.exported(ctx, s, args)
 			if err != nil {
 				return err

@@ -23,11 +23,7 @@ func (a *app) tenantShowCommand() *cobra.Command {
 		Use:   "show",
 		Short: "Show the tenant's settings",
 		Args:  cobra.NoArgs,
-		RunE: a.run(func(ctx context.Context, _ []string) error {
-			s, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
+		RunE: a.online(func(ctx context.Context, s *server, _ []string) error {
 			settings, err := s.Policy().GetSettings(ctx, &rmsv1.GetSettingsRequest{Name: s.parent() + "/settings"})
 			if err != nil {
 				return err
@@ -102,11 +98,7 @@ func (a *app) tenantSetCommand() *cobra.Command {
 	flags.StringVar(&f.outageGrace, "outage-grace", "", "how much longer while the custodian cannot be reached")
 	flags.BoolVar(&f.allowX25519, "allow-x25519", false, "allow X25519 recipient keys beside X-Wing")
 	flags.StringVar(&f.tokenAgeMax, "token-age-max", "", "the oldest a token may be; 0: as its provider says")
-	c.RunE = a.run(func(ctx context.Context, _ []string) error {
-		s, err := a.connect(ctx)
-		if err != nil {
-			return err
-		}
+	c.RunE = a.online(func(ctx context.Context, s *server, _ []string) error {
 		settings, err := s.Policy().GetSettings(ctx, &rmsv1.GetSettingsRequest{Name: s.parent() + "/settings"})
 		if err != nil {
 			return err

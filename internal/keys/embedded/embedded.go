@@ -153,8 +153,8 @@ func bound(v *version, sum [keys.BindingSize]byte) *vocab.Secret {
 	return canon.KDF(root, nil, canon.D("rms/v1/embedded", canon.Fields{canon.FieldBinding: sum}))
 }
 
-// Wrap implements [keys.Custodian].
-func (k *Keyring) Wrap(ctx context.Context, items []keys.WrapItem) ([]keys.WrapResult, error) {
+// each does one item after the other with the ring as it is at the beginning.
+func each[In, Out any](ctx context.Context, k *Keyring, items []In, do func(*ring, In) Out) ([]Out, error) {
 	if err := keys.CheckBatch(len(items)); err != nil {
 		return nil, err
 	}
@@ -163,11 +163,18 @@ func (k *Keyring) Wrap(ctx context.Context, items []keys.WrapItem) ([]keys.WrapR
 		return nil, err
 	}
 	defer end()
-	out := make([]keys.WrapResult, len(items))
+	out := make([]Out, len(items))
 	for i, it := range items {
-		out[i].Wrap = k.seal(find(r.Root, 0), it.Binding, it.Secret)
+		out[i] = do(r, it)
 	}
 	return out, nil
+}
+
+// Wrap implements [keys.Custodian].
+func (k *Keyring) Wrap(ctx context.Context, items []keys.WrapItem) ([]keys.WrapResult, error) {
+	return each(ctx, k, items, func(r *ring, it keys.WrapItem) keys.WrapResult {
+		return keys.WrapResult{Wrap: k.seal(find(r.Root, 0), it.Binding, it.Secret)}
+	})
 }
 
 func (k *Keyring) seal(v *version, b keys.Binding, secret *vocab.Secret) license.Wrap {
@@ -181,19 +188,10 @@ func (k *Keyring) seal(v *version, b keys.Binding, secret *vocab.Secret) license
 
 // Unwrap implements [keys.Custodian].
 func (k *Keyring) Unwrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.UnwrapResult, error) {
-	if err := keys.CheckBatch(len(items)); err != nil {
-		return nil, err
-	}
-	r, end, err := k.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-	out := make([]keys.UnwrapResult, len(items))
-	for i, it := range items {
-		out[i].Secret, out[i].Err = k.open(r, it)
-	}
-	return out, nil
+	return each(ctx, k, items, func(r *ring, it keys.UnwrapItem) (out keys.UnwrapResult) {
+		out.Secret, out.Err = k.open(r, it)
+		return out
+	})
 }
 
 func (k *Keyring) open(r *ring, it keys.UnwrapItem) (*vocab.Secret, error) {
@@ -219,25 +217,14 @@ func (k *Keyring) open(r *ring, it keys.UnwrapItem) (*vocab.Secret, error) {
 
 // Rewrap implements [keys.Custodian].
 func (k *Keyring) Rewrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.WrapResult, error) {
-	if err := keys.CheckBatch(len(items)); err != nil {
-		return nil, err
-	}
-	r, end, err := k.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-	out := make([]keys.WrapResult, len(items))
-	for i, it := range items {
+	return each(ctx, k, items, func(r *ring, it keys.UnwrapItem) keys.WrapResult {
 		secret, err := k.open(r, it)
 		if err != nil {
-			out[i].Err = err
-			continue
+			return keys.WrapResult{Err: err}
 		}
-		out[i].Wrap = k.seal(find(r.Root, 0), it.Binding, secret)
-		secret.Zero()
-	}
-	return out, nil
+		defer secret.Zero()
+		return keys.WrapResult{Wrap: k.seal(find(r.Root, 0), it.Binding, secret)}
+	})
 }
 
 // Sign implements [keys.Custodian].

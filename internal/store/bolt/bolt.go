@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/vocab"
@@ -212,7 +213,7 @@ func openFile(path string, mapSize int) (db *bbolt.DB, err error) {
 	switch {
 	case err == nil:
 		return db, nil
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "another program has the store open").
 			WithNext("Close it; a running store must be looked at through its own process")
 	case errors.Is(err, fs.ErrPermission):

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/vocab"
@@ -20,22 +21,30 @@ func (s *Store) View(ctx context.Context, fn func(store.Reader) error) error {
 	return s.snapshot(ctx, func(tx *bbolt.Tx) error { return fn(reader{tx}) })
 }
 
-func (s *Store) snapshot(ctx context.Context, fn func(*bbolt.Tx) error) error {
+// begin begins a transaction of the engine's, which the caller rolls back.
+func (s *Store) begin(ctx context.Context, writable bool) (tx *bbolt.Tx, err error) {
 	if err := usable(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	var tx *bbolt.Tx
-	err := guard(func() (err error) {
-		tx, err = s.db.Begin(false)
+	err = guard(func() (err error) {
+		tx, err = s.db.Begin(writable)
 		return err
 	})
 	switch {
-	case errors.Is(err, bbolt.ErrDatabaseNotOpen):
-		return errClosed()
+	case errors.Is(err, bolterrors.ErrDatabaseNotOpen):
+		return nil, errClosed()
 	case vocab.ReasonOf(err) == vocab.ReasonStoreDamaged:
-		return err
+		return nil, err
 	case err != nil:
-		return damaged(err)
+		return nil, damaged(err)
+	}
+	return tx, nil
+}
+
+func (s *Store) snapshot(ctx context.Context, fn func(*bbolt.Tx) error) error {
+	tx, err := s.begin(ctx, false)
+	if err != nil {
+		return err
 	}
 	defer tx.Rollback()
 	// bbolt shows a commit from the moment its last page is written, which is
@@ -158,21 +167,9 @@ func guard(fn func() error) (err error) {
 // whether every table has a valid name. Commits wait while it runs: bbolt
 // compares the pages with its list of free ones, which a writer changes.
 func (s *Store) Check(ctx context.Context, found func(problem error)) error {
-	if err := usable(ctx); err != nil {
+	tx, err := s.begin(ctx, true)
+	if err != nil {
 		return err
-	}
-	var tx *bbolt.Tx
-	err := guard(func() (err error) {
-		tx, err = s.db.Begin(true)
-		return err
-	})
-	switch {
-	case errors.Is(err, bbolt.ErrDatabaseNotOpen):
-		return errClosed()
-	case vocab.ReasonOf(err) == vocab.ReasonStoreDamaged:
-		return err
-	case err != nil:
-		return damaged(err)
 	}
 	defer func() { _ = tx.Rollback() }()
 	err = guard(func() error {
