@@ -133,8 +133,11 @@ func (t *Tenant) GetTemplate(ctx context.Context, slug string, revision uint32) 
 		if err != nil {
 			return err
 		}
-		if current == nil || revision > current.Revision {
+		if current == nil {
 			return noTemplate(slug)
+		}
+		if revision > current.Revision {
+			return vocab.Errorf(vocab.ReasonResourceNotFound, "template %q has no revision %d: the newest is %d", slug, revision, current.Revision)
 		}
 		if out = current.Template; revision != 0 && revision != current.Revision {
 			out, err = t.templateRevision(r, current.UID, revision)
