@@ -56,7 +56,7 @@ func (x *Exporter) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		x.round(ctx)
+		_ = x.round(ctx) // Failed was told, and it is tried again
 		pause := time.NewTimer(interval)
 		select {
 		case <-pause.C:

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -207,7 +208,7 @@ func TestInclusionProofs(t *testing.T) {
 				}
 			}
 			bad = p
-			bad.Hashes = append(p.Hashes[:len(p.Hashes):len(p.Hashes)], [32]byte{})
+			bad.Hashes = append(slices.Clip(p.Hashes), [32]byte{})
 			if bad.Verify() {
 				t.Errorf("event %d in %d: holds with one hash more", i, n)
 			}
@@ -410,11 +411,11 @@ func TestList(t *testing.T) {
 				want = append(want, e.ID)
 			}
 		}
-		for i := len(es) - 1; i >= 0; i-- {
-			if es[i].Time.Before(alarm.Time) && !es[min(i+1, len(es)-1)].Time.Before(alarm.Time) {
+		for i, e := range slices.Backward(es) {
+			if e.Time.Before(alarm.Time) && !es[min(i+1, len(es)-1)].Time.Before(alarm.Time) {
 				put(alarm)
 			}
-			put(es[i])
+			put(e)
 		}
 		for _, limit := range []int{1, 7, MaxPage} {
 			var got []vocab.EventID

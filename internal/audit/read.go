@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/openrms/rms/internal/store"
@@ -80,15 +81,7 @@ func (f *Filter) matches(e *Event) bool {
 		!f.Until.IsZero() && !e.Time.Before(f.Until):
 		return false
 	}
-	if len(f.Kinds) == 0 {
-		return true
-	}
-	for _, k := range f.Kinds {
-		if e.Kind == k {
-			return true
-		}
-	}
-	return false
+	return len(f.Kinds) == 0 || slices.Contains(f.Kinds, e.Kind)
 }
 
 // Cursor is a place in a listing. The zero value is its beginning. It says
@@ -143,7 +136,7 @@ func list(ctx context.Context, r store.Reader, t vocab.TenantID, f Filter, from 
 	case from.set && table == tableTimes:
 		rng.From = key(t, u64(from.Time), u64(from.Index))
 	case from.set:
-		rng.From = append(rng.Prefix[:len(rng.Prefix):len(rng.Prefix)], u64(from.Index)...)
+		rng.From = append(slices.Clip(rng.Prefix), u64(from.Index)...)
 	case !f.Until.IsZero() && table == tableTimes:
 		// One that is exactly at Until is left out by the filter.
 		rng.From = key(t, u64(millis(f.Until)), u64(0))

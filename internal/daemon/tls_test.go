@@ -251,7 +251,7 @@ func TestClientCertificates(t *testing.T) {
 
 func TestNothingOlderThanTLS13(t *testing.T) {
 	p := newPairs(t)
-	client := &tls.Config{RootCAs: p.authority.Pool, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12} //nolint:gosec // that it is refused is shown
+	client := &tls.Config{RootCAs: p.authority.Pool, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12}
 	if _, err, _ := shake(t, p.load(t, io.Discard).config(), client); err == nil {
 		t.Error("a client with TLS 1.2 was served")
 	}

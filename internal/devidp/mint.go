@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -69,12 +70,10 @@ func (p *Provider) Claims(login string) map[string]any {
 	}
 	now := time.Now().Unix()
 	m := accessClaims(u)
-	for k, v := range map[string]any{
+	maps.Copy(m, map[string]any{
 		"iss": p.issuer, "sub": u.Subject(), "aud": []string{p.options.Audience}, "client_id": p.options.ClientID,
 		"iat": now, "nbf": now, "exp": now + int64(p.options.Lifetime/time.Second), "jti": uuid.NewString(),
-	} {
-		m[k] = v
-	}
+	})
 	return m
 }
 

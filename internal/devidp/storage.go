@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -308,9 +309,7 @@ func accessClaims(u User) map[string]any {
 	if len(u.AMR) > 0 {
 		m["amr"] = u.AMR
 	}
-	for k, v := range u.Claims {
-		m[k] = v
-	}
+	maps.Copy(m, u.Claims)
 	return m
 }
 

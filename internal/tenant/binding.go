@@ -118,6 +118,7 @@ func CheckBinding(ctx context.Context, s store.Store, log *audit.Log, t vocab.Te
 			revisions[e.Event.Template] = max(revisions[e.Event.Template], e.Event.TemplateRevision)
 		case audit.KindSettingsChanged:
 			settings = e.Event.ID
+		default: // about neither templates nor settings
 		}
 	}
 	return s.View(ctx, func(r store.Reader) error {

@@ -133,10 +133,11 @@ func TestIdentity(t *testing.T) {
 	})
 	t.Run("headers that say who calls", func(t *testing.T) {
 		mallory := s.person("mallory")
-		ctx := mallory.ctx()
+		var claims []string
 		for _, h := range []string{"x-forwarded-user", "x-forwarded-for", "x-forwarded-client-cert", "x-tenant", "grpc-tenant", "x-real-ip"} {
-			ctx = metadata.AppendToOutgoingContext(ctx, h, "bob@contoso.test")
+			claims = append(claims, h, "bob@contoso.test")
 		}
+		ctx := metadata.AppendToOutgoingContext(mallory.ctx(), claims...)
 		_, err := mallory.protection().Acquire(ctx, &rmsv1.AcquireRequest{
 			Parent: mallory.parent(), Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: secret.pl}, Right: view, Delivery: hpkeDelivery(newKey(t)),
 		})
@@ -267,7 +268,7 @@ type publishedKey struct {
 func idpKey(t *testing.T, issuer string) publishedKey {
 	t.Helper()
 	get := func(u string, v any) []byte {
-		resp, err := http.Get(u) //nolint:gosec,noctx // the test's own provider
+		resp, err := http.Get(u) // the test's own provider
 		must(t, err)
 		defer resp.Body.Close()
 		b, err := io.ReadAll(resp.Body)

@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/openrms/rms/internal/license"
@@ -85,7 +86,7 @@ func TestTransplant(t *testing.T) {
 		// With the recipient key changed it is another request.
 		if _, err := alice.publishAs(newKey(t), &rmsv1.PublishRequest{RequestId: "quarterly-report", Delivery: hpkeDelivery(newKey(t)), Policy: req().Policy}); err == nil {
 			t.Fatal("a repeated publication was delivered to another key")
-		} else if r := err.(*refusal); r.reason != vocab.ReasonRequestIDReused {
+		} else if r, ok := errors.AsType[*refusal](err); !ok || r.reason != vocab.ReasonRequestIDReused {
 			t.Fatalf("refused with %s", r)
 		}
 	})
