@@ -4,7 +4,7 @@ package main
 import (
 	"os"
 
-	"github.com/openrms/rms/internal/daemon"
+	"github.com/openrms/rms/internal/rmsd"
 )
 
-func main() { os.Exit(daemon.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { os.Exit(rmsd.Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

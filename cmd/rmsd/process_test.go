@@ -26,8 +26,8 @@ import (
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
-// rmsd is a running rmsd serve.
-type rmsd struct {
+// daemonProcess is a running rmsd serve.
+type daemonProcess struct {
 	Address string
 
 	cmd    *exec.Cmd
@@ -38,7 +38,7 @@ type rmsd struct {
 }
 
 // serve starts rmsd on a site, with more flags, and waits until it serves.
-func serve(t *testing.T, site *daemontest.Site, flags ...string) *rmsd {
+func serve(t *testing.T, site *daemontest.Site, flags ...string) *daemonProcess {
 	t.Helper()
 	path, err := exec.LookPath("rmsd")
 	if err != nil {
@@ -48,7 +48,7 @@ func serve(t *testing.T, site *daemontest.Site, flags ...string) *rmsd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &rmsd{cmd: exec.Command(path, append([]string{"serve", "-c", site.Config}, flags...)...), exited: make(chan struct{}), more: make(chan struct{}, 1)}
+	p := &daemonProcess{cmd: exec.Command(path, append([]string{"serve", "-c", site.Config}, flags...)...), exited: make(chan struct{}), more: make(chan struct{}, 1)}
 	p.cmd.Stdout, p.cmd.Stderr = write, write
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func serve(t *testing.T, site *daemontest.Site, flags ...string) *rmsd {
 	return p
 }
 
-func (p *rmsd) read(r io.Reader) {
+func (p *daemonProcess) read(r io.Reader) {
 	lines := bufio.NewReader(r)
 	for {
 		line, err := lines.ReadBytes('\n')
@@ -90,14 +90,14 @@ func (p *rmsd) read(r io.Reader) {
 	}
 }
 
-func (p *rmsd) said() string {
+func (p *daemonProcess) said() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.log.String()
 }
 
 // await waits until it has said a text.
-func (p *rmsd) await(t *testing.T, text string) {
+func (p *daemonProcess) await(t *testing.T, text string) {
 	t.Helper()
 	for !strings.Contains(p.said(), text) {
 		select {
@@ -109,7 +109,7 @@ func (p *rmsd) await(t *testing.T, text string) {
 }
 
 // end sends SIGTERM and waits; rmsd must end with success.
-func (p *rmsd) end(t *testing.T) {
+func (p *daemonProcess) end(t *testing.T) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

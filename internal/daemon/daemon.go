@@ -1,6 +1,6 @@
 // Package daemon puts the parts of rmsd together: configuration, store, log,
 // identity, tenants, server. Only here does one part learn of another's
-// implementation. It also holds the rmsd command itself: see [Main].
+// implementation. The command that runs it is package rmsd.
 package daemon
 
 import (

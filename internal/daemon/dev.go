@@ -183,6 +183,9 @@ func (d *Dev) Close(ctx context.Context) error {
 	return all
 }
 
+// Dir is the directory that holds everything.
+func (d *Dev) Dir() string { return d.dir }
+
 // ContextsDir is the folder of the contexts: what RMS_CONFIG_DIR is set to.
 func (d *Dev) ContextsDir() string { return filepath.Join(d.dir, "contexts") }
 

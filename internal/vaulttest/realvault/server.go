@@ -227,7 +227,36 @@ func (s *Server) Kill() { s.end(syscall.SIGKILL) }
 
 // Pause stops the process from running: it keeps its connections and answers
 // nobody, until [Server.Resume].
-func (s *Server) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+func (s *Server) Pause() error {
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	// The signal is delivered to one thread after the other; until the last
+	// has stopped, an answer may still come.
+	tasks := fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid)
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		stopped := true
+		names, err := filepath.Glob(tasks)
+		if err != nil || len(names) == 0 {
+			return err // no such file system: nothing to look at
+		}
+		for _, name := range names {
+			stat, err := os.ReadFile(name)
+			if err != nil {
+				continue // the thread has ended
+			}
+			// pid (name) state …: the name may hold anything but is the last
+			// with a parenthesis.
+			if i := bytes.LastIndexByte(stat, ')'); i < 0 || i+2 >= len(stat) || stat[i+2] != 'T' {
+				stopped = false
+			}
+		}
+		if stopped {
+			return nil
+		}
+	}
+	return errors.New("vault did not stop")
+}
 
 // Resume ends a pause.
 func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
