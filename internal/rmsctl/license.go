@@ -217,7 +217,7 @@ func (a *app) licenseShareCommand() *cobra.Command {
 			}
 			return a.editGrants(ctx, args[0], func(policyNow *rmsv1.AdHocPolicy) (string, error) {
 				return share(policyNow, to, end)
-			}, "undo: rmsctl license unshare %s")
+			}, "undo: rmsctl license unshare %s"+unshareFlags(to))
 		}),
 	}
 	c.Flags().StringArrayVar(&to, "to", nil, "who, and what they may do (needed; may be repeated)")
@@ -312,6 +312,17 @@ func (a *app) licenseUnshareCommand() *cobra.Command {
 	c.Flags().StringArrayVar(&to, "to", nil, "from whom (needed; may be repeated)")
 	_ = c.MarkFlagRequired("to")
 	return a.formatFlag(c)
+}
+
+// unshareFlags are the flags that take back what PRINCIPAL=RIGHTS gave, as a
+// format.
+func unshareFlags(to []string) string {
+	var flags strings.Builder
+	for _, t := range to {
+		who, _, _ := strings.Cut(t, "=")
+		flags.WriteString(" --to " + strings.ReplaceAll(who, "%", "%%"))
+	}
+	return flags.String()
 }
 
 func unshare(p *rmsv1.AdHocPolicy, people []vocab.Principal) (string, error) {
