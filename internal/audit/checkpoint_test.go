@@ -144,6 +144,9 @@ func FuzzReadCheckpoint(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(bytes.Replace(signed, []byte("184467"), []byte("0"), 1))
 	f.Add(bytes.Replace(signed, []byte("time"), []byte("mite"), 1))
+	f.Add(bytes.Replace(signed, []byte("184467"), []byte("0184467"), 1))
+	f.Add(bytes.Replace(signed, []byte("rms/"), []byte("rmt/"), 1))
+	f.Add(bytes.Replace(signed, []byte("time 1795338843412\n"), nil, 1))
 	f.Add(make([]byte, MaxNote+1))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		read, err := ReadCheckpoint(b, tenantA)

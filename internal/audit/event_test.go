@@ -274,8 +274,15 @@ func FuzzParseEvent(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	writing := fullEvent()
+	writing.State = [32]byte{1}
+	written, err := writing.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Add(full)
 	f.Add(small)
+	f.Add(written)
 	f.Add([]byte{})
 	f.Add(full[:len(full)/2])
 	f.Add(append(bytes.Clone(small), 0))

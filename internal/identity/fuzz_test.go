@@ -1,6 +1,8 @@
 package identity
 
 import (
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"fmt"
 	"strings"
@@ -38,8 +40,19 @@ var seedMembers = []string{
 	`"sub":"s","aud":"rms","azp":"c","groups":{}`, `"sub":"s","aud":"rms","azp":"c","hasgroups":[]`,
 	`"sub":"s","aud":"rms","azp":"c","cnf":1`, `"sub":"s","aud":"rms","azp":"c","cnf":{"x5t#S256":1}`, `"sub":"s","aud":"rms","azp":"c","cnf":{"x5t#S256":"eA"}`,
 	`"sub":"","aud":"rms","azp":"c"`, `"sub":"s","aud":"other","azp":"c"`, `"sub":"s","aud":"rms","azp":"c","token_use":"access"`, `"sub":"s","aud":"rms","azp":"c","typ":"Bearer"`,
+	`"sub":"s","aud":"rms","azp":"c","cnf":{"x5t#S256":"` + seedThumbprint + `"},"email":"a@contoso.test","email_verified":true`,
+	`"sub":"s","aud":"rms","azp":"c","email_verified":"true","hd":"contoso.test","upn":"a@contoso.test"`, `"sub":"s","aud":"rms","azp":"c","email_verified":true,"hd":"x"`,
 	`"sub":"s","aud":"rms","azp":"c","scp":"x","hd":["contoso.test"]`, `"sub":"s","aud":"rms","azp":"c","nbf":9e9`,
 }
+
+// seedCertificate is what the fuzzers' connection shows of itself; tokens bound
+// to it name its thumbprint.
+var seedCertificate = &x509.Certificate{Raw: []byte("a test certificate")}
+
+var seedThumbprint = func() string {
+	sum := sha256.Sum256(seedCertificate.Raw)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}()
 
 // FuzzToken: whatever comes in, taking a token apart and applying every rule
 // to it neither panics nor makes more of it than the provider may say.
@@ -102,16 +115,26 @@ func checkRules(t *testing.T, tok *token) {
 		wantKnown(t, err)
 	}
 	for _, kind := range []TokenKind{TokenAccess, TokenID} {
-		for _, own := range []bool{true, false} {
+		for i := range 4 {
+			own, demanding := i%2 == 0, i >= 2
 			c := candidate{name: "p", own: own, trust: Provider{
 				Issuer: "https://idp.test", Audiences: []string{"rms"}, Token: kind, CLIClientID: "c",
 				Addresses: Addresses{Claims: []string{"email", "upn"}, Domains: []string{"contoso.test", "fabrikam.test"}},
 				Claims:    Claims{Groups: "groups", GroupForm: GroupAddress, MFA: MFA{ACRs: []string{"c1"}, AMRs: []string{"mfa"}}},
 			}}
-			id, err := v.accept(c, tenant, tok, issued, nil)
+			var leaf *x509.Certificate
+			if demanding {
+				c.trust.Clients = []string{"c"}
+				c.trust.Require = map[string][]any{"email_verified": {true}, "hd": {"contoso.test"}}
+				leaf = seedCertificate
+			}
+			id, err := v.accept(c, tenant, tok, issued, leaf)
 			if err != nil {
 				wantKnown(t, err)
 				continue
+			}
+			if leaf == nil && tok.claims.has("cnf") {
+				t.Fatalf("bound to a key and taken from anybody: %+v", id)
 			}
 			if id.Subject == "" || len(id.Subject) > maxSubject || (id.Member != "" || id.Service != "") && !own {
 				t.Fatalf("%+v", id)

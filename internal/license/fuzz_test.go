@@ -165,8 +165,11 @@ func mutants(v any) iter.Seq[any] {
 
 // fuzzParser checks what every parser owes: no panic, a reason for a person in
 // each refusal, and for what is read that its bytes are kept as they came.
-func fuzzParser[T any](f *testing.F, parse func([]byte) (T, error), raw func(T) ([]byte, error)) {
-	_, all := seeds(f)
+func fuzzParser[T any](f *testing.F, parse func([]byte) (T, error), raw func(T) ([]byte, error), further ...func(*testing.F, *world) [][]byte) {
+	w, all := seeds(f)
+	for _, more := range further {
+		all = append(all, more(f, w)...)
+	}
 	for _, b := range all {
 		f.Add(b)
 	}
@@ -188,7 +191,37 @@ func fuzzParser[T any](f *testing.F, parse func([]byte) (T, error), raw func(T) 
 }
 
 func FuzzParseEnvelope(f *testing.F) {
-	fuzzParser(f, ParseEnvelope, func(e *Envelope) ([]byte, error) { return e.encode(), nil })
+	fuzzParser(f, ParseEnvelope, func(e *Envelope) ([]byte, error) { return e.encode(), nil }, bentHeaders)
+}
+
+// bentHeaders are a license and a bundle with two signatures whose protected
+// headers are well-formed and wrong: each byte of them is another one.
+func bentHeaders(f *testing.F, w *world) (out [][]byte) {
+	next := DaemonKeyFromSeed(testSecret(0x66))
+	fields := w.bundleFields()
+	fields.Roots = []Root{{next.PublicKey(), 2, RootCurrent}, {w.root.PublicKey(), 1, RootPrevious}}
+	both := must[*Bundle](f)(SignBundle(f.Context(), fields, next, w.root))
+	for raw, headers := range map[string][][]byte{
+		string(w.pl.Raw()): {protectedSign1(KindPL, KeyIDOf(w.daemon.PublicKey()))},
+		string(both.Raw()): {protectedBody(KindBundle), protectedSignature(KeyIDOf(next.PublicKey()))},
+	} {
+		for _, h := range headers {
+			for i := range min(len(h), 48) {
+				for _, x := range []byte{1, 2, 4, 0x20} {
+					bent := bytes.Clone(h)
+					bent[i] ^= x
+					out = append(out, bytes.Replace([]byte(raw), h, bent, 1))
+				}
+			}
+		}
+	}
+	// A signature without an algorithm, and one whose key ID is short.
+	signature := protectedSignature(KeyIDOf(next.PublicKey()))
+	for _, other := range [][]byte{{}, {0xa1, 0x01, 0x27}, {0xa2, 0x01, 0x27, 0x04, 0x41, 0x01}} {
+		b := bytes.Replace(both.Raw(), appendString(nil, cborBytes, signature), appendString(nil, cborBytes, other), 1)
+		out = append(out, b)
+	}
+	return out
 }
 
 func FuzzParsePL(f *testing.F) {
@@ -204,7 +237,37 @@ func FuzzParseCertificate(f *testing.F) {
 }
 
 func FuzzParseBundle(f *testing.F) {
-	fuzzParser(f, ParseBundle, func(b *Bundle) ([]byte, error) { return b.Raw(), nil })
+	fuzzParser(f, ParseBundle, func(b *Bundle) ([]byte, error) { return b.Raw(), nil }, otherBundles)
+}
+
+// otherBundles are signed bundles that break a rule about revoked certificates
+// or about who signs.
+func otherBundles(f *testing.F, w *world) (out [][]byte) {
+	next, stranger := DaemonKeyFromSeed(testSecret(0x66)), DaemonKeyFromSeed(testSecret(0x67))
+	revoking, rotated := w.bundleFields(), w.bundleFields()
+	revoking.RevokedCertificates = []vocab.CertID{{1}, {2}}
+	rotated.Roots = []Root{{next.PublicKey(), 2, RootCurrent}, {w.root.PublicKey(), 1, RootPrevious}}
+	for _, c := range []struct {
+		fields  Bundle
+		signers []Signer
+	}{{revoking, []Signer{w.root}}, {rotated, []Signer{next, w.root}}} {
+		b := must[*Bundle](f)(SignBundle(f.Context(), c.fields, c.signers[0], c.signers[1:]...))
+		out = append(out, b.Raw())
+		var m map[uint64]any
+		if err := canon.Unmarshal(b.envelope.Header, &m); err != nil {
+			f.Fatal(err)
+		}
+		for header := range mutants(m) {
+			if h, err := canon.Marshal(header); err == nil && len(h) < MaxEnvelope-1024 {
+				out = append(out, must[*Envelope](f)(seal(f.Context(), KindBundle, h, nil, c.signers...)).raw)
+			}
+		}
+		// Signed by somebody who is no root, or twice by the same.
+		for _, second := range []Signer{stranger, c.signers[0]} {
+			out = append(out, must[*Envelope](f)(seal(f.Context(), KindBundle, b.envelope.Header, nil, c.signers[0], second)).raw)
+		}
+	}
+	return out
 }
 
 func FuzzParseGeneration(f *testing.F) {
