@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
@@ -20,6 +21,29 @@ func FuzzDecode(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
+	for _, c := range [][2]string{
+		{"{embedded: {}}", "{}"}, {"{embedded: {}}", "{embedded: {keyring: a, key_file: a}}"}, {"{embedded: {}}", "{embedded: {}, token_file: t}"},
+		{"{embedded: {}}", "{embedded: {}, vault: {}}"}, {"{embedded: {}}", "{vault: {address: \"https://v.test\"}}"},
+		{"providers: [entra]", "providers: [entra]\nroles: {boss: [\"user:a@contoso.test\"]}"},
+		{"providers: [entra]", "providers: [entra]\nroles: {auditor: [\"domain:contoso.test\"]}"},
+		{"user:alice@contoso.test", "domain:contoso.test"}, {"providers: [entra]", "providers: [other]"},
+		{"providers: [entra]", "providers: [entra]\ngroups: {entra: {g: a@contoso.test}}"},
+		{"providers: [entra]", "providers: [entra]\ngroups: {entra: {g: A@contoso.test}}"},
+		{"providers: [entra]", "providers: [entra]\ngroups: {guests: {g: a@contoso.test}}"},
+	} {
+		f.Add([]byte(strings.Replace(validTenant, c[0], c[1], 1)))
+	}
+	for _, c := range [][2]string{
+		{"https://vault", "http://vault"}, {"https://vault.contoso.test:8200", "http://127.0.0.1:8200"}, {"https://vault.contoso.test:8200", "vault"},
+		{"token_file: token", "approle: {role_id_file: r, secret_id_file: s}"}, {"token_file: token", "approle: {role_id_file: r}"},
+		{"token_file: token", "approle: {role_id_file: r, secret_id_file: s, wrapped: true}"}, {"  token_file: token\n", ""}, {"mount: ", "timeout: -1s, mount: "},
+	} {
+		f.Add([]byte(strings.Replace(vaultTenant, c[0], c[1], 1)))
+	}
+	var known Config
+	if err := decode([]byte(validFile), &known.File); err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var file File
 		if decode(b, &file) == nil {
@@ -27,7 +51,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		var tenant Tenant
 		if decode(b, &tenant) == nil {
-			_ = tenant.check(&Config{})
+			_ = tenant.check(&known)
 			for _, match := range tenant.Services {
 				if match == (identity.ServiceMatch{}) {
 					return // a service without a value; the check refuses it

@@ -279,6 +279,8 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add([]byte("server: h:1\ntenant: t\ntenant_id: 01020300-0000-0000-0000-000000000000\nroots: [SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA]\ntoken_file: t\n"))
 	f.Add([]byte("a: &a [*a]"))
+	f.Add([]byte("server: ["))
+	f.Add(make([]byte, MaxFile+1))
 	f.Add([]byte("ca: |\n  -----BEGIN CERTIFICATE-----\n  AAAA\n  -----END CERTIFICATE-----\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := Parse("contoso", b)

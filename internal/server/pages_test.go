@@ -103,8 +103,16 @@ func FuzzPageToken(f *testing.F) {
 	for _, seed := range []string{"", "=", "AAAA", "////", base64.RawURLEncoding.EncodeToString(make([]byte, 20)), base64.RawURLEncoding.EncodeToString(make([]byte, 400))} {
 		f.Add(seed)
 	}
+	here := p.next(c, &rmsv1.ListTemplatesRequest{Parent: "tenants/contoso"}, []byte("here"))
+	f.Add(here)
 	f.Fuzz(func(t *testing.T, token string) {
 		got, err := p.cursor(c, &rmsv1.ListTemplatesRequest{Parent: "tenants/contoso", PageToken: token})
+		if token == here {
+			if string(got) != "here" || err != nil {
+				t.Fatalf("our own token leads to %q (%v)", got, err)
+			}
+			return
+		}
 		if token == "" != (err == nil) || got != nil {
 			t.Fatalf("%q leads to %q (%v)", token, got, err)
 		}

@@ -309,6 +309,15 @@ func FuzzParse(f *testing.F) {
 	for _, c := range refusals {
 		f.Add([]byte(strings.Replace(good, c.change[0], c.change[1], 1)))
 	}
+	for _, c := range [][2]string{{"", "---\n"}, {"grants:", "grants: 1\nx:"}, {"state: ", "state: [a]\nx: "}, {"offline: ", "offline: [a]\nx: "}} {
+		f.Add([]byte(strings.Replace(good, c[0], c[1], 1)))
+	}
+	f.Add([]byte{})
+	f.Add([]byte("# nothing but this\n"))
+	f.Add([]byte("kind: Template\nid: a\nnames: {en: A}\nstate: published\ngrants: [{to: [a], rights: [VIEW]}]\n"))
+	f.Add([]byte("kind: Template\nid: a\nnames: {en: A}\nstate: published\ngrants: [{to: 'user:x@y.zz', rights: [VIEW], login: any}]\n"))
+	f.Add([]byte("kind: " + strings.Repeat("x", 100) + "\n"))
+	f.Add(bytes.Repeat([]byte("kind: Template\nid: a\n---\n"), templatefile.MaxTemplates+1))
 	f.Add([]byte("grants: [{to: user:x@y.zz, rights: [VIEW, VIEW], until: 2026-01-01, networks: [1.2.3.4/8]}]"))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		ts, err := templatefile.Parse(file)
