@@ -6,15 +6,11 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,6 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
@@ -214,12 +211,10 @@ func TestIdentity(t *testing.T) {
 		got, err = s.service("another", s.clientCertificate("/other")).acquire(forService.pl)
 		wantRefused(t, got, err, vocab.ReasonCertificateNotMapped)
 		// A certificate by an authority of the attacker's own does not even connect.
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		another, err := daemontest.NewAuthority("authority of a test")
 		must(t, err)
-		ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority of a test"}, IsCA: true, BasicConstraintsValid: true}
-		rogue := s.service("rogue", issueCertificate(t, ca, key, &x509.Certificate{
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{{Scheme: "spiffe", Host: "contoso.test", Path: "/dlp"}},
-		}))
+		forged := daemontest.ServiceCertificate(t, another, "spiffe://contoso.test/dlp")
+		rogue := s.service("rogue", &forged)
 		if _, err := rogue.acquire(forService.pl); err == nil {
 			t.Fatal("a certificate of an unknown authority was believed")
 		}

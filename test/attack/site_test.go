@@ -3,17 +3,8 @@ package attack
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"log/slog"
-	"math/big"
-	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -26,6 +17,7 @@ import (
 
 	"github.com/openrms/rms/internal/config"
 	"github.com/openrms/rms/internal/daemon"
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/devidp"
 	"github.com/openrms/rms/internal/identity"
 	"github.com/openrms/rms/internal/license"
@@ -50,11 +42,10 @@ type site struct {
 	idp    map[string]*devidp.Provider
 	daemon *daemon.Daemon
 	// authority signed the server's certificate and clients'.
-	authority    *x509.Certificate
-	authorityKey *ecdsa.PrivateKey
-	log          *logBuffer
-	conns        map[string]*grpc.ClientConn
-	trust        map[string]*trust
+	authority *daemontest.Authority
+	log       *logBuffer
+	conns     map[string]*grpc.ClientConn
+	trust     map[string]*trust
 }
 
 // trust is what a client pinned of a tenant.
@@ -211,9 +202,7 @@ func (s *site) pin(tenant string) *trust {
 // clientTLS is the TLS configuration of a client, with a client certificate if
 // one is given.
 func (s *site) clientTLS(cert *tls.Certificate) *tls.Config {
-	pool := x509.NewCertPool()
-	pool.AddCert(s.authority)
-	c := &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13, ServerName: "localhost"}
+	c := &tls.Config{RootCAs: s.authority.Pool, MinVersion: tls.VersionTLS13, ServerName: "localhost"}
 	if cert != nil {
 		c.Certificates = []tls.Certificate{*cert}
 	}
@@ -236,46 +225,19 @@ func (s *site) conn(name string, cert *tls.Certificate) *grpc.ClientConn {
 func (s *site) makeCertificates() {
 	s.tb.Helper()
 	var err error
-	s.authorityKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	s.authority, err = daemontest.NewAuthority("authority of a test")
 	must(s.tb, err)
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority of a test"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &s.authorityKey.PublicKey, s.authorityKey)
+	s.write("ca.pem", s.authority.PEM)
+	server, err := s.authority.Server("rmsd")
 	must(s.tb, err)
-	s.authority, err = x509.ParseCertificate(der)
-	must(s.tb, err)
-	s.write("ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	server := issueCertificate(s.tb, s.authority, s.authorityKey, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "rmsd"}, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
-	s.write("server.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate[0]}))
-	key, err := x509.MarshalPKCS8PrivateKey(server.PrivateKey)
-	must(s.tb, err)
-	s.write("server.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+	must(s.tb, server.Write(filepath.Join(s.dir, "server.pem"), filepath.Join(s.dir, "server.key")))
 }
 
-// clientCertificate is a client certificate with a SPIFFE ID, by the authority
-// the daemon trusts.
+// clientCertificate is a client certificate with a SPIFFE ID below contoso's,
+// by the authority the daemon trusts.
 func (s *site) clientCertificate(path string) *tls.Certificate {
-	return issueCertificate(s.tb, s.authority, s.authorityKey, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "a client"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		URIs: []*url.URL{{Scheme: "spiffe", Host: "contoso.test", Path: path}},
-	})
-}
-
-func issueCertificate(tb testing.TB, ca *x509.Certificate, caKey *ecdsa.PrivateKey, c *x509.Certificate) *tls.Certificate {
-	tb.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(tb, err)
-	c.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
-	must(tb, err)
-	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
-	der, err := x509.CreateCertificate(rand.Reader, c, ca, &key.PublicKey, caKey)
-	must(tb, err)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	c := daemontest.ServiceCertificate(s.tb, s.authority, "spiffe://contoso.test"+path)
+	return &c
 }
 
 func must(tb testing.TB, err error) {

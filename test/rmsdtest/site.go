@@ -2,14 +2,9 @@ package rmsdtest
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/devidp"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
@@ -130,27 +126,18 @@ func freeAddress(tb testing.TB) string {
 
 func (s *Site) makeCertificate() {
 	s.tb.Helper()
-	public, private, err := ed25519.GenerateKey(rand.Reader)
+	authority, err := daemontest.NewAuthority("authority of a test")
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "rmsd of a test"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	server, err := authority.Server("rmsd of a test")
+	if err == nil {
+		err = server.Write(filepath.Join(s.Dir, "server.pem"), filepath.Join(s.Dir, "server.key"))
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	key, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	s.write("server.pem", string(chain))
-	s.write("server.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
-	s.pool = x509.NewCertPool()
-	s.pool.AppendCertsFromPEM(chain)
+	s.pool = authority.Pool
 }
 
 // On returns the site with another data directory, a copy of this one's: the
