@@ -109,9 +109,9 @@ docs-check: ## Fail when a page names a test, target, path or link that does not
 
 .PHONY: tidy-check
 tidy-check: ## Fail when go.mod or go.sum is not tidy
-	@for dir in . tools/buf tools/lint; do
-	  if ! $(GO) -C $$dir mod tidy -diff; then echo "$$dir/go.mod is not tidy: run go mod tidy there" >&2; exit 1; fi
-	done
+# The modules below tools/ only build one program each: tidying them would fetch what the tests of all
+# their dependencies need.
+	@if ! $(GO) mod tidy -diff; then echo "go.mod is not tidy: run go mod tidy" >&2; exit 1; fi
 
 ##### The contract
 
