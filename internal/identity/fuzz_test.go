@@ -25,7 +25,8 @@ var seedPayloads = []string{
 	`{"groups":[["g"]],"hasgroups":"true"}`, `{"_claim_names":{"groups":"src1"}}`, `{"_claim_names":4}`, `{"cnf":{"jkt":"x"}}`, `{"cnf":{"x5t#S256":1}}`,
 	`{"events":{}}`, `{"act":{}}`, `{"typ":"ID"}`, `{"typ":3}`, `{"token_use":"id"}`, `{"nonce":"n"}`, `{"scope":"openid"}`,
 	`{"iss":"a","iss":"b"}`, `{"email":"a@contoso.test","email_verified":1}`, `{"email":["a@contoso.test",5],"xms_edov":"1"}`,
-	`{"hd":["contoso.test"],"level":3}`, strings.Repeat("[", 5000), strings.Repeat(`{"a":`, 3000), ``, `{}`, `null`,
+	`{"exp":1800000500}`, `{"exp":1800000500,"iat":"x"}`, `{"exp":1800000500,"iat":1799999500,"nbf":"x"}`, `{"exp":1700000000,"iat":1699999500}`,
+	`{"exp":1900000500,"iat":1899999500}`, `{"hd":["contoso.test"],"level":3}`, strings.Repeat("[", 5000), strings.Repeat(`{"a":`, 3000), ``, `{}`, `null`,
 }
 
 // seedGood is a whole token at the fuzzers' clock; each of seedMembers makes it
