@@ -223,6 +223,31 @@ func Exported(dir string, t vocab.TenantID) ([]byte, error) {
 	return b, err
 }
 
+// maxCertificates is how many certificates beside a checkpoint are looked at:
+// two a day, for longer than a log is likely to be written by one machine.
+const maxCertificates = 20_000
+
+// ExportedCertificates returns the signed certificates that stand beside the
+// tenant's checkpoint in dir, unverified and in no order. One of them is that
+// of the key that signed it.
+func ExportedCertificates(dir string, t vocab.TenantID) (certificates [][]byte, err error) {
+	names, err := filepath.Glob(filepath.Join(dir, t.String(), "*.cert"))
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	if len(names) > maxCertificates {
+		return nil, unreadable(errors.New("too many certificates"))
+	}
+	for _, name := range names {
+		b, err := readBounded(name)
+		if err != nil {
+			return nil, unreadable(err)
+		}
+		certificates = append(certificates, b)
+	}
+	return certificates, nil
+}
+
 func readExported(dir string, t vocab.TenantID) (Checkpoint, error) {
 	b, err := readNote(dir)
 	if err != nil {
@@ -232,19 +257,24 @@ func readExported(dir string, t vocab.TenantID) (Checkpoint, error) {
 }
 
 func readNote(dir string) ([]byte, error) {
-	f, err := os.Open(filepath.Join(dir, latest))
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fs.ErrNotExist
-		}
-		return nil, unreadable(err)
+	b, err := readBounded(filepath.Join(dir, latest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fs.ErrNotExist
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, MaxNote+1))
 	if err != nil {
 		return nil, unreadable(err)
 	}
 	return b, nil
+}
+
+// readBounded reads a file; of a larger one just enough to see that it is.
+func readBounded(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, MaxNote+1))
 }
 
 // replace puts a file in place, durably and whole or not at all.

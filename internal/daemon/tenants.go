@@ -5,11 +5,13 @@ import (
 	"errors"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
 
+	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/config"
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/keys/embedded"
@@ -110,13 +112,23 @@ func (d *Daemon) openTenants(ctx context.Context) error {
 func (d *Daemon) openTenant(ctx context.Context, file config.Tenant, among map[string]config.Tenant) (*served, error) {
 	kind, place, open := d.custodian(file, among)
 	t, err := tenant.Open(ctx, tenant.Deps{
-		File: file, Store: d.store, Log: d.log, Custodian: open, CustodianKind: kind, Place: place,
+		File: file, Store: d.store, Log: d.log, Custodian: open, CustodianKind: kind, Place: place, Exported: d.exported,
 		Instance: instance(), Logger: d.opts.Log, Now: d.opts.Now, SyncEvery: d.opts.SyncEvery,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &served{Tenant: t, kind: kind, file: file, serving: true}, nil
+}
+
+// exported reads what the exporter last wrote for a tenant.
+func (d *Daemon) exported(t vocab.TenantID) (out tenant.Exported, err error) {
+	dir := filepath.Join(d.cfg.DataDir, checkpointDir)
+	if out.Note, err = audit.Exported(dir, t); err != nil || out.Note == nil {
+		return out, err
+	}
+	out.Certificates, err = audit.ExportedCertificates(dir, t)
+	return out, err
 }
 
 // instance names this daemon in certificates.

@@ -49,6 +49,9 @@ type Deps struct {
 	// Custodian makes the custodian of a registered key. It must not block
 	// on the custodian being there.
 	Custodian func(id vocab.CustodianID) (keys.Custodian, error)
+	// Exported returns the tenant's exported checkpoint; nil means that none
+	// are kept.
+	Exported func(t vocab.TenantID) (Exported, error)
 	// CustodianKind and Place say which key that is.
 	CustodianKind keys.Kind
 	Place         string
@@ -73,6 +76,9 @@ type Tenant struct {
 	logger    *slog.Logger
 	now       func() time.Time
 	syncEvery time.Duration
+
+	exported  func(vocab.TenantID) (Exported, error)
+	continued bool // the exported checkpoint was verified; of run alone
 
 	custodian keys.Custodian
 	ring      *keys.Ring
@@ -101,7 +107,7 @@ type State struct {
 // begins to publish and open when the custodian answers. Close it.
 func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	t := &Tenant{
-		name: d.File.ID, store: d.Store, log: d.Log, logger: d.Logger, now: d.Now,
+		name: d.File.ID, store: d.Store, log: d.Log, exported: d.Exported, logger: d.Logger, now: d.Now,
 		syncEvery: cmp.Or(d.SyncEvery, 5*time.Minute), ready: make(chan struct{}), nudge: make(chan struct{}, 1), alarms: make(chan error, 16),
 	}
 	t.templates.byUID = map[vocab.TemplateUID]*policy.CompiledTemplate{}
@@ -195,7 +201,7 @@ func (t *Tenant) setState(err error) bool {
 // failure is what keeps the tenant from serving.
 func (t *Tenant) signer(context.Context) (license.Signer, *license.Certificate, error) {
 	s, err := t.chain.Licenses()
-	if state := t.State().Err; err != nil && (keys.IsOutage(state) || keys.IsRefusal(state)) {
+	if state := t.State().Err; err != nil && (keys.IsOutage(state) || keys.IsRefusal(state) || vocab.ReasonOf(state) == vocab.ReasonLogDamaged) {
 		err = state // the chain only knows that it has no key, not why nobody could make one
 	}
 	if err != nil {

@@ -228,7 +228,8 @@ func (t *Tenant) unavailable() error {
 }
 
 // bringUp looks at the custodian and makes what is missing: the first
-// generation, the trust bundle, the daemon's signing keys.
+// generation, the trust bundle, the daemon's signing keys. These it makes only
+// for a log that is the one it was.
 func (t *Tenant) bringUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -244,6 +245,9 @@ func (t *Tenant) bringUp(ctx context.Context) error {
 	}
 	if err := t.ensureBundle(ctx, facts); err != nil {
 		return err
+	}
+	if err := t.verifyExported(ctx); err != nil {
+		return t.alarm(ctx, err)
 	}
 	return t.ensureSigner(ctx)
 }
