@@ -102,12 +102,15 @@ type sealer struct {
 	delivery  *license.Delivery // the key agreement; nil for clear keys, and until something is given
 	signer    license.Signer
 	cert      *license.Certificate
+	unsigned  error // why there is no certified key to sign with; nil if there is
 }
 
 // newSealer says how the call's keys are delivered. It asks for the signing
 // certificate, so that nothing is recorded as released that could not be
 // signed. For clear keys too: a daemon has no certificate before it has found
-// the custodian's keys safe once.
+// the custodian's keys safe once. Without one the items are decided all the
+// same: who has no rights is told that, and only who would be given a key
+// learns that the custodian is in the way.
 func (t *Tenant) newSealer(ctx context.Context, c Call, to Recipient, items []AcquireItem) (*sealer, error) {
 	if err := t.checkDelivery(c.Caller, to); err != nil {
 		return nil, err
@@ -117,9 +120,8 @@ func (t *Tenant) newSealer(ctx context.Context, c Call, to Recipient, items []Ac
 		who = items[0].Subject
 	}
 	d := &sealer{to: to.Sealed, principal: canon.PrincipalID(who.Issuer, who.Subject)}
-	var err error
-	d.signer, d.cert, err = t.signer(ctx)
-	return d, err
+	d.signer, d.cert, d.unsigned = t.signer(ctx)
+	return d, nil
 }
 
 // checkDelivery refuses clear keys to whoever may not have them.
@@ -391,6 +393,12 @@ func (t *Tenant) release(ctx context.Context, d *sealer, work []*acquisition) {
 		if !a.done && a.err == nil {
 			allowed = append(allowed, a)
 		}
+	}
+	if d.unsigned != nil {
+		for _, a := range allowed {
+			a.err = custodyError(d.unsigned, a.decision.Contact)
+		}
+		return
 	}
 	if len(allowed) > 0 && d.to != nil && d.delivery == nil {
 		// The call's one key agreement: whoever is refused does not cost one.
