@@ -24,7 +24,9 @@ import (
 func main() {
 	useVault := flag.Bool("vault", false, "keep the keys in a real Vault, started for the demo")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A reader of the output that goes away ends the demo like an interrupt, so
+	// that nothing it started stays behind.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
 	defer stop()
 	if err := run(ctx, os.Stdout, options{vault: *useVault, file: os.Getenv("FILE"), keep: os.Getenv("KEEP") != ""}); err != nil {
 		fmt.Fprintln(os.Stderr, "demo FAILED:", err)
