@@ -14,10 +14,7 @@ func NewCertID() CertID             { return NewRandom[certKind]() }
 func NewContentID() ContentID { return NewOrdered[contentKind]() }
 func NewEventID() EventID     { return NewOrdered[eventKind]() }
 
-// ParseContentID, ParseTenantID, ParseEventID, ParseTemplateUID and
-// ParseGenerationID read the text form.
-func ParseContentID(s string) (ContentID, error)       { return ParseID[contentKind](s) }
-func ParseTenantID(s string) (TenantID, error)         { return ParseID[tenantKind](s) }
-func ParseEventID(s string) (EventID, error)           { return ParseID[eventKind](s) }
-func ParseTemplateUID(s string) (TemplateUID, error)   { return ParseID[templateKind](s) }
-func ParseGenerationID(s string) (GenerationID, error) { return ParseID[generationKind](s) }
+// ParseContentID, ParseTenantID and ParseEventID read the text form.
+func ParseContentID(s string) (ContentID, error) { return ParseID[contentKind](s) }
+func ParseTenantID(s string) (TenantID, error)   { return ParseID[tenantKind](s) }
+func ParseEventID(s string) (EventID, error)     { return ParseID[eventKind](s) }

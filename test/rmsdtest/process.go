@@ -84,9 +84,6 @@ func (p *Process) LogEnd() string {
 	return string(b[max(0, len(b)-3000):])
 }
 
-// Exited is closed when the process has ended.
-func (p *Process) Exited() <-chan struct{} { return p.exited }
-
 // Kill ends it with SIGKILL and waits until it is gone.
 func (p *Process) Kill() {
 	select {
