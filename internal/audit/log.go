@@ -19,6 +19,7 @@ const (
 	tableIDs     store.Table = "audit-ids"      // event ID -> index
 	tableTimes   store.Table = "audit-times"    // time in ms, index -> nothing
 	tableLicense store.Table = "audit-licenses" // content ID, index -> nothing
+	tableTargets store.Table = "audit-targets"  // H(target), index -> nothing; of events that wrote what is no license
 )
 
 // Log is the audit log of all tenants of one store. It is safe for concurrent
@@ -92,6 +93,11 @@ func (l *Log) Append(tx store.Tx, e *Event) error {
 	}
 	if !e.Content.IsZero() {
 		if err := tx.Put(tableLicense, key(t, e.Content[:], u64(n)), nil); err != nil {
+			return err
+		}
+	}
+	if e.writesTarget() {
+		if err := tx.Put(tableTargets, key(t, targetKey(e.Target), u64(n)), nil); err != nil {
 			return err
 		}
 	}

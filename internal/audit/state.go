@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/openrms/rms/internal/canon"
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -106,4 +107,81 @@ func ofLicense(r store.Reader, t vocab.TenantID, c vocab.ContentID) iter.Seq2[En
 			}
 		}
 	}
+}
+
+// writesTarget reports whether the event wrote a record that its target names:
+// settings or a resource.
+func (e *Event) writesTarget() bool {
+	return e.State != [32]byte{} && e.Target != "" && e.Content.IsZero()
+}
+
+// targetKey gives targets index keys of one length whatever their names.
+func targetKey(target string) []byte {
+	h := canon.Hash([]byte(clean(target, maxTarget)))
+	return h[:16]
+}
+
+// LastTargetWriter returns the newest event that wrote the record a target
+// names, or nil.
+func LastTargetWriter(r store.Reader, t vocab.TenantID, target string) (*Event, error) {
+	prefix := key(t, targetKey(target))
+	for item, err := range r.Scan(tableTargets, store.Range{Prefix: prefix, Reverse: true}) {
+		if err != nil {
+			return nil, err
+		}
+		e, err := ofTargetRow(r, t, item.Key)
+		if err != nil {
+			return nil, err
+		}
+		return e, nil
+	}
+	return nil, nil
+}
+
+// EachTarget calls fn with the newest event of every target that was ever
+// written, in no order, until fn returns an error.
+func EachTarget(r store.Reader, t vocab.TenantID, fn func(*Event) error) error {
+	var last []byte // the row before, which is its target's newest if the next is another's
+	tell := func() error {
+		if last == nil {
+			return nil
+		}
+		e, err := ofTargetRow(r, t, last)
+		if err != nil {
+			return err
+		}
+		return fn(e)
+	}
+	for item, err := range r.Scan(tableTargets, store.Range{Prefix: key(t)}) {
+		if err != nil {
+			return err
+		}
+		if len(item.Key) != targetRow {
+			return damaged("the index of targets cannot be read")
+		}
+		if last != nil && !bytes.Equal(last[:32], item.Key[:32]) {
+			if err := tell(); err != nil {
+				return err
+			}
+		}
+		last = item.Key
+	}
+	return tell()
+}
+
+// targetRow is the length of a key of the index: tenant, target, position.
+const targetRow = 16 + 16 + 8
+
+func ofTargetRow(r store.Reader, t vocab.TenantID, row []byte) (*Event, error) {
+	if len(row) != targetRow {
+		return nil, damaged("the index of targets cannot be read")
+	}
+	e, err := entry(r, t, binary.BigEndian.Uint64(row[32:]))
+	if err != nil {
+		return nil, err
+	}
+	if !e.Event.writesTarget() || !bytes.Equal(targetKey(e.Event.Target), row[16:32]) {
+		return nil, damaged("the index of targets leads to an event of another")
+	}
+	return e.Event, nil
 }

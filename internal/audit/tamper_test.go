@@ -28,7 +28,7 @@ func change(t *testing.T, l *Log, fn func(tx store.Tx) error) {
 func rowsOf(t *testing.T, l *Log) (rows []row) {
 	t.Helper()
 	err := l.store.View(t.Context(), func(r store.Reader) error {
-		for _, table := range []store.Table{tableEvents, tableHashes, tableHeads, tableIDs, tableTimes, tableLicense} {
+		for _, table := range []store.Table{tableEvents, tableHashes, tableHeads, tableIDs, tableTimes, tableLicense, tableTargets} {
 			for item, err := range r.Scan(table, store.Range{Prefix: key(tenantA)}) {
 				if err != nil {
 					return err
@@ -156,6 +156,7 @@ func TestRowsTooMany(t *testing.T) {
 		{tableIDs, key(tenantA, idBytes(id7(9))), u64(200)},
 		{tableTimes, key(tenantA, u64(5), u64(1)), nil},
 		{tableLicense, key(tenantA, idBytes(id7(1)), u64(2)), nil},
+		{tableTargets, key(tenantA, targetKey("settings"), u64(2)), nil},
 	} {
 		change(t, l, func(tx store.Tx) error { return tx.Put(r.table, r.key, r.value) })
 		wantDamage(t, l, fmt.Sprintf("%s %x", r.table, r.key[16:]), 6)

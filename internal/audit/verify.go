@@ -107,6 +107,7 @@ type verification struct {
 	checkpoints []Checkpoint // not yet reached, by size
 	agreed      uint64       // size of the last checkpoint that fits
 	licenses    uint64       // events about a license
+	targets     uint64       // events that wrote what is no license
 	bad         *Finding
 }
 
@@ -168,6 +169,14 @@ func (v *verification) derived(r store.Reader, ent Entry) error {
 	} else if !ok {
 		v.found(n, e.ID, "event %s at position %d is not found by its time", e.ID, n)
 	}
+	if e.writesTarget() {
+		v.targets++
+		if _, ok, err := r.Get(tableTargets, key(v.t, targetKey(e.Target), u64(n))); err != nil {
+			return err
+		} else if !ok {
+			v.found(n, e.ID, "event %s at position %d is not found by what it wrote", e.ID, n)
+		}
+	}
 	if e.Content.IsZero() {
 		return nil
 	}
@@ -225,7 +234,7 @@ func (v *verification) rows(r store.Reader) error {
 		table store.Table
 		want  uint64
 		what  string
-	}{{tableIDs, n, "IDs"}, {tableTimes, n, "times"}, {tableLicense, v.licenses, "licenses"}} {
+	}{{tableIDs, n, "IDs"}, {tableTimes, n, "times"}, {tableLicense, v.licenses, "licenses"}, {tableTargets, v.targets, "targets"}} {
 		var rows uint64
 		for item, err := range r.Scan(index.table, store.Range{Prefix: key(v.t)}) {
 			if err != nil {

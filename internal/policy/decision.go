@@ -82,8 +82,10 @@ type Decision struct {
 	Role Role
 	// ExpiryExempt says neither content expiry nor the policy's offline
 	// period binds the caller, RevocationExempt that the document is
-	// revoked and the caller opens it as its issuer.
+	// revoked and the caller opens it as its issuer or by a recovery.
 	ExpiryExempt, RevocationExempt bool
+	// Recovery says that the caller has its rights by a recovery alone.
+	Recovery bool
 	// ContentNotAfter is when the content expires; zero is never.
 	ContentNotAfter time.Time
 	// Template and Revision name the template that decided; zero if ad hoc.

@@ -56,7 +56,7 @@ type decisionCase struct {
 	Custody            string
 	Expires            string
 	Revoked            []string
-	Disabled           bool
+	Disabled, Recovery bool
 	As, Right          string
 	Want               struct {
 		Reason vocab.Reason
@@ -240,7 +240,7 @@ func (c *decisionCase) check(t *testing.T, people map[string]person) {
 		t.Fatalf("nobody is called %q", c.As)
 	}
 	in := baseInput()
-	in.Caller, in.Disabled = p.identity(), c.Disabled
+	in.Caller, in.Disabled, in.Recovery = p.identity(), c.Disabled, c.Recovery
 	in.Policy.NotAfter = at(t, c.Expires)
 	if c.Right != "" {
 		r, err := vocab.ParseRight(c.Right)

@@ -25,6 +25,7 @@ type world struct {
 	revoked  []policy.RevocationScope
 	caller   vocab.Identity
 	disabled bool
+	recovery bool
 	right    vocab.Right
 	now      time.Time
 	settings policy.Settings
@@ -128,7 +129,7 @@ func (d draw) world() *world {
 
 // step changes one thing.
 func (w *world) step(d draw) {
-	switch d(17) {
+	switch d(18) {
 	case 0, 1:
 		w.grants = append(slices.Clone(w.grants), d.grant())
 	case 2:
@@ -163,6 +164,8 @@ func (w *world) step(d draw) {
 	case 16:
 		w.settings.IssuerOpensRevoked = d(2) == 0
 		w.settings.MaxOffline = pick(d, offlines[1:])
+	case 17:
+		w.recovery = !w.recovery
 	}
 }
 
@@ -172,7 +175,7 @@ var someTemplate = vocab.TemplateUID{15: 1}
 func (w *world) input() policy.Input {
 	in := policy.Input{
 		Policy: &policy.Policy{Owner: w.owner, Issuer: w.issuer, NotAfter: w.expires},
-		Caller: &w.caller, Right: w.right, Now: w.now, Settings: w.settings, Disabled: w.disabled, Custody: w.custody[0],
+		Caller: &w.caller, Right: w.right, Now: w.now, Settings: w.settings, Disabled: w.disabled, Custody: w.custody[0], Recovery: w.recovery,
 	}
 	in.Settings.Custody = w.custody[2]
 	for _, s := range w.revoked {
@@ -207,7 +210,7 @@ func (w *world) question() model.Question {
 		AdHoc: w.adHoc, Offline: w.offline.Milliseconds(), Expires: ms(w.expires), Owner: w.owner,
 		Strict: w.custody[0] == vocab.CustodyStrict || w.custody[2] == vocab.CustodyStrict ||
 			!w.adHoc && (w.custody[1] == vocab.CustodyStrict || w.template == 0),
-		IssuedBy: [2]string{w.issuer.Issuer, w.issuer.Subject}, Disabled: w.disabled, Right: w.right, Now: ms(w.now),
+		IssuedBy: [2]string{w.issuer.Issuer, w.issuer.Subject}, Disabled: w.disabled, Recovery: w.recovery, Right: w.right, Now: ms(w.now),
 		MaxOffline: w.settings.MaxOffline.Milliseconds(), GuestOffline: w.settings.GuestMaxOffline.Milliseconds(),
 		GuestDomains: w.settings.GuestDomains, IssuerOpensRevoked: w.settings.IssuerOpensRevoked,
 		Caller: model.Person{Issuer: w.caller.Issuer, Subject: w.caller.Subject, Addresses: w.caller.Addresses, Groups: w.caller.Groups,

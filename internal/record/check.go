@@ -269,5 +269,28 @@ func (c *checker) others() error {
 		c.problem("states of key versions: %v", err)
 	}
 	c.records += int64(len(gens) + len(keys))
+	return c.resources()
+}
+
+// resources checks that every resource can be read. Whether one is missing, the
+// log knows.
+func (c *checker) resources() error {
+	if _, err := Epoch(c.r, c.t); err != nil {
+		c.problem("epoch: %v", err)
+	}
+	for item, err := range c.r.Scan(tableResources, store.Range{Prefix: key(c.t)}) {
+		if err != nil {
+			return err
+		}
+		c.records++
+		name := string(item.Key[16:])
+		s, err := GetResource(c.r, c.t, name)
+		if err == nil {
+			err = s.check()
+		}
+		if err != nil {
+			c.problem("%s: %v", name, err)
+		}
+	}
 	return nil
 }

@@ -1,5 +1,5 @@
 // Package record keeps the service's records in a store: tenants, licenses,
-// templates, settings, generations and what was given out, with their
+// templates, settings, resources, generations and what was given out, with their
 // indexes. A record and its indexes are written in one transaction; [Check]
 // finds any that disagree.
 //
@@ -8,7 +8,7 @@
 // one durable step.
 //
 // The store is not trusted with policy: a license's policy is bound to its key
-// box, a template's revision is signed, and licenses and settings have a State
+// box, a template's revision is signed, and licenses, settings and resources have a State
 // that the log holds too. What this package reads it checks for form, and
 // reports STORE_DAMAGED if the form is wrong; that it is what the service
 // wrote, package tenant checks.
@@ -48,6 +48,8 @@ const (
 	tableKeys           store.Table = "keys"                   // custodian -> Key
 	tableVersionStates  store.Table = "key-version-states"     // custodian, version -> state
 	tableBundles        store.Table = "bundles"                // -> newest trust bundle
+	tableResources      store.Table = "resources"              // name -> Resource
+	tableEpochs         store.Table = "epochs"                 // -> number of changes of resources
 )
 
 // maxScan bounds what one call goes through, in rows.

@@ -258,6 +258,9 @@ func (d *door) enter(ctx context.Context, c *call, fullMethod string, req proto.
 	if err := d.limits.allow(d.now(), c.tenant.Name(), string(id[:]), cost(req)); err != nil {
 		return err
 	}
+	if err := c.tenant.Admit(c.caller); err != nil {
+		return err
+	}
 	switch c.access.Level {
 	case rmsv1.Access_LEVEL_SIGNED_IN:
 		c.authorized = true

@@ -22,24 +22,37 @@ func (t *Tenant) IdentityView() identity.Tenant {
 // HoldsRole reports whether the caller holds one of the roles. Guests hold
 // none, and a service that acts for a person does not bring that person's.
 //
-// The operator's file names the first holders. The store knows none yet:
-// granting roles over the network needs a second person, and that is an
-// operation.
+// While the store knows no holder of a role, the operator's file names them.
 func (t *Tenant) HoldsRole(caller *vocab.Identity, roles ...vocab.Role) bool {
 	if caller == nil || caller.Actor != nil || caller.Member == "" && caller.Service == "" {
 		return false
 	}
-	file := t.file.Load()
-	for _, role := range roles {
-		holders := file.Roles[role]
-		if role == vocab.RoleTenantAdmin {
-			holders = file.Admins
-		}
-		if slices.ContainsFunc(holders, func(p vocab.Principal) bool { return policy.Is(caller, p, nil) }) {
-			return true
-		}
+	who := t.standingOf(caller, *t.settings.Load())
+	return slices.ContainsFunc(roles, func(role vocab.Role) bool {
+		return slices.ContainsFunc(t.holders(role), func(p vocab.Principal) bool { return policy.Is(who.caller, p, nil) })
+	})
+}
+
+// holders returns who holds a role.
+func (t *Tenant) holders(role vocab.Role) []vocab.Principal {
+	t.live.mu.RLock()
+	defer t.live.mu.RUnlock()
+	if h := t.live.directory.Holders(role); len(h) > 0 {
+		return h
 	}
-	return false
+	file := t.file.Load()
+	if role == vocab.RoleTenantAdmin {
+		return file.Admins
+	}
+	return file.Roles[role]
+}
+
+// Admit refuses callers who are disabled, whatever they want.
+func (t *Tenant) Admit(caller *vocab.Identity) error {
+	if t.standingOf(caller, *t.settings.Load()).disabled {
+		return vocab.Errorf(vocab.ReasonPrincipalDisabled, "you were disabled in this tenant").WithNext("Ask an administrator")
+	}
+	return nil
 }
 
 // Owns reports whether the caller is the principal.

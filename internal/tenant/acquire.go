@@ -183,15 +183,16 @@ type inputs struct {
 	policy   *policy.Policy
 	template *policy.CompiledTemplate
 	settings uint32
+	epoch    uint64 // of the tenant's resources
 }
 
 // same reports whether a decision made on the one holds for the other.
 func (in *inputs) same(other *inputs) bool {
 	if in.record == nil || other.record == nil {
-		return in.record == other.record
+		return in.record == other.record // nobody's standing changes that there is none
 	}
 	return in.record.Revision == other.record.Revision && in.record.Tombstone == other.record.Tombstone &&
-		in.revision() == other.revision() && in.settings == other.settings
+		in.revision() == other.revision() && in.settings == other.settings && in.epoch == other.epoch
 }
 
 // revision is that of the template, 0 if there is none.
@@ -261,6 +262,9 @@ func (t *Tenant) decideAll(ctx context.Context, d *sealer, work []*acquisition) 
 		if !stale {
 			return nil
 		}
+		if err := t.catchUp(ctx); err != nil {
+			return err
+		}
 	}
 	return tooBusy()
 }
@@ -305,7 +309,9 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 	if err := t.matchRecord(a); err != nil {
 		return err
 	}
-	a.decision = policy.Evaluate(in.evaluation(a.caller, a.Right, a.event.Time, settings))
+	who := t.standingOf(a.caller, settings)
+	in.epoch = who.epoch
+	a.decision = policy.Evaluate(in.evaluation(who, a.Right, a.event.Time, settings))
 	a.event.Template, a.event.TemplateRevision = a.decision.Template, a.decision.Revision
 	if a.decision.Contact == "" {
 		// An ad hoc policy has no contact of its own; the owner may have set one.
@@ -320,9 +326,9 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 }
 
 // evaluation is the question to the policy.
-func (in *inputs) evaluation(caller *vocab.Identity, right vocab.Right, now time.Time, settings record.Settings) policy.Input {
+func (in *inputs) evaluation(who standing, right vocab.Right, now time.Time, settings record.Settings) policy.Input {
 	return policy.Input{
-		Policy: in.policy, Template: in.template, Caller: caller, Right: right, Now: now,
+		Policy: in.policy, Template: in.template, Caller: who.caller, Disabled: who.disabled, Right: right, Now: now,
 		Settings: settings.Settings, Revocations: revocations(in.record), Custody: in.record.Custody(),
 	}
 }
@@ -350,6 +356,9 @@ func (t *Tenant) identify(a *acquisition) error {
 // readInputs reads a license and its template.
 func (t *Tenant) readInputs(r store.Reader, c vocab.ContentID, settings record.Settings) (in inputs, err error) {
 	in.settings = settings.Revision
+	if in.epoch, err = record.Epoch(r, t.id); err != nil {
+		return in, err
+	}
 	if in.record, err = record.GetLicense(r, t.id, c); err != nil || in.record == nil || in.record.Tombstone != 0 {
 		return in, err
 	}

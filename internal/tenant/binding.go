@@ -11,7 +11,7 @@ import (
 )
 
 // The store is bound to the log. Whatever the service writes, the event of the
-// same transaction says: for licenses and settings the hash of the record, for
+// same transaction says: for licenses, resources and settings the hash of the record, for
 // templates the revision. So a revocation that was taken out of its record, an
 // older record that was put back, or settings that nobody set, contradict the
 // log, and the log cannot be changed without contradicting a checkpoint.
@@ -99,12 +99,13 @@ func verifySettings(r store.Reader, t vocab.TenantID, s record.Settings) error {
 	return audit.Prove(r, t, writer)
 }
 
-// CheckBinding compares every license, template and the settings of a tenant
+// CheckBinding compares every license, template, resource and the settings of a tenant
 // with the whole log, and reports what contradicts it. The log itself is
 // verified by [audit.Log.Verify]. The error is one that kept it from finishing.
 func CheckBinding(ctx context.Context, s store.Store, log *audit.Log, t vocab.TenantID, found func(error)) error {
 	revisions := map[vocab.TemplateUID]uint32{}
 	var settings vocab.EventID
+	resources := map[string]vocab.EventID{} // name to its last writer
 	size, err := log.Size(ctx, t)
 	if err != nil {
 		return err
@@ -119,6 +120,9 @@ func CheckBinding(ctx context.Context, s store.Store, log *audit.Log, t vocab.Te
 		case audit.KindSettingsChanged:
 			settings = e.Event.ID
 		default: // about neither templates nor settings
+			if isResource(e.Event.Target) && e.Event.State != [32]byte{} {
+				resources[e.Event.Target] = e.Event.ID
+			}
 		}
 	}
 	return s.View(ctx, func(r store.Reader) error {
@@ -141,8 +145,27 @@ func CheckBinding(ctx context.Context, s store.Store, log *audit.Log, t vocab.Te
 				return err
 			}
 		}
+		if err := checkResources(r, t, resources, found); err != nil {
+			return err
+		}
 		return checkLicenses(r, t, found)
 	})
+}
+
+// checkResources compares what is there with who wrote it last, by the log.
+func checkResources(r store.Reader, t vocab.TenantID, writers map[string]vocab.EventID, found func(error)) error {
+	err := record.ListResources(r, t, "", "", func(s *record.Resource) (bool, error) {
+		_, err := verifyState(r, t, s.Name, s.LastEvent, s.State)
+		if err == nil && writers[s.Name] != s.LastEvent {
+			err = contradicts(s.Name + ", which is an older one,")
+		}
+		delete(writers, s.Name)
+		return true, report(err, found)
+	})
+	for name := range writers {
+		found(contradicts(name + ", which is missing,"))
+	}
+	return report(err, found)
 }
 
 func checkLicenses(r store.Reader, t vocab.TenantID, found func(error)) error {

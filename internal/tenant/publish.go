@@ -62,6 +62,9 @@ func (t *Tenant) Publish(ctx context.Context, c Call, req PublishRequest) (*Publ
 		p.key.Zero()
 		switch {
 		case err == errStale: //nolint:errorlint // our own sentinel, unwrapped
+			if err := t.catchUp(ctx); err != nil {
+				return nil, err
+			}
 			continue
 		case err != nil:
 			return nil, t.refuse(ctx, &own, custodyError(err, p.contact()))
@@ -97,11 +100,12 @@ type basis struct {
 	settings record.Settings
 	template *policy.CompiledTemplate
 	parents  []inputs
+	epoch    uint64 // of the tenant's resources
 }
 
 // same reports whether a decision made on the one holds for the other.
 func (b *basis) same(other *basis) bool {
-	if b.settings.Revision != other.settings.Revision || len(b.parents) != len(other.parents) {
+	if b.settings.Revision != other.settings.Revision || b.epoch != other.epoch || len(b.parents) != len(other.parents) {
 		return false
 	}
 	own, theirs := inputs{template: b.template}, inputs{template: other.template}
@@ -119,6 +123,9 @@ func (b *basis) same(other *basis) bool {
 
 func (t *Tenant) readBasis(r store.Reader, req *PublishRequest) (b basis, err error) {
 	if b.settings, err = record.GetSettings(r, t.id); err != nil {
+		return b, err
+	}
+	if b.epoch, err = record.Epoch(r, t.id); err != nil {
 		return b, err
 	}
 	if req.Template != "" {
@@ -213,8 +220,13 @@ func (t *Tenant) publish(ctx context.Context, p *publication) (*Published, error
 
 // mayPublish asks the policy.
 func (t *Tenant) mayPublish(p *publication) error {
+	who := t.standingOf(p.caller, p.basis.settings)
+	p.basis.epoch = who.epoch
+	for i := range p.basis.parents {
+		p.basis.parents[i].epoch = who.epoch
+	}
 	in := policy.PublishInput{
-		Caller: p.caller, Owner: p.req.Owner, ByTemplate: p.req.Template != "", AdHoc: p.req.AdHoc,
+		Caller: who.caller, Disabled: who.disabled, Owner: p.req.Owner, ByTemplate: p.req.Template != "", AdHoc: p.req.AdHoc,
 		NotAfter: p.req.NotAfter, AppData: p.req.AppData, Settings: p.basis.settings.Settings, Now: p.event.Time,
 	}
 	if p.basis.template != nil {
@@ -223,7 +235,7 @@ func (t *Tenant) mayPublish(p *publication) error {
 	for i, id := range p.req.Parents {
 		parent := policy.Parent{ID: id}
 		if l := p.basis.parents[i].record; l != nil && l.Tombstone == 0 {
-			q := p.basis.parents[i].evaluation(p.caller, vocab.RightView, p.event.Time, p.basis.settings)
+			q := p.basis.parents[i].evaluation(who, vocab.RightView, p.event.Time, p.basis.settings)
 			parent.License = &q
 		}
 		in.Parents = append(in.Parents, parent)
@@ -355,7 +367,9 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 	// That this caller published this document is only what the row of the
 	// request says. The policy, which the key box is bound to, must let the
 	// caller read it: an edited row gives nobody a key.
-	if d := policy.Evaluate(in.evaluation(p.caller, vocab.RightView, p.event.Time, p.basis.settings)); !d.Allowed {
+	who := t.standingOf(p.caller, p.basis.settings)
+	in.epoch = who.epoch
+	if d := policy.Evaluate(in.evaluation(who, vocab.RightView, p.event.Time, p.basis.settings)); !d.Allowed {
 		return nil, d.Err()
 	}
 	key, lent, err := t.openKeyBox(ctx, v.Record)

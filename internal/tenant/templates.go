@@ -111,13 +111,14 @@ func (t *Tenant) templateAt(r store.Reader, slug string, uid vocab.TemplateUID) 
 
 // UsableTemplates returns the templates the caller may protect with, by slug.
 func (t *Tenant) UsableTemplates(ctx context.Context, caller *vocab.Identity) (out []*policy.Template, err error) {
+	who := t.standingOf(caller, *t.settings.Load())
 	err = t.store.View(ctx, func(r store.Reader) error {
 		return record.ListTemplates(r, t.id, "", func(slug string, uid vocab.TemplateUID) (bool, error) {
 			tmpl, err := t.templateAt(r, slug, uid)
 			if err != nil {
 				return false, err
 			}
-			if tmpl != nil && policy.MayChoose(tmpl.Template, caller) {
+			if tmpl != nil && policy.MayChoose(tmpl.Template, who.caller) {
 				out = append(out, tmpl.Template)
 			}
 			return true, nil

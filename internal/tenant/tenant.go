@@ -85,6 +85,7 @@ type Tenant struct {
 	chain     *keys.Chain
 	trust     trust
 	templates templates
+	live      live
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -130,7 +131,10 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 		if settings, err = record.GetSettings(r, t.id); err != nil {
 			return err
 		}
-		return verifySettings(r, t.id, settings)
+		if err := verifySettings(r, t.id, settings); err != nil {
+			return err
+		}
+		return t.live.load(r, t.id)
 	}); err != nil {
 		return nil, err
 	}

@@ -53,6 +53,7 @@ type Question struct {
 
 	Caller   Person
 	Disabled bool
+	Recovery bool // an approved recovery of the caller's covers the document
 	Right    vocab.Right
 	Now      int64
 
@@ -85,6 +86,9 @@ func Decide(q Question) Answer {
 	guest := q.Caller.Member == "" && q.Caller.Service == ""
 	if guest && !q.admitted() {
 		return no(vocab.ReasonNoRights)
+	}
+	if q.Recovery {
+		return q.recovered()
 	}
 	issuer := q.IssuedBy == [2]string{q.Caller.Issuer, q.Caller.Subject}
 	owner := (q.Owner.Kind == vocab.KindUser || q.Owner.Kind == vocab.KindService) && q.named(q.Owner)
@@ -124,6 +128,18 @@ func Decide(q Question) Answer {
 		return no(vocab.ReasonLicenseExpired)
 	}
 	return q.ofGrantee(guest)
+}
+
+// recovered: everything, now, and not to be kept.
+func (q *Question) recovered() Answer {
+	return Answer{Rights: every(), Ends: q.Now + OnlineWindow}
+}
+
+func every() (all []vocab.Right) {
+	for r := vocab.RightView; r.Valid(); r++ {
+		all = append(all, r)
+	}
+	return all
 }
 
 // admitted: a guest counts only through an address of an admitted domain.
@@ -244,10 +260,7 @@ func (q *Question) tenantLimit(guest bool) int64 {
 }
 
 func (q *Question) ofOwner(guest bool) Answer {
-	a := Answer{}
-	for r := vocab.RightView; r.Valid(); r++ {
-		a.Rights = append(a.Rights, r)
-	}
+	a := Answer{Rights: every()}
 	limit := q.tenantLimit(guest)
 	if q.Strict || limit == 0 || q.RevokedAlone || q.RevokedOtherwise {
 		a.Ends = q.Now + OnlineWindow
