@@ -2,7 +2,9 @@ package policy_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"strings"
@@ -38,32 +40,43 @@ type person struct {
 }
 
 type decisionCase struct {
-	Name     string
-	Template string
-	AdHoc    bool `yaml:"ad-hoc"`
-	Grants   []struct {
-		To       vocab.Principal
-		Rights   rightsText
-		Until    string
-		Login    string
-		Networks []netip.Prefix
-	}
+	Name               string
+	Template           string
+	AdHoc              bool `yaml:"ad-hoc"`
+	Grants             []grantText
+	Publishers, Select []vocab.Principal
+	Now                string
+	Issuer             string
 	Owner              *vocab.Principal
 	Offline            string
-	TenantOffline      string `yaml:"tenant-offline"`
-	GuestOffline       string `yaml:"guest-offline"`
-	IssuerOpensRevoked *bool  `yaml:"issuer-opens-revoked"`
+	TenantOffline      string    `yaml:"tenant-offline"`
+	GuestOffline       string    `yaml:"guest-offline"`
+	GuestDomains       *[]string `yaml:"guest-domains"`
+	IssuerOpensRevoked *bool     `yaml:"issuer-opens-revoked"`
 	Custody            string
 	Expires            string
 	Revoked            []string
 	Disabled, Recovery bool
 	As, Right          string
-	Want               struct {
-		Reason vocab.Reason
-		Rights rightsText
-		Ends   string
-		Kept   bool
-	}
+	Want               decisionWant
+}
+
+type grantText struct {
+	To       vocab.Principal
+	Rights   rightsText
+	Until    string
+	Login    string
+	Networks []netip.Prefix
+}
+
+// decisionWant is the answer; what limits the validity may be left out.
+type decisionWant struct {
+	Reason vocab.Reason
+	Rights rightsText
+	Ends   string
+	Kept   bool
+	Limit  policy.Limit
+	Marked bool // as a recovery
 }
 
 // rightsText is a level, a mail policy, "all", or a list of rights.
@@ -96,24 +109,39 @@ func (r *rightsText) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-func loadDecisions(t *testing.T) *decisions {
+// load reads a file of test data, one YAML document without unknown keys.
+func load[T any](t *testing.T, path string) *T {
 	t.Helper()
-	b, err := os.ReadFile("testdata/decisions.yaml")
+	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	dec.KnownFields(true)
-	var d decisions
-	if err := dec.Decode(&d); err != nil {
+	v := new(T)
+	if err := dec.Decode(v); err != nil {
 		t.Fatal(err)
 	}
-	return &d
+	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
+		t.Fatalf("%s goes on after its first document: %v", path, err)
+	}
+	return v
+}
+
+func loadDecisions(t *testing.T) *decisions {
+	t.Helper()
+	return load[decisions](t, "testdata/decisions.yaml")
+}
+
+// splitSubject cuts ISSUER/SUBJECT in two.
+func splitSubject(s string) (issuer, subject string) {
+	i := strings.LastIndexByte(s, '/')
+	return s[:i], s[i+1:]
 }
 
 func (p person) identity() *vocab.Identity {
-	i := strings.LastIndexByte(p.Subject, '/')
-	id := &vocab.Identity{Issuer: p.Subject[:i], Subject: p.Subject[i+1:], Member: p.Member, Service: p.Service, Peer: p.Peer,
+	issuer, subject := splitSubject(p.Subject)
+	id := &vocab.Identity{Issuer: issuer, Subject: subject, Member: p.Member, Service: p.Service, Peer: p.Peer,
 		Addresses: p.Addresses, Groups: p.Groups, MFA: p.MFA, GroupsIncomplete: p.MoreGroups}
 	switch p.Actor {
 	case "service":
@@ -164,12 +192,17 @@ func baseInput() policy.Input {
 	}
 }
 
+var templateStates = map[string]policy.State{
+	"published": policy.StatePublished, "archived": policy.StateArchived, "deleted": policy.StateDeleted,
+}
+
 func withTemplate(t *testing.T, in *policy.Input, state string, offline time.Duration, grants []policy.Grant) {
 	t.Helper()
 	in.Policy.Template = someTemplate
-	states := map[string]policy.State{"": policy.StatePublished, "published": policy.StatePublished,
-		"archived": policy.StateArchived, "deleted": policy.StateDeleted}
-	s, ok := states[state]
+	if state == "" {
+		state = "published"
+	}
+	s, ok := templateStates[state]
 	if !ok {
 		t.Fatalf("state %q", state)
 	}
@@ -235,13 +268,24 @@ func TestTableCases(t *testing.T) {
 }
 
 func (c *decisionCase) check(t *testing.T, people map[string]person) {
+	if diff := c.Want.differs(t, policy.Evaluate(c.input(t, people))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// input is what the evaluator is asked.
+func (c *decisionCase) input(t *testing.T, people map[string]person) policy.Input {
+	t.Helper()
 	p, ok := people[c.As]
 	if !ok {
-		t.Fatalf("nobody is called %q", c.As)
+		t.Fatalf("%s: nobody is called %q", c.Name, c.As)
 	}
 	in := baseInput()
 	in.Caller, in.Disabled, in.Recovery = p.identity(), c.Disabled, c.Recovery
 	in.Policy.NotAfter = at(t, c.Expires)
+	if c.Now != "" {
+		in.Now = at(t, c.Now)
+	}
 	if c.Right != "" {
 		r, err := vocab.ParseRight(c.Right)
 		if err != nil {
@@ -252,6 +296,9 @@ func (c *decisionCase) check(t *testing.T, people map[string]person) {
 	if c.Owner != nil {
 		in.Policy.Owner = *c.Owner
 	}
+	if c.Issuer != "" {
+		in.Policy.Issuer.Issuer, in.Policy.Issuer.Subject = splitSubject(c.Issuer)
+	}
 	if c.Custody != "" {
 		m, err := vocab.ParseCustodyMode(c.Custody)
 		if err != nil {
@@ -261,24 +308,21 @@ func (c *decisionCase) check(t *testing.T, people map[string]person) {
 	}
 	in.Settings.MaxOffline = offline(t, c.TenantOffline, in.Settings.MaxOffline)
 	in.Settings.GuestMaxOffline = offline(t, c.GuestOffline, in.Settings.GuestMaxOffline)
+	if c.GuestDomains != nil {
+		in.Settings.GuestDomains = *c.GuestDomains
+	}
+	in.Settings.Publishers = c.Publishers
 	if c.IssuerOpensRevoked != nil {
 		in.Settings.IssuerOpensRevoked = *c.IssuerOpensRevoked
 	}
-	scopes := map[string]policy.RevocationScope{"document": policy.RevokedDocument, "lineage": policy.RevokedLineage, "principal": policy.RevokedPrincipal}
 	for _, s := range c.Revoked {
-		if scopes[s] == 0 {
-			t.Fatalf("revoked %q", s)
+		scope, ok := revocationScopes[s]
+		if !ok {
+			t.Fatalf("%s: revoked %q", c.Name, s)
 		}
-		in.Revocations = append(in.Revocations, policy.Revocation{Scope: scopes[s]})
+		in.Revocations = append(in.Revocations, policy.Revocation{Scope: scope})
 	}
-	var grants []policy.Grant
-	for _, g := range c.Grants {
-		out := policy.Grant{To: g.To, Rights: vocab.Rights(g.Rights), Until: at(t, g.Until), Networks: g.Networks}
-		if g.Login == "mfa" {
-			out.Login = policy.LoginMFA
-		}
-		grants = append(grants, out)
-	}
+	grants := grantsOf(t, c.Grants)
 	switch off := offline(t, c.Offline, policy.OfflineMax); {
 	case c.AdHoc:
 		in.Policy.AdHoc = &policy.AdHoc{Kind: policy.AdHocGrants, Grants: grants, Offline: off}
@@ -286,17 +330,44 @@ func (c *decisionCase) check(t *testing.T, people map[string]person) {
 		in.Policy.Template = someTemplate
 	default:
 		withTemplate(t, &in, c.Template, off, grants)
+		in.Template.Select = c.Select
 	}
+	return in
+}
 
-	got := policy.Evaluate(in)
-	if got.Reason != c.Want.Reason || got.Allowed != (c.Want.Reason == "") {
-		t.Fatalf("got allowed %v, reason %q; want reason %q", got.Allowed, got.Reason, c.Want.Reason)
+var revocationScopes = map[string]policy.RevocationScope{
+	"document": policy.RevokedDocument, "lineage": policy.RevokedLineage, "template": policy.RevokedTemplate, "owner": policy.RevokedOwner,
+	"principal": policy.RevokedPrincipal, "device": policy.RevokedDevice, "period": policy.RevokedPeriod,
+}
+
+func grantsOf(t *testing.T, texts []grantText) (out []policy.Grant) {
+	t.Helper()
+	logins := map[string]policy.Login{"": policy.LoginAny, "mfa": policy.LoginMFA}
+	for _, g := range texts {
+		login, ok := logins[g.Login]
+		if !ok {
+			t.Fatalf("login %q", g.Login)
+		}
+		out = append(out, policy.Grant{To: g.To, Rights: vocab.Rights(g.Rights), Until: at(t, g.Until), Login: login, Networks: g.Networks})
 	}
-	describe := func(rights vocab.Rights, ends time.Time, kept bool) string {
-		return fmt.Sprintf("%s until %s kept %v", rights, ends.Format(time.RFC3339Nano), kept)
+	return out
+}
+
+// differs compares the answer with what is wanted; "" is agreement.
+func (w *decisionWant) differs(t *testing.T, got policy.Decision) string {
+	t.Helper()
+	if got.Reason != w.Reason || got.Allowed != (w.Reason == "") {
+		return fmt.Sprintf("got allowed %v, reason %q; want reason %q", got.Allowed, got.Reason, w.Reason)
 	}
-	g := describe(got.Rights, got.NotAfter, got.Cache == policy.CacheStored)
-	if w := describe(vocab.Rights(c.Want.Rights), at(t, c.Want.Ends), c.Want.Kept); g != w {
-		t.Errorf("got  %s\nwant %s", g, w)
+	describe := func(rights vocab.Rights, ends time.Time, kept bool, limit policy.Limit) string {
+		if w.Limit == "" {
+			limit = "not looked at"
+		}
+		return fmt.Sprintf("%s until %s kept %v limit %s", rights, ends.Format(time.RFC3339Nano), kept, limit)
 	}
+	g := describe(got.Rights, got.NotAfter, got.Cache == policy.CacheStored, got.Limit)
+	if want := describe(vocab.Rights(w.Rights), at(t, w.Ends), w.Kept, w.Limit); g != want {
+		return fmt.Sprintf("got  %s\nwant %s", g, want)
+	}
+	return ""
 }
