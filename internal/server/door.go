@@ -58,10 +58,18 @@ type door struct {
 
 // Tenants finds the tenants that are served now.
 type Tenants interface {
-	// Tenant returns the tenant of a name; nil if none is served by it.
-	Tenant(name string) *tenant.Tenant
-	// Only returns the one tenant that is served; nil if there are more.
-	Only() *tenant.Tenant
+	// Find returns the tenant of a name, or that it is broken. "" is the name
+	// of the only tenant there is. Both are nil if there is no such tenant.
+	Find(name string) (*tenant.Tenant, *Broken)
+}
+
+// Broken is a tenant that is configured but could not be opened. Its callers
+// are refused, and nothing of it is read or written.
+type Broken struct {
+	// Identity is whom the tenant trusts: its callers may know.
+	Identity identity.Tenant
+	// Err is what they are told.
+	Err error
 }
 
 // Verifier turns what a caller presents into an identity.
@@ -236,18 +244,29 @@ func (d *door) enter(ctx context.Context, c *call, fullMethod string, req proto.
 	d.readPeer(ctx, c)
 	if c.access.Level == rmsv1.Access_LEVEL_PUBLIC {
 		c.authorized = true
-		c.tenant = d.findTenant(req)
+		var broken *Broken
+		c.tenant, broken = d.findTenant(req)
 		if err := d.limits.allow(d.now(), nobodysTenant, c.network, 1); err != nil {
 			return err
+		}
+		if broken != nil {
+			return broken.Err
 		}
 		return d.checkShape(req)
 	}
 	var err error
-	if c.tenant = d.findTenant(req); c.tenant == nil {
-		// A tenant that is not here trusts nobody: the caller gets the answer
-		// of one that is, but does not know them.
-		if _, err = d.identify(ctx, c, identity.Tenant{Name: "none"}); err == nil {
-			err = vocab.Errorf(vocab.ReasonIssuerNotTrusted, "this tenant does not accept your sign-in")
+	var broken *Broken
+	if c.tenant, broken = d.findTenant(req); c.tenant == nil {
+		if broken == nil {
+			// A tenant that is not here trusts nobody: the caller gets the
+			// answer of one that is, but does not know them.
+			broken = &Broken{
+				Identity: identity.Tenant{Name: "none"},
+				Err:      vocab.Errorf(vocab.ReasonIssuerNotTrusted, "this tenant does not accept your sign-in"),
+			}
+		}
+		if _, err = d.identify(ctx, c, broken.Identity); err == nil {
+			err = broken.Err
 		}
 		return err
 	}
@@ -337,16 +356,16 @@ func (d *door) readPeer(ctx context.Context, c *call) {
 
 // findTenant returns the tenant a request names in its parent, its name, or
 // the name of the resource it carries.
-func (d *door) findTenant(req proto.Message) *tenant.Tenant {
+func (d *door) findTenant(req proto.Message) (*tenant.Tenant, *Broken) {
 	name := addressOf(req)
 	if name == "" {
-		return d.tenants.Only()
+		return d.tenants.Find("")
 	}
 	t, ok := tenantOf(name)
 	if !ok {
-		return nil
+		return nil, nil
 	}
-	return d.tenants.Tenant(t)
+	return d.tenants.Find(t)
 }
 
 // addressOf returns the name a request is addressed by.

@@ -259,9 +259,13 @@ func (b *logBuffer) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
-func (b *logBuffer) tail() []byte {
+func (b *logBuffer) all() []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := b.buf.Bytes()
-	return bytes.Clone(all[max(0, len(all)-4000):])
+	return bytes.Clone(b.buf.Bytes())
+}
+
+func (b *logBuffer) tail() []byte {
+	all := b.all()
+	return all[max(0, len(all)-4000):]
 }

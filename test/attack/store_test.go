@@ -139,8 +139,9 @@ func (s *site) findings(t *testing.T) string {
 
 // TestTamperedStore gives the attacker the data directory of a stopped daemon,
 // and a valid sign-in to reap what the edit sowed. What was changed must be
-// found by name: when it would be used, with an alarm, or at the start, which
-// is then refused; and always by the check of the store.
+// found by name: when it would be used, with an alarm, or at the start, when the
+// tenant, or all of the store, is not served; and always by the check of the
+// store.
 func TestTamperedStore(t *testing.T) {
 	s := newSite(t, nil)
 	view := rmsv1.Right_RIGHT_VIEW
@@ -427,9 +428,10 @@ func TestTamperedStore(t *testing.T) {
 				s.tb = t
 				newest()
 				s.editStore(t, edit)
-				if err := s.boot(); vocab.ReasonOf(err) != vocab.ReasonStoreDamaged {
-					t.Fatalf("the daemon started with settings nobody set: %v", err)
-				}
+				s.bootBroken(t, vocab.ReasonStoreDamaged)
+				defer s.stop()
+				got, err := s.person("bob").acquire(secret.pl)
+				wantRefused(t, got, err, vocab.ReasonStoreDamaged)
 			})
 		}
 		t.Run("removed, which brings the defaults back", func(t *testing.T) {
@@ -508,8 +510,9 @@ func TestTamperedStore(t *testing.T) {
 		s.editStore(t, func(tx *bbolt.Tx) {
 			put(t, tx, tableTenants, []byte(contoso), row(t, tx, tableTenants, []byte(fabrikam)))
 		})
-		if err := s.boot(); vocab.ReasonOf(err) != vocab.ReasonCustodianChanged {
-			t.Fatalf("contoso is served with fabrikam's data: %v", err)
-		}
+		s.bootBroken(t, vocab.ReasonCustodianChanged)
+		defer s.stop()
+		got, err := s.person("bob").acquire(secret.pl)
+		wantRefused(t, got, err, vocab.ReasonCustodianChanged)
 	})
 }
