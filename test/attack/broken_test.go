@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
@@ -70,7 +71,7 @@ func TestBrokenTenant(t *testing.T) {
 	must(t, changeSettings(alice))
 	s.stop()
 	sound := s.snapshot(t)
-	keyring := filepath.Join(s.dir, "data", "keyring-"+contoso)
+	keyring := filepath.Join(s.Dir, "data", "keyring-"+contoso)
 	read := func(path string) []byte {
 		b, err := os.ReadFile(path)
 		must(t, err)
@@ -115,8 +116,8 @@ func TestBrokenTenant(t *testing.T) {
 			sound()
 			c.damage(t)
 			// Its log is due for a checkpoint, which nobody can sign now.
-			id := s.trust[contoso].id
-			checkpoint := filepath.Join(s.dir, "data", "checkpoints", id.String())
+			id := s.trust[contoso].TenantID
+			checkpoint := filepath.Join(s.Dir, "data", "checkpoints", id.String())
 			must(t, os.RemoveAll(checkpoint))
 			before, said := s.rows(t), len(s.log.all())
 
@@ -141,7 +142,7 @@ func TestBrokenTenant(t *testing.T) {
 			must(t, err)
 			for i, want := range []*rmsv1.TenantStatus{
 				{Tenant: "tenants/" + contoso, TenantId: id.String(), Reason: string(c.found), Licenses: 1},
-				{Tenant: "tenants/" + fabrikam, TenantId: s.trust[fabrikam].id.String(), Serving: true, Licenses: 3},
+				{Tenant: "tenants/" + fabrikam, TenantId: s.trust[fabrikam].TenantID.String(), Serving: true, Licenses: 3},
 			} {
 				if len(status.GetTenants()) != 2 {
 					t.Fatalf("the status has %d tenants", len(status.GetTenants()))
@@ -226,11 +227,11 @@ func (s *site) wantRefusedCalls(t *testing.T, doc *document, told vocab.Reason, 
 		"a guest opens":     {acquire(gina), told},
 		"a service opens":   {acquire(s.service("dlp", s.clientCertificate("/dlp"))), told},
 		"bob opens many": {func() error {
-			_, err := bob.protection().BatchAcquire(bob.ctx(), &rmsv1.BatchAcquireRequest{Parent: bob.parent(), Items: view, Delivery: hpkeDelivery(newKey(t))})
+			_, err := bob.protection().BatchAcquire(bob.ctx(), &rmsv1.BatchAcquireRequest{Parent: bob.parent(), Items: view, Delivery: daemontest.SealedTo(newKey(t))})
 			return err
 		}, told},
 		"alice protects": {func() error {
-			_, err := alice.publishAs(newKey(t), &rmsv1.PublishRequest{Delivery: hpkeDelivery(newKey(t)), Policy: &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{Kind: rmsv1.AdHocPolicy_KIND_GRANTS, Grants: []*rmsv1.Grant{grant("user:bob@contoso.test", rmsv1.Right_RIGHT_VIEW)}}}})
+			_, err := alice.publishAs(newKey(t), &rmsv1.PublishRequest{Delivery: daemontest.SealedTo(newKey(t)), Policy: &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{Kind: rmsv1.AdHocPolicy_KIND_GRANTS, Grants: []*rmsv1.Grant{grant("user:bob@contoso.test", rmsv1.Right_RIGHT_VIEW)}}}})
 			return err
 		}, told},
 		"alice revokes": {func() error {
@@ -270,7 +271,7 @@ func (s *site) wantRefusedCalls(t *testing.T, doc *document, told vocab.Reason, 
 			t.Errorf("%s: %v, want %s", what, r, c.want)
 		case r.event != "":
 			t.Errorf("%s: an event is told of, which cannot be in the log", what)
-		case strings.Contains(r.text, s.dir) || strings.Contains(r.text, "keyring"):
+		case strings.Contains(r.text, s.Dir) || strings.Contains(r.text, "keyring"):
 			t.Errorf("%s: the answer holds what is the operator's: %s", what, r.text)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/vocab"
@@ -60,7 +61,7 @@ const (
 // the file can.
 func (s *site) editStore(t *testing.T, edit func(tx *bbolt.Tx)) {
 	t.Helper()
-	db, err := bbolt.Open(filepath.Join(s.dir, "data", "rms.db"), 0o600, nil)
+	db, err := bbolt.Open(filepath.Join(s.Dir, "data", "rms.db"), 0o600, nil)
 	must(t, err)
 	must(t, db.Update(func(tx *bbolt.Tx) error {
 		edit(tx)
@@ -107,7 +108,7 @@ func editRow(t *testing.T, tx *bbolt.Tx, table string, key []byte, edit func(h h
 
 // of is a key of contoso's in a table.
 func (s *site) of(parts ...[]byte) []byte {
-	id := s.trust[contoso].id
+	id := s.trust[contoso].TenantID
 	return append(slices.Clone(id[:]), slices.Concat(parts...)...)
 }
 
@@ -115,7 +116,7 @@ func (s *site) of(parts ...[]byte) []byte {
 func (s *site) snapshot(t *testing.T) (putBack func()) {
 	t.Helper()
 	copied := filepath.Join(t.TempDir(), "data")
-	data := filepath.Join(s.dir, "data")
+	data := filepath.Join(s.Dir, "data")
 	must(t, os.CopyFS(copied, os.DirFS(data)))
 	return func() {
 		must(t, os.RemoveAll(data))
@@ -159,7 +160,7 @@ func TestTamperedStore(t *testing.T) {
 	byTemplate := alice.publish("salaries")
 	malloryKey := newKey(t)
 	malloryReq := func() *rmsv1.PublishRequest {
-		return &rmsv1.PublishRequest{RequestId: "mine", Delivery: hpkeDelivery(malloryKey), Policy: &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{
+		return &rmsv1.PublishRequest{RequestId: "mine", Delivery: daemontest.SealedTo(malloryKey), Policy: &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{
 			Kind: rmsv1.AdHocPolicy_KIND_GRANTS, Grants: []*rmsv1.Grant{toMallory},
 		}}}
 	}
@@ -216,7 +217,7 @@ func TestTamperedStore(t *testing.T) {
 	publishes := func(template string) func(t *testing.T) (*opened, error) {
 		return func(t *testing.T) (*opened, error) {
 			key := newKey(t)
-			d, err := s.person("alice").publishAs(key, &rmsv1.PublishRequest{Delivery: hpkeDelivery(key), Policy: &rmsv1.PublishRequest_Template{Template: template}})
+			d, err := s.person("alice").publishAs(key, &rmsv1.PublishRequest{Delivery: daemontest.SealedTo(key), Policy: &rmsv1.PublishRequest_Template{Template: template}})
 			if d != nil {
 				return &opened{key: d.key, event: d.event}, err
 			}
@@ -448,7 +449,7 @@ func TestTamperedStore(t *testing.T) {
 
 	for name, edit := range map[string]func(t *testing.T){
 		"an older store under a newer checkpoint": func(t *testing.T) {
-			checkpoints, kept := filepath.Join(s.dir, "data", "checkpoints"), filepath.Join(t.TempDir(), "checkpoints")
+			checkpoints, kept := filepath.Join(s.Dir, "data", "checkpoints"), filepath.Join(t.TempDir(), "checkpoints")
 			must(t, os.CopyFS(kept, os.DirFS(checkpoints)))
 			older()
 			must(t, os.RemoveAll(checkpoints))
@@ -464,7 +465,7 @@ func TestTamperedStore(t *testing.T) {
 		"the log begun anew": func(t *testing.T) {
 			s.editStore(t, func(tx *bbolt.Tx) { put(t, tx, tableHeads, s.of(), make([]byte, 8)) })
 		},
-		"the whole store removed": func(t *testing.T) { must(t, os.Remove(filepath.Join(s.dir, "data", "rms.db"))) },
+		"the whole store removed": func(t *testing.T) { must(t, os.Remove(filepath.Join(s.Dir, "data", "rms.db"))) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s.tb = t
