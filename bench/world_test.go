@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/openrms/rms/internal/canon"
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/license"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 	"github.com/openrms/rms/test/rmsdtest"
@@ -119,13 +120,9 @@ func (w *world) key(n uint64) *license.RecipientKey { return w.keys[n%recipients
 
 func (w *world) verifies(n uint64) bool { return w.site.Verifier != nil && n%verifyEvery == 0 }
 
-func delivery(k *license.RecipientKey) *rmsv1.KeyDelivery {
-	return &rmsv1.KeyDelivery{How: &rmsv1.KeyDelivery_Hpke{Hpke: &rmsv1.HpkePublicKey{Kem: uint32(k.KEM()), PublicKey: k.Public()}}}
-}
-
 func (w *world) publishCall(ctx context.Context, template string, n uint64) (*rmsv1.PublishRequest, *rmsv1.PublishResponse, error) {
 	req := &rmsv1.PublishRequest{
-		Parent: rmsdtest.Parent, Policy: &rmsv1.PublishRequest_Template{Template: template}, Delivery: delivery(w.key(n)),
+		Parent: rmsdtest.Parent, Policy: &rmsv1.PublishRequest_Template{Template: template}, Delivery: daemontest.SealedTo(w.key(n)),
 	}
 	resp, err := w.alice.Publish(ctx, req, w.alice.sign)
 	return req, resp, err
@@ -164,7 +161,7 @@ func (w *world) acquire(ctx context.Context, template string, n uint64) (reply, 
 	c, d := w.bob[n%connections], w.docs[template][n%documents]
 	req := &rmsv1.AcquireRequest{
 		Parent: rmsdtest.Parent, Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.pl},
-		Right: rmsv1.Right_RIGHT_VIEW, Delivery: delivery(w.key(n)),
+		Right: rmsv1.Right_RIGHT_VIEW, Delivery: daemontest.SealedTo(w.key(n)),
 	}
 	resp, err := c.Acquire(ctx, req, c.sign)
 	if err == nil && w.verifies(n) {
@@ -177,7 +174,7 @@ func (w *world) acquire(ctx context.Context, template string, n uint64) (reply, 
 func (w *world) refused(ctx context.Context, n uint64) (reply, error) {
 	req := &rmsv1.AcquireRequest{
 		Parent: rmsdtest.Parent, Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: w.docs["cached"][n%documents].pl},
-		Right: rmsv1.Right_RIGHT_VIEW, Delivery: delivery(w.key(n)),
+		Right: rmsv1.Right_RIGHT_VIEW, Delivery: daemontest.SealedTo(w.key(n)),
 	}
 	_, err := w.mallory.Acquire(ctx, req, w.mallory.sign)
 	if status.Code(err) != codes.PermissionDenied {
@@ -190,7 +187,7 @@ func (w *world) acquireBatch(ctx context.Context, template string, n uint64) (re
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	c := w.bob[n%connections]
-	req := &rmsv1.BatchAcquireRequest{Parent: rmsdtest.Parent, Delivery: delivery(w.key(n))}
+	req := &rmsv1.BatchAcquireRequest{Parent: rmsdtest.Parent, Delivery: daemontest.SealedTo(w.key(n))}
 	for _, d := range w.docs[template] {
 		req.Items = append(req.Items, &rmsv1.AcquireRequest{
 			Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.pl}, Right: rmsv1.Right_RIGHT_VIEW,

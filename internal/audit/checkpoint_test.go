@@ -284,6 +284,41 @@ func TestExportAfterRestart(t *testing.T) {
 	}
 }
 
+// A log that nobody writes now is left alone until somebody does.
+func TestExportWithoutASigner(t *testing.T) {
+	l, dir := newLog(t), t.TempDir()
+	series(t, l, tenantA, 3)
+	series(t, l, tenantB, 2)
+	x := newExporter(t, l, dir)
+	signer := x.Signer
+	var asked int
+	x.Signer = func(ctx context.Context, tenant vocab.TenantID) (Signer, []byte, error) {
+		if tenant == tenantA {
+			asked++
+			return nil, nil, nil
+		}
+		return signer(ctx, tenant)
+	}
+	for range 3 {
+		if err := x.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, errA := Exported(dir, tenantA)
+	b, errB := Exported(dir, tenantB)
+	if a != nil || b == nil || errA != nil || errB != nil || asked != 1 {
+		t.Errorf("exported %q and %q, %v, %v; asked %d times for a signer", a, b, errA, errB, asked)
+	}
+	x.Signer = signer
+	series(t, l, tenantA, 1)
+	if err := x.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := Exported(dir, tenantA); a == nil || err != nil {
+		t.Errorf("not exported when it grew: %v", err)
+	}
+}
+
 func TestExporterRun(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rms.db")
 	dir := t.TempDir()

@@ -28,7 +28,9 @@ type Exporter struct {
 	Dir string
 	// Signer returns the key to sign the tenant's checkpoints with and the
 	// signed certificate that vouches for it. An error leaves the tenant's
-	// checkpoint as it is; it is tried again after Interval.
+	// checkpoint as it is; it is tried again after Interval. No signer and no
+	// error says that nobody writes this log now: its checkpoint stays as it
+	// is until the log grows.
 	Signer func(ctx context.Context, t vocab.TenantID) (s Signer, certificate []byte, err error)
 	// Interval is the least time between two rounds of Run. 0 means a second.
 	Interval time.Duration
@@ -129,7 +131,7 @@ func (x *Exporter) Export(ctx context.Context, t vocab.TenantID) error {
 		return err
 	}
 	s, certificate, err := x.Signer(ctx, t)
-	if err != nil {
+	if err != nil || s == nil {
 		return err
 	}
 	signed, err := c.Sign(ctx, s)

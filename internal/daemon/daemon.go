@@ -67,7 +67,8 @@ const (
 )
 
 // Start opens everything and serves. It returns once the daemon listens;
-// tenants whose custodians are away come up by themselves.
+// tenants whose custodians are away come up by themselves. A tenant that cannot
+// be opened is not served until it is repaired and a reload opens it.
 func Start(ctx context.Context, cfg *config.Config, o Options) (_ *Daemon, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -97,7 +98,7 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (_ *Daemon, err e
 	if d.verifier, err = identity.NewVerifier(cfg.Identity(), nil, o.Now); err != nil {
 		return nil, err
 	}
-	d.tenants = &registry{byName: map[string]*served{}}
+	d.tenants = &registry{byName: map[string]*served{}, broken: map[string]*broken{}}
 	if err := d.openTenants(ctx); err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (_ *Daemon, err e
 		Signer: func(_ context.Context, t vocab.TenantID) (audit.Signer, []byte, error) {
 			served := d.tenants.byID(t)
 			if served == nil {
-				return nil, nil, vocab.Errorf(vocab.ReasonResourceNotFound, "the tenant is not served")
+				return nil, nil, nil // it is broken, or not configured any more
 			}
 			return served.CheckpointSigner()
 		},
@@ -147,7 +148,7 @@ const protectionService = "rms.v1.ProtectionService"
 
 // reportHealth keeps the health service true: the daemon as a whole serves,
 // even if only refusals and the log; the protection service serves while a
-// tenant can publish and open, or there is none.
+// tenant can publish and open, or none is configured.
 func (d *Daemon) reportHealth(ctx context.Context) {
 	tick := time.NewTicker(healthEvery)
 	defer tick.Stop()
@@ -159,7 +160,7 @@ func (d *Daemon) reportHealth(ctx context.Context) {
 				status = healthpb.HealthCheckResponse_SERVING
 			}
 		}
-		if len(tenants) == 0 {
+		if len(tenants)+len(d.tenants.allBroken()) == 0 {
 			status = healthpb.HealthCheckResponse_SERVING
 		}
 		d.server.Health.SetServingStatus(protectionService, status)
@@ -237,12 +238,15 @@ func (d *Daemon) Addr() string { return d.listener.Addr().String() }
 func (d *Daemon) Failed() <-chan error { return d.failed }
 
 // Ready waits until every tenant has tried to reach its custodian, and returns
-// why the first that cannot serve cannot.
+// why one that cannot serve cannot.
 func (d *Daemon) Ready(ctx context.Context) error {
 	for _, t := range d.tenants.all() {
 		if err := t.Ready(ctx); err != nil {
 			return fmt.Errorf("tenant %s: %w", t.Name(), err)
 		}
+	}
+	for name, b := range d.tenants.allBroken() {
+		return fmt.Errorf("tenant %s: %w", name, b.err)
 	}
 	return nil
 }

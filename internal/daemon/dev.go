@@ -267,7 +267,7 @@ func writeYAML(path string, v any) error {
 
 // seed makes the two templates of the demo, once.
 func (d *Dev) seed(ctx context.Context) error {
-	t := d.tenants.Tenant(DevTenant)
+	t, _ := d.tenants.Find(DevTenant)
 	alice := &vocab.Identity{
 		Issuer: d.IDP.Issuer(), Subject: "dev", Provider: "dev-contoso", Addresses: []string{"alice@" + devDomain}, Member: DevTenant,
 	}
@@ -299,7 +299,7 @@ func (d *Dev) seed(ctx context.Context) error {
 
 // writeContexts writes a context and a token for each test identity.
 func (d *Dev) writeContexts() error {
-	t := d.tenants.Tenant(DevTenant)
+	t, _ := d.tenants.Find(DevTenant)
 	trust, err := t.Trust(context.Background())
 	if err != nil {
 		return err

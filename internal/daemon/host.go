@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -27,8 +29,9 @@ func (d *Daemon) Status(ctx context.Context) (*rmsv1.StatusResponse, error) {
 	}
 	for _, t := range d.tenants.all() {
 		state := t.State()
+		found, _ := d.tenants.Find(t.Name())
 		ts := &rmsv1.TenantStatus{
-			Tenant: "tenants/" + t.Name(), TenantId: t.ID().String(), Serving: state.Err == nil && d.tenants.Tenant(t.Name()) != nil,
+			Tenant: "tenants/" + t.Name(), TenantId: t.ID().String(), Serving: state.Err == nil && found != nil,
 			Custodian: string(d.tenants.custodianKind(t.Name())),
 		}
 		switch {
@@ -44,6 +47,10 @@ func (d *Daemon) Status(ctx context.Context) (*rmsv1.StatusResponse, error) {
 		ts.Licenses, ts.Events = licenses, int64(events)
 		out.Tenants = append(out.Tenants, ts)
 	}
+	for name, b := range d.tenants.allBroken() {
+		out.Tenants = append(out.Tenants, d.brokenStatus(ctx, name, b))
+	}
+	slices.SortFunc(out.Tenants, func(a, b *rmsv1.TenantStatus) int { return strings.Compare(a.GetTenant(), b.GetTenant()) })
 	return out, nil
 }
 

@@ -88,7 +88,7 @@ func TestStatusSaysHowEachTenantIs(t *testing.T) {
 	if got := tenants(); len(got) != 2 || got["tenants/fabrikam"] != "serves" {
 		t.Errorf("with a second tenant: %q", got)
 	}
-	if d.tenants.Only() != nil {
+	if only, _ := d.tenants.Find(""); only != nil {
 		t.Error("with two tenants one is taken for the only one")
 	}
 	if err := os.Remove(file); err != nil {
@@ -98,7 +98,8 @@ func TestStatusSaysHowEachTenantIs(t *testing.T) {
 	if got := tenants(); len(got) != 2 || !strings.Contains(got["tenants/fabrikam"], "file is gone") {
 		t.Errorf("after its file vanished: %q", got)
 	}
-	if d.tenants.Tenant("fabrikam") != nil || d.tenants.Only() == nil {
+	gone, _ := d.tenants.Find("fabrikam")
+	if only, _ := d.tenants.Find(""); gone != nil || only == nil {
 		t.Error("the tenant is still found")
 	}
 }
@@ -140,7 +141,8 @@ func TestCheckStoreWhileServing(t *testing.T) {
 		t.Errorf("of a new store the check says %v", sound)
 	}
 	// Somebody with the file writes an entry that leads nowhere.
-	id := d.tenants.Tenant(DevTenant).ID()
+	contoso, _ := d.tenants.Find(DevTenant)
+	id := contoso.ID()
 	row := append(append(id[:], make([]byte, 16)...), make([]byte, 16)...)
 	if err := d.store.Commit(t.Context(), func(tx store.Tx) error { return tx.Put("licenses-by-owner", row, nil) }); err != nil {
 		t.Fatal(err)

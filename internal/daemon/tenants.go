@@ -17,15 +17,18 @@ import (
 	"github.com/openrms/rms/internal/keys/embedded"
 	"github.com/openrms/rms/internal/keys/vault"
 	"github.com/openrms/rms/internal/record"
+	"github.com/openrms/rms/internal/server"
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/tenant"
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// registry holds the tenants that are open. It is safe for concurrent use.
+// registry holds the tenants that are open, and those that are broken. It is
+// safe for concurrent use.
 type registry struct {
 	mu     sync.RWMutex
 	byName map[string]*served
+	broken map[string]*broken
 }
 
 // served is a tenant and whether calls reach it: a tenant whose file vanished
@@ -37,30 +40,35 @@ type served struct {
 	serving bool
 }
 
-// Tenant implements [server.Tenants].
-func (r *registry) Tenant(name string) *tenant.Tenant {
+// Find implements [server.Tenants].
+func (r *registry) Find(name string) (*tenant.Tenant, *server.Broken) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if s := r.byName[name]; s != nil && s.serving {
-		return s.Tenant
+	if name == "" {
+		name = r.only()
 	}
-	return nil
+	if s := r.byName[name]; s != nil && s.serving {
+		return s.Tenant, nil
+	}
+	if b := r.broken[name]; b != nil {
+		return nil, b.told()
+	}
+	return nil, nil
 }
 
-// Only implements [server.Tenants].
-func (r *registry) Only() *tenant.Tenant {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	var only *tenant.Tenant
-	for _, s := range r.byName {
-		if s.serving && only != nil {
-			return nil
-		}
+// only is the name of the only tenant of the configuration, "" if there are
+// more. A broken one counts: whoever means it must not reach another.
+func (r *registry) only() string {
+	names := slices.Collect(maps.Keys(r.broken))
+	for name, s := range r.byName {
 		if s.serving {
-			only = s.Tenant
+			names = append(names, name)
 		}
 	}
-	return only
+	if len(names) != 1 {
+		return ""
+	}
+	return names[0]
 }
 
 func (r *registry) byID(id vocab.TenantID) *tenant.Tenant {
@@ -94,15 +102,21 @@ func (r *registry) all() (out []*tenant.Tenant) {
 	return out
 }
 
-// openTenants opens every tenant of the configuration.
+// openTenants opens every tenant of the configuration. One that cannot be
+// opened is broken, and does not keep the others from being served.
 func (d *Daemon) openTenants(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Tenants)) {
-		t, err := d.openTenant(ctx, d.cfg.Tenants[name], d.cfg.Tenants)
-		if err != nil {
+		file := d.cfg.Tenants[name]
+		t, err := d.openTenant(ctx, file, d.cfg.Tenants)
+		if err != nil && !ownFault(ctx, err) {
 			return err
 		}
 		d.tenants.mu.Lock()
-		d.tenants.byName[name] = t
+		if err != nil {
+			d.tenants.broken[name] = d.breaks(file, err)
+		} else {
+			d.tenants.byName[name] = t
+		}
 		d.tenants.mu.Unlock()
 	}
 	return nil
@@ -211,12 +225,13 @@ func (d *Daemon) keyUsed(name string, id vocab.CustodianID) (used bool, err erro
 }
 
 // prepareTenants looks at the tenants' files and opens the new tenants. What it
-// returns takes everything over: new ones are served, changed ones
-// reconfigured, vanished ones no longer served. What needs a restart is
-// refused.
+// returns takes everything over: new ones are served, and broken ones that can
+// be opened now; changed ones are reconfigured, vanished ones no longer served.
+// What needs a restart is refused. So is a new tenant that cannot be opened,
+// but one that was broken before and still is holds nothing up.
 func (d *Daemon) prepareTenants(ctx context.Context, next map[string]config.Tenant) (take func() []string, err error) {
 	d.tenants.mu.RLock()
-	known := maps.Clone(d.tenants.byName)
+	known, wasBroken := maps.Clone(d.tenants.byName), maps.Clone(d.tenants.broken)
 	d.tenants.mu.RUnlock()
 	for _, name := range slices.Sorted(maps.Keys(next)) {
 		file := next[name]
@@ -229,7 +244,7 @@ func (d *Daemon) prepareTenants(ctx context.Context, next map[string]config.Tena
 			return nil, needsRestart("tenant %s names what rmsd.yaml did not hold when the daemon started", name).Because(err)
 		}
 	}
-	opened := map[string]*served{}
+	opened, stillBroken := map[string]*served{}, map[string]*broken{}
 	defer func() {
 		if err != nil {
 			for _, s := range opened {
@@ -238,14 +253,20 @@ func (d *Daemon) prepareTenants(ctx context.Context, next map[string]config.Tena
 		}
 	}()
 	for _, name := range slices.Sorted(maps.Keys(next)) {
-		if known[name] == nil {
-			if opened[name], err = d.openTenant(ctx, next[name], next); err != nil {
-				delete(opened, name)
-				return nil, err
-			}
+		if known[name] != nil {
+			continue
+		}
+		s, err := d.openTenant(ctx, next[name], next)
+		switch {
+		case err == nil:
+			opened[name] = s
+		case wasBroken[name] != nil && ownFault(ctx, err):
+			stillBroken[name] = d.breaks(next[name], err)
+		default:
+			return nil, err
 		}
 	}
-	return func() []string { return d.tenants.take(next, opened) }, nil
+	return func() []string { return d.tenants.take(next, opened, stillBroken) }, nil
 }
 
 func needsRestart(format string, args ...any) *vocab.Error {
@@ -253,10 +274,18 @@ func needsRestart(format string, args ...any) *vocab.Error {
 }
 
 // take makes the registry serve what the files say, with the tenants opened
-// for it.
-func (r *registry) take(next map[string]config.Tenant, opened map[string]*served) (changes []string) {
+// for it, and those that are still broken.
+func (r *registry) take(next map[string]config.Tenant, opened map[string]*served, stillBroken map[string]*broken) (changes []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(r.broken)) {
+		if b := stillBroken[name]; b != nil {
+			changes = append(changes, "tenant "+name+" is still broken: "+b.err.Error())
+		} else if opened[name] == nil {
+			changes = append(changes, "tenant "+name+", which is broken, is no longer configured; nothing of it was deleted")
+		}
+	}
+	r.broken = stillBroken
 	maps.Copy(r.byName, opened)
 	for _, name := range slices.Sorted(maps.Keys(r.byName)) {
 		s, file := r.byName[name], next[name]

@@ -47,9 +47,10 @@ func Try(ctx context.Context, cfg *config.Config, out io.Writer) error {
 		file := cfg.Tenants[name]
 		_, _, open := d.custodian(file, cfg.Tenants)
 		if e := file.Custodian.Embedded; e != nil {
-			// Opening a keyring that is not there would make it.
+			// Opening a keyring that is not there would make it. Whether it is
+			// lost the store knows, which a running daemon has.
 			if _, err := os.Stat(e.Keyring); errors.Is(err, os.ErrNotExist) {
-				fmt.Fprintf(out, "# ok      tenant %s: there is no keyring yet; its first start makes one\n", name)
+				fmt.Fprintf(out, "# ok      tenant %s: there is no keyring; the first start makes one, a later one does not serve the tenant\n", name)
 				continue
 			}
 		}

@@ -30,25 +30,28 @@ func templateName(s *server, id string) string { return s.parent() + "/templates
 // getTemplate reads a revision of a template, 0 for the current one.
 func getTemplate(ctx context.Context, s *server, id string, revision uint32) (*rmsv1.Template, error) {
 	if !vocab.ValidSlug(id) {
-		return nil, usagef("%q is not the ID of a template", id).withNext("See: rmsctl template list")
+		return nil, usagef("%q is not the ID of a template", id).withNext("See: rmsctl template list --all")
 	}
 	return s.Policy().GetTemplate(ctx, &rmsv1.GetTemplateRequest{Name: templateName(s, id), Revision: revision})
 }
 
+// templateListCommand lists what the words ask for and nothing more: asking for
+// all first, to see whether one may, would leave a refusal in the log of
+// everybody who only protects.
 func (a *app) templateListCommand() *cobra.Command {
-	var all bool
+	var all, deleted bool
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List templates: all of them if you administer policy, otherwise those you may protect with",
+		Short: "List templates: those you may protect with, or all of them",
 		Args:  cobra.NoArgs,
 		RunE: a.online(func(ctx context.Context, s *server, _ []string) error {
-			list, _, err := collect(0, func(size int32, token string) ([]*rmsv1.Template, string, error) {
-				page, err := s.Policy().ListTemplates(ctx, &rmsv1.ListTemplatesRequest{Parent: s.parent(), PageSize: size, PageToken: token, ShowDeleted: all})
-				return page.GetTemplates(), page.GetNextPageToken(), err
-			})
-			if e := explain(err); e != nil && e.Reason == vocab.ReasonRoleRequired && !all {
+			if !all && !deleted {
 				return a.listUsable(ctx, s)
 			}
+			list, _, err := collect(0, func(size int32, token string) ([]*rmsv1.Template, string, error) {
+				page, err := s.Policy().ListTemplates(ctx, &rmsv1.ListTemplatesRequest{Parent: s.parent(), PageSize: size, PageToken: token, ShowDeleted: deleted})
+				return page.GetTemplates(), page.GetNextPageToken(), err
+			})
 			if err != nil {
 				return err
 			}
@@ -61,11 +64,12 @@ func (a *app) templateListCommand() *cobra.Command {
 			})
 		}),
 	}
-	c.Flags().BoolVar(&all, "deleted", false, "also deleted ones")
+	c.Flags().BoolVar(&all, "all", false, "every template with its state and revision, if you administer policy or audit")
+	c.Flags().BoolVar(&deleted, "deleted", false, "all, and deleted ones, too")
 	return a.formatFlag(c)
 }
 
-// listUsable lists what somebody who only protects may know.
+// listUsable lists what everybody who protects may know.
 func (a *app) listUsable(ctx context.Context, s *server) error {
 	r, err := s.Protection().ListUsableTemplates(ctx, &rmsv1.ListUsableTemplatesRequest{Parent: s.parent()})
 	if err != nil {

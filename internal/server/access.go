@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
@@ -62,4 +63,21 @@ func accessOf(m protoreflect.MethodDescriptor) (*rmsv1.Access, error) {
 // methodName is what events and logs call a method: without its package.
 func methodName(full string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(full, "/"), "rms.v1.")
+}
+
+// rolesOf translates roles: the contract's ROLE_POLICY_ADMIN is policy-admin.
+func rolesOf(roles []rmsv1.Role) []vocab.Role {
+	out := make([]vocab.Role, len(roles))
+	for i, r := range roles {
+		out[i] = vocab.Role(strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(r.String(), "ROLE_")), "_", "-"))
+	}
+	return out
+}
+
+func roleNames(roles []rmsv1.Role) string {
+	var names []string
+	for _, r := range rolesOf(roles) {
+		names = append(names, string(r))
+	}
+	return strings.Join(names, " or ")
 }

@@ -3,44 +3,17 @@ package server
 import (
 	"context"
 	"crypto/x509"
-	"fmt"
 	"log/slog"
-	"net"
-	"runtime/debug"
-	"strings"
 	"time"
 
 	"buf.build/go/protovalidate"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/openrms/rms/internal/canon"
 	"github.com/openrms/rms/internal/identity"
 	"github.com/openrms/rms/internal/tenant"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
-)
-
-const (
-	// defaultDeadline is for calls that come without one.
-	defaultDeadline = 10 * time.Second
-	// explainMargin is kept back from a caller's deadline, so that there is
-	// time to say which inner call was slow.
-	explainMargin = 20 * time.Millisecond
-	// maxRequest bounds one request, in bytes; gRPC's own default limit.
-	maxRequest = 4 << 20
-	// maxTemplateRequest bounds templates. It leaves room for what the answer
-	// has more than the request, for clients take as much as servers.
-	maxTemplateRequest = maxRequest - 8<<10
-	// maxHeaders bounds the metadata of one call, in bytes: a token of the
-	// largest size that is read, and room for what proxies add.
-	maxHeaders = 64 << 10
-	// maxPlainRequest bounds requests that are neither batches nor templates.
-	maxPlainRequest = 1 << 20
 )
 
 // door is what every call passes. See the package comment.
@@ -58,10 +31,18 @@ type door struct {
 
 // Tenants finds the tenants that are served now.
 type Tenants interface {
-	// Tenant returns the tenant of a name; nil if none is served by it.
-	Tenant(name string) *tenant.Tenant
-	// Only returns the one tenant that is served; nil if there are more.
-	Only() *tenant.Tenant
+	// Find returns the tenant of a name, or that it is broken. "" is the name
+	// of the only tenant there is. Both are nil if there is no such tenant.
+	Find(name string) (*tenant.Tenant, *Broken)
+}
+
+// Broken is a tenant that is configured but could not be opened. Its callers
+// are refused, and nothing of it is read or written.
+type Broken struct {
+	// Identity is whom the tenant trusts: its callers may know.
+	Identity identity.Tenant
+	// Err is what they are told.
+	Err error
 }
 
 // Verifier turns what a caller presents into an identity.
@@ -115,111 +96,6 @@ func (c *call) owns(owner vocab.Principal) error {
 // recorded notes the call's durable event.
 func (c *call) recorded(e vocab.EventID) { c.event = e }
 
-// unary is the interceptor of unary calls.
-func (d *door) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
-	if passesFreely(info.FullMethod) {
-		return handler(ctx, req)
-	}
-	start := d.now()
-	c := &call{method: methodName(info.FullMethod)}
-	defer func() {
-		if p := recover(); p != nil {
-			err = d.panicked(c, p)
-		}
-		d.logCall(ctx, c, start, err)
-		if err != nil {
-			resp, err = nil, answer(ctx, err)
-		}
-	}()
-	ctx, cancel := withDeadline(ctx)
-	defer cancel()
-	m, ok := req.(proto.Message)
-	if !ok {
-		return nil, vocab.Errorf(vocab.ReasonInternal, "not a message")
-	}
-	if err := d.enter(ctx, c, info.FullMethod, m); err != nil {
-		return nil, d.refuse(ctx, c, err)
-	}
-	if resp, err = handler(context.WithValue(ctx, callKey{}, c), req); err != nil {
-		return nil, d.refuse(ctx, c, err)
-	}
-	if err := d.leave(ctx, c); err != nil {
-		return nil, err
-	}
-	return resp, nil
-}
-
-// stream is the interceptor of server streams. Its event is made durable
-// before the first message leaves.
-func (d *door) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
-	if passesFreely(info.FullMethod) {
-		// A watch of health goes on for ever; a stop must not wait for it.
-		ctx, cancel := context.WithCancel(ss.Context())
-		defer cancel()
-		defer context.AfterFunc(d.serving, cancel)()
-		return handler(srv, &endingStream{ServerStream: ss, ctx: ctx})
-	}
-	start := d.now()
-	c := &call{method: methodName(info.FullMethod)}
-	ctx := ss.Context()
-	defer func() {
-		if p := recover(); p != nil {
-			err = d.panicked(c, p)
-		}
-		d.logCall(ctx, c, start, err)
-		if err != nil {
-			err = answer(ctx, err)
-		}
-	}()
-	return handler(srv, &doorStream{ServerStream: ss, door: d, call: c, method: info.FullMethod, ctx: context.WithValue(ctx, callKey{}, c)})
-}
-
-// endingStream is a stream with a context of its own.
-type endingStream struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *endingStream) Context() context.Context { return s.ctx }
-
-// doorStream lets the door see the request of a server stream, which arrives
-// as its first and only message.
-type doorStream struct {
-	grpc.ServerStream
-	door    *door
-	call    *call
-	method  string
-	ctx     context.Context
-	entered bool
-}
-
-func (s *doorStream) Context() context.Context { return s.ctx }
-
-func (s *doorStream) RecvMsg(m any) error {
-	if err := s.ServerStream.RecvMsg(m); err != nil {
-		return err
-	}
-	msg, ok := m.(proto.Message)
-	if !ok || s.entered {
-		return vocab.Errorf(vocab.ReasonInternal, "not a server stream")
-	}
-	if err := s.door.enter(s.ctx, s.call, s.method, msg); err != nil {
-		return s.door.refuse(s.ctx, s.call, err)
-	}
-	if err := s.door.leave(s.ctx, s.call); err != nil {
-		return err
-	}
-	s.entered = true
-	return nil
-}
-
-func (s *doorStream) SendMsg(m any) error {
-	if !s.entered {
-		return vocab.Errorf(vocab.ReasonInternal, "a stream answered before it was let in")
-	}
-	return s.ServerStream.SendMsg(m)
-}
-
 // enter does everything that comes before the method.
 func (d *door) enter(ctx context.Context, c *call, fullMethod string, req proto.Message) error {
 	c.access = d.access[fullMethod]
@@ -236,18 +112,29 @@ func (d *door) enter(ctx context.Context, c *call, fullMethod string, req proto.
 	d.readPeer(ctx, c)
 	if c.access.Level == rmsv1.Access_LEVEL_PUBLIC {
 		c.authorized = true
-		c.tenant = d.findTenant(req)
+		var broken *Broken
+		c.tenant, broken = d.findTenant(req)
 		if err := d.limits.allow(d.now(), nobodysTenant, c.network, 1); err != nil {
 			return err
+		}
+		if broken != nil {
+			return broken.Err
 		}
 		return d.checkShape(req)
 	}
 	var err error
-	if c.tenant = d.findTenant(req); c.tenant == nil {
-		// A tenant that is not here trusts nobody: the caller gets the answer
-		// of one that is, but does not know them.
-		if _, err = d.identify(ctx, c, identity.Tenant{Name: "none"}); err == nil {
-			err = vocab.Errorf(vocab.ReasonIssuerNotTrusted, "this tenant does not accept your sign-in")
+	var broken *Broken
+	if c.tenant, broken = d.findTenant(req); c.tenant == nil {
+		if broken == nil {
+			// A tenant that is not here trusts nobody: the caller gets the
+			// answer of one that is, but does not know them.
+			broken = &Broken{
+				Identity: identity.Tenant{Name: "none"},
+				Err:      vocab.Errorf(vocab.ReasonIssuerNotTrusted, "this tenant does not accept your sign-in"),
+			}
+		}
+		if _, err = d.identify(ctx, c, broken.Identity); err == nil {
+			err = broken.Err
 		}
 		return err
 	}
@@ -324,230 +211,16 @@ func (d *door) refuse(ctx context.Context, c *call, err error) error {
 	return &with
 }
 
-func (d *door) readPeer(ctx context.Context, c *call) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return
-	}
-	if host, _, err := net.SplitHostPort(p.Addr.String()); err == nil {
-		c.peer = host
-	}
-	c.network = networkOf(p.Addr)
-	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 && len(info.State.VerifiedChains[0]) > 0 {
-		c.chain = info.State.VerifiedChains[0]
-	}
-}
-
 // findTenant returns the tenant a request names in its parent, its name, or
 // the name of the resource it carries.
-func (d *door) findTenant(req proto.Message) *tenant.Tenant {
+func (d *door) findTenant(req proto.Message) (*tenant.Tenant, *Broken) {
 	name := addressOf(req)
 	if name == "" {
-		return d.tenants.Only()
+		return d.tenants.Find("")
 	}
 	t, ok := tenantOf(name)
 	if !ok {
-		return nil
+		return nil, nil
 	}
-	return d.tenants.Tenant(t)
-}
-
-// addressOf returns the name a request is addressed by.
-func addressOf(req proto.Message) string {
-	switch r := req.(type) {
-	case interface{ GetParent() string }:
-		return r.GetParent()
-	case interface{ GetName() string }:
-		return r.GetName()
-	case *rmsv1.UpdateLicenseRequest:
-		return r.GetLicense().GetName()
-	case *rmsv1.UpdateTemplateRequest:
-		return r.GetTemplate().GetName()
-	case *rmsv1.UpdateSettingsRequest:
-		return r.GetSettings().GetName()
-	}
-	return ""
-}
-
-// cost is how many decisions a request asks for.
-func cost(req proto.Message) int {
-	if b, ok := req.(*rmsv1.BatchAcquireRequest); ok {
-		return max(1, min(len(b.GetItems()), maxBatch))
-	}
-	return 1
-}
-
-func (d *door) authenticate(ctx context.Context, c *call) (*vocab.Identity, error) {
-	id, err := d.identify(ctx, c, c.tenant.IdentityView())
-	if err != nil {
-		return nil, err
-	}
-	if err := c.tenant.CheckTokenAge(id, d.now()); err != nil {
-		return nil, err
-	}
-	id.Peer = c.peer
-	return id, nil
-}
-
-// identify asks who the caller is to a tenant: by token, or else by the
-// connection's certificate.
-func (d *door) identify(ctx context.Context, c *call, view identity.Tenant) (*vocab.Identity, error) {
-	raw, err := bearer(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if raw == "" && c.chain != nil {
-		return d.verifier.Certificate(view, c.chain)
-	}
-	return d.verifier.BoundToken(ctx, view, raw, c.leaf())
-}
-
-// bearer returns the one bearer token of the call, "" if it has none.
-func bearer(ctx context.Context) (string, error) {
-	md, _ := metadata.FromIncomingContext(ctx)
-	values := md.Get("authorization")
-	switch len(values) {
-	case 0:
-		return "", nil
-	case 1:
-	default:
-		return "", vocab.Errorf(vocab.ReasonTokenInvalid, "the call carries more than one token")
-	}
-	scheme, token, ok := strings.Cut(values[0], " ")
-	if !ok || !strings.EqualFold(scheme, "bearer") || token == "" {
-		return "", vocab.Errorf(vocab.ReasonTokenInvalid, "the authorization is not of the form Bearer TOKEN")
-	}
-	return token, nil
-}
-
-// checkShape bounds and validates a request.
-func (d *door) checkShape(req proto.Message) error {
-	limit := maxPlainRequest
-	switch req.(type) {
-	case *rmsv1.BatchAcquireRequest: // has a limit and a reason of its own
-		limit = maxRequest
-	case *rmsv1.CreateTemplateRequest, *rmsv1.UpdateTemplateRequest:
-		limit = maxTemplateRequest
-	}
-	if n := proto.Size(req); n > limit {
-		return vocab.Errorf(vocab.ReasonRequestInvalid, "the request has %d bytes; %d are allowed", n, limit)
-	}
-	if hasUnknown(req.ProtoReflect()) {
-		return vocab.Errorf(vocab.ReasonRequestInvalid, "the request has fields this server does not know").
-			WithNext("Use a client of the server's version or an older one")
-	}
-	if err := d.validate.Validate(req); err != nil {
-		return vocab.Errorf(vocab.ReasonRequestInvalid, "the request is not valid: %s", firstViolation(err))
-	}
-	return nil
-}
-
-// hasUnknown reports whether a message, or one inside it, has fields this
-// server does not know. Passing over one could widen what the caller means: a
-// condition of a grant, say, that only a newer server has.
-func hasUnknown(m protoreflect.Message) (found bool) {
-	if len(m.GetUnknown()) > 0 {
-		return true
-	}
-	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case f.IsMap():
-			if f.MapValue().Message() != nil {
-				v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
-					found = hasUnknown(v.Message())
-					return !found
-				})
-			}
-		case f.Message() == nil:
-		case f.IsList():
-			for i := 0; i < v.List().Len() && !found; i++ {
-				found = hasUnknown(v.List().Get(i).Message())
-			}
-		default:
-			found = hasUnknown(v.Message())
-		}
-		return !found
-	})
-	return found
-}
-
-// firstViolation names the first field that is wrong, without its value.
-func firstViolation(err error) string {
-	if v, ok := err.(*protovalidate.ValidationError); ok && len(v.Violations) > 0 { //nolint:errorlint // the library returns it unwrapped
-		p := v.Violations[0].Proto
-		return strings.TrimSpace(protovalidate.FieldPathString(p.GetField()) + " " + p.GetMessage())
-	}
-	return "its shape cannot be checked"
-}
-
-func (d *door) panicked(c *call, p any) error {
-	d.log.Error("a method panicked", "method", c.method, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-	return vocab.Errorf(vocab.ReasonInternal, "the service failed").WithNext("Report the time of the call to the service's operator")
-}
-
-// logCall writes one line for each call: who called is in the tenant's log,
-// not here.
-func (d *door) logCall(ctx context.Context, c *call, start time.Time, err error) {
-	attrs := []slog.Attr{slog.String("method", c.method), slog.Duration("took", d.now().Sub(start))}
-	if c.tenant != nil {
-		attrs = append(attrs, slog.String("tenant", c.tenant.Name()))
-	}
-	level := slog.LevelDebug
-	if err != nil {
-		e := toVocab(err)
-		attrs = append(attrs, slog.String("reason", string(e.Reason)))
-		if !e.Event.IsZero() {
-			attrs = append(attrs, slog.String("event", e.Event.String()))
-		}
-		if cause := e.Unwrap(); cause != nil {
-			attrs = append(attrs, slog.String("cause", cause.Error()))
-		}
-		level = slog.LevelInfo
-		switch e.Reason {
-		case vocab.ReasonInternal, vocab.ReasonStoreDamaged, vocab.ReasonLogDamaged, vocab.ReasonCustodyIntegrity:
-			level = slog.LevelError
-		}
-	} else if !c.event.IsZero() {
-		attrs = append(attrs, slog.String("event", c.event.String()))
-	}
-	d.log.LogAttrs(ctx, level, "call", attrs...)
-}
-
-// withDeadline gives calls without a deadline one, and keeps a little of the
-// others' back.
-func withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return context.WithTimeout(ctx, defaultDeadline)
-	}
-	return context.WithDeadline(ctx, deadline.Add(-explainMargin))
-}
-
-// passesFreely names the one foreign service that is served: health, for load
-// balancers. It tells nothing of any tenant.
-func passesFreely(method string) bool { return strings.HasPrefix(method, "/grpc.health.v1.Health/") }
-
-// rolesOf translates roles: the contract's ROLE_POLICY_ADMIN is policy-admin.
-func rolesOf(roles []rmsv1.Role) []vocab.Role {
-	out := make([]vocab.Role, len(roles))
-	for i, r := range roles {
-		out[i] = vocab.Role(strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(r.String(), "ROLE_")), "_", "-"))
-	}
-	return out
-}
-
-func roleNames(roles []rmsv1.Role) string {
-	var names []string
-	for _, r := range rolesOf(roles) {
-		names = append(names, string(r))
-	}
-	return strings.Join(names, " or ")
-}
-
-// leaf is the connection's client certificate, nil if it has none.
-func (c *call) leaf() *x509.Certificate {
-	if len(c.chain) == 0 {
-		return nil
-	}
-	return c.chain[0]
+	return d.tenants.Find(t)
 }

@@ -33,8 +33,7 @@ import (
 // noTenants is a daemon without tenants.
 type noTenants struct{}
 
-func (noTenants) Tenant(string) *tenant.Tenant { return nil }
-func (noTenants) Only() *tenant.Tenant         { return nil }
+func (noTenants) Find(string) (*tenant.Tenant, *Broken) { return nil, nil }
 
 // host answers the operator as a test wants.
 type host struct {

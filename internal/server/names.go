@@ -3,7 +3,10 @@ package server
 import (
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/openrms/rms/internal/vocab"
+	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
 // Resource names: tenants/{tenant}/… as AIP-122 has them.
@@ -48,4 +51,21 @@ func contentIDOf(tenant, name string) (vocab.ContentID, error) {
 		return vocab.ContentID{}, vocab.Errorf(vocab.ReasonRequestInvalid, "%s", err)
 	}
 	return id, nil
+}
+
+// addressOf returns the name a request is addressed by.
+func addressOf(req proto.Message) string {
+	switch r := req.(type) {
+	case interface{ GetParent() string }:
+		return r.GetParent()
+	case interface{ GetName() string }:
+		return r.GetName()
+	case *rmsv1.UpdateLicenseRequest:
+		return r.GetLicense().GetName()
+	case *rmsv1.UpdateTemplateRequest:
+		return r.GetTemplate().GetName()
+	case *rmsv1.UpdateSettingsRequest:
+		return r.GetSettings().GetName()
+	}
+	return ""
 }

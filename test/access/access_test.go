@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
@@ -151,15 +151,6 @@ func (r row) refusalOf(caller string) vocab.Reason {
 	return r.Others
 }
 
-func reasonOf(err error) vocab.Reason {
-	for _, d := range status.Convert(err).Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok {
-			return vocab.Reason(info.GetReason())
-		}
-	}
-	return ""
-}
-
 // checkRefusal checks code, reason and event: whoever is known to the tenant
 // is in its log, and nobody else can fill it.
 func checkRefusal(t *testing.T, caller string, err error, trailer metadata.MD, want vocab.Reason) {
@@ -169,8 +160,8 @@ func checkRefusal(t *testing.T, caller string, err error, trailer metadata.MD, w
 	if known {
 		code = codes.PermissionDenied
 	}
-	if status.Code(err) != code || reasonOf(err) != want {
-		t.Errorf("%s got %v (%s), want %s %s", caller, err, reasonOf(err), code, want)
+	if status.Code(err) != code || daemontest.Reason(err) != want {
+		t.Errorf("%s got %v (%s), want %s %s", caller, err, daemontest.Reason(err), code, want)
 	}
 	if got := trailer.Get("rms-reason"); !slices.Equal(got, []string{string(want)}) {
 		t.Errorf("%s got the trailer rms-reason %q, want %s", caller, got, want)
@@ -322,7 +313,7 @@ func TestAnotherTenantsLicenseIsNotThere(t *testing.T) {
 				req := elsewhere(t, requests[name](t, w), "fabrikam")
 				withID(req, id)
 				_, _, err := w.call(t.Context(), m, "other-tenant", "", req)
-				if reasonOf(err) != vocab.ReasonNoRights {
+				if daemontest.Reason(err) != vocab.ReasonNoRights {
 					t.Errorf("got %v, want NO_RIGHTS", err)
 				}
 				return status.Convert(err)

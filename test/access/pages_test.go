@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
@@ -107,7 +108,7 @@ func TestPagesAreTheListing(t *testing.T) {
 			}
 			refuse := func(what, caller string, req proto.Message) {
 				t.Helper()
-				if _, _, err := w.call(t.Context(), m, caller, "", req); reasonOf(err) != vocab.ReasonPageTokenInvalid {
+				if _, _, err := w.call(t.Context(), m, caller, "", req); daemontest.Reason(err) != vocab.ReasonPageTokenInvalid {
 					t.Errorf("%s: %v, want PAGE_TOKEN_INVALID", what, err)
 				}
 			}

@@ -50,14 +50,14 @@ func TestAuthorityMix(t *testing.T) {
 		}, vocab.ReasonSuiteUnsupported, true},
 		"a genuine license of another tenant": {func(*testing.T) []byte { return foreign.pl }, vocab.ReasonLicenseMismatch, false},
 		"another tenant's license under one's own tenant's name": {func(t *testing.T) []byte {
-			own := s.trust[contoso].id
+			own := s.trust[contoso].TenantID
 			return resign(t, foreign.pl, license.KindPL, stolen, func(h header, _ *[]byte) { h.set(t, fieldTenant, own[:]) })
 		}, vocab.ReasonLicenseSignature, false},
 		"signed under another tenant's root": {func(t *testing.T) []byte {
-			return certify(t, s.root(t, fabrikam), s.trust[contoso].id, license.UsagePL).forgePL(t, b, nil)
+			return certify(t, s.root(t, fabrikam), s.trust[contoso].TenantID, license.UsagePL).forgePL(t, b, nil)
 		}, vocab.ReasonLicenseSignature, false},
 		"signed with a certificate for checkpoints only": {func(t *testing.T) []byte {
-			return certify(t, root, s.trust[contoso].id, license.UsageCheckpoint).forgePL(t, b, nil)
+			return certify(t, root, s.trust[contoso].TenantID, license.UsageCheckpoint).forgePL(t, b, nil)
 		}, vocab.ReasonLicenseSignature, false},
 		"signed with another key than the certificate's": {func(t *testing.T) []byte {
 			return (&forger{Signer: ownRoot(t), cert: stolen.cert}).forgePL(t, b, nil)

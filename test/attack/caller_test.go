@@ -8,12 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/openrms/rms/internal/canon"
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
@@ -114,16 +114,10 @@ func refused(err error) *refusal {
 
 func refusedStatus(st *status.Status) *refusal {
 	r := &refusal{reason: vocab.Reason("no reason: " + st.Code().String()), text: st.Message()}
-	for _, d := range st.Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok {
-			r.reason, r.event, r.contact = vocab.Reason(info.GetReason()), info.GetMetadata()["event"], info.GetMetadata()["contact"]
-		}
+	if info := daemontest.Refusal(st.Err()); info != nil {
+		r.reason, r.event, r.contact = vocab.Reason(info.GetReason()), info.GetMetadata()["event"], info.GetMetadata()["contact"]
 	}
 	return r
-}
-
-func hpkeDelivery(key *license.RecipientKey) *rmsv1.KeyDelivery {
-	return &rmsv1.KeyDelivery{How: &rmsv1.KeyDelivery_Hpke{Hpke: &rmsv1.HpkePublicKey{Kem: uint32(key.KEM()), PublicKey: key.Public()}}}
 }
 
 func clearDelivery() *rmsv1.KeyDelivery {
@@ -164,7 +158,7 @@ func (c *caller) publishAs(key *license.RecipientKey, req *rmsv1.PublishRequest)
 func (c *caller) publish(template string, grants ...*rmsv1.Grant) *document {
 	c.s.tb.Helper()
 	key := newKey(c.s.tb)
-	req := &rmsv1.PublishRequest{Delivery: hpkeDelivery(key), Policy: &rmsv1.PublishRequest_Template{Template: template}}
+	req := &rmsv1.PublishRequest{Delivery: daemontest.SealedTo(key), Policy: &rmsv1.PublishRequest_Template{Template: template}}
 	if template == "" {
 		req.Policy = &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{Kind: rmsv1.AdHocPolicy_KIND_GRANTS, Grants: grants}}
 	}
@@ -203,7 +197,7 @@ func (c *caller) acquireAs(key *license.RecipientKey, req *rmsv1.AcquireRequest)
 		req.Right = rmsv1.Right_RIGHT_VIEW
 	}
 	if req.Delivery == nil {
-		req.Delivery = hpkeDelivery(key)
+		req.Delivery = daemontest.SealedTo(key)
 	}
 	resp, err := c.protection().Acquire(c.ctx(), req)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -25,8 +24,8 @@ func (s *site) honest(t *testing.T, login, address string, now func() time.Time)
 	token, err := s.idp[contoso].MintToken(login)
 	must(t, err)
 	pinned := s.trust[contoso]
-	trust := rms.Trust{TenantID: pinned.id, Bundle: pinned.bundle}
-	for _, r := range pinned.roots {
+	trust := rms.Trust{TenantID: pinned.TenantID, Bundle: pinned.Bundle}
+	for _, r := range pinned.Roots {
 		trust.RootKeyIDs = append(trust.RootKeyIDs, r)
 	}
 	tlsConfig := s.clientTLS(nil)
@@ -80,7 +79,7 @@ type between struct {
 // inBetween starts one and returns its address.
 func (s *site) inBetween(t *testing.T) (*between, string) {
 	t.Helper()
-	pair, err := tls.LoadX509KeyPair(filepath.Join(s.dir, "server.pem"), filepath.Join(s.dir, "server.key"))
+	pair, err := tls.LoadX509KeyPair(s.Certificate, s.Key)
 	must(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

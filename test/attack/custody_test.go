@@ -61,7 +61,7 @@ func TestCustodySwap(t *testing.T) {
 	newest := s.snapshot(t)
 
 	licenseKey := func(tenant string, d *document) []byte {
-		id := s.trust[tenant].id
+		id := s.trust[tenant].TenantID
 		return append(bytes.Clone(id[:]), d.content[:]...)
 	}
 	wrapOf := func(t *testing.T, tx *bbolt.Tx, table string, key []byte, field uint64) cbor.RawMessage {
@@ -70,7 +70,7 @@ func TestCustodySwap(t *testing.T) {
 		return h[field]
 	}
 	generation := func(tenant string, number uint32) []byte {
-		id := s.trust[tenant].id
+		id := s.trust[tenant].TenantID
 		return binary.BigEndian.AppendUint32(bytes.Clone(id[:]), number)
 	}
 	for name, attack := range map[string]struct {
@@ -183,5 +183,5 @@ func (s *site) forgeRecord(t *testing.T, tx *bbolt.Tx, d *document, edit func(h 
 			put(t, tx, tableHashes, number(tlog.StoredHashIndex(0, n)+int64(i)), h[:])
 		}
 	}
-	must(t, os.RemoveAll(filepath.Join(s.dir, "data", "checkpoints")))
+	must(t, os.RemoveAll(filepath.Join(s.Dir, "data", "checkpoints")))
 }

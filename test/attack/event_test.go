@@ -11,6 +11,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 	"google.golang.org/grpc/status"
 
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
@@ -112,7 +113,7 @@ func TestNoKeyWithoutEvent(t *testing.T) {
 			ctx, cancel := context.WithTimeout(bob.ctx(), time.Duration(i)*100*time.Microsecond)
 			key := newKey(t)
 			resp, err := bob.protection().Acquire(ctx, &rmsv1.AcquireRequest{
-				Parent: bob.parent(), Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.pl}, Right: view, Delivery: hpkeDelivery(key),
+				Parent: bob.parent(), Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.pl}, Right: view, Delivery: daemontest.SealedTo(key),
 			})
 			cancel()
 			if err == nil {
@@ -138,7 +139,7 @@ func TestNoKeyWithoutEvent(t *testing.T) {
 		forged := slices.Clone(mine.pl)
 		forged[len(forged)-1] ^= 1
 		resp, err := bob.protection().BatchAcquire(bob.ctx(), &rmsv1.BatchAcquireRequest{
-			Parent: bob.parent(), Delivery: hpkeDelivery(key), Items: []*rmsv1.AcquireRequest{item(theirs.pl), item(mine.pl), item(forged), item(gone.pl), item(mine.pl)},
+			Parent: bob.parent(), Delivery: daemontest.SealedTo(key), Items: []*rmsv1.AcquireRequest{item(theirs.pl), item(mine.pl), item(forged), item(gone.pl), item(mine.pl)},
 		})
 		must(t, err)
 		want := []vocab.Reason{vocab.ReasonNoRights, "", vocab.ReasonLicenseSignature, vocab.ReasonLicenseRevoked, ""}
@@ -182,7 +183,7 @@ func TestNoKeyWithoutEvent(t *testing.T) {
 		var d *document
 		for range 3 {
 			var err error
-			d, err = alice.publishAs(key, &rmsv1.PublishRequest{RequestId: "twice", Delivery: hpkeDelivery(key), Policy: &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{
+			d, err = alice.publishAs(key, &rmsv1.PublishRequest{RequestId: "twice", Delivery: daemontest.SealedTo(key), Policy: &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{
 				Kind: rmsv1.AdHocPolicy_KIND_GRANTS, Grants: []*rmsv1.Grant{toBob},
 			}}})
 			must(t, err)

@@ -35,13 +35,13 @@ func (f *forger) certificate() []byte {
 // signature. The site's custodian must be the keyring.
 func (s *site) stolen(t *testing.T, tenant string, usage license.Usage) *forger {
 	t.Helper()
-	return certify(t, s.root(t, tenant), s.trust[tenant].id, usage)
+	return certify(t, s.root(t, tenant), s.trust[tenant].TenantID, usage)
 }
 
 // root is the tenant's signing root, out of its keyring.
 func (s *site) root(t *testing.T, tenant string) license.Signer {
 	t.Helper()
-	path := filepath.Join(s.dir, "data", "keyring-"+tenant)
+	path := filepath.Join(s.Dir, "data", "keyring-"+tenant)
 	ring, err := embedded.Open(embedded.Config{ID: vocab.NewCustodianID(), Path: path, KeyFile: path + ".key"})
 	must(t, err)
 	t.Cleanup(func() { _ = ring.Close() })

@@ -49,7 +49,7 @@ func TestHostileDocument(t *testing.T) {
 	})
 	for name, raw := range map[string]func(t *testing.T) []byte{
 		"hints under a foreign root": func(t *testing.T) []byte {
-			return certify(t, ownRoot(t), s.trust[contoso].id, license.UsagePL).forgePL(t, doc, func(h header, _ *[]byte) { hints(t, h) })
+			return certify(t, ownRoot(t), s.trust[contoso].TenantID, license.UsagePL).forgePL(t, doc, func(h header, _ *[]byte) { hints(t, h) })
 		},
 		"hints nobody signed": func(t *testing.T) []byte {
 			return (&forger{Signer: ownRoot(t), cert: stolen.cert}).forgePL(t, doc, func(h header, _ *[]byte) { hints(t, h) })

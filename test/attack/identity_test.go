@@ -122,7 +122,7 @@ func TestIdentity(t *testing.T) {
 		mallory := s.person("mallory")
 		ctx := metadata.AppendToOutgoingContext(mallory.ctx(), "authorization", "Bearer "+s.person("bob").token)
 		_, err := mallory.protection().Acquire(ctx, &rmsv1.AcquireRequest{
-			Parent: mallory.parent(), Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: secret.pl}, Right: view, Delivery: hpkeDelivery(newKey(t)),
+			Parent: mallory.parent(), Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: secret.pl}, Right: view, Delivery: daemontest.SealedTo(newKey(t)),
 		})
 		if r := refused(err); r == nil || r.reason != vocab.ReasonTokenInvalid {
 			t.Fatalf("%v", r)
@@ -136,7 +136,7 @@ func TestIdentity(t *testing.T) {
 		}
 		ctx := metadata.AppendToOutgoingContext(mallory.ctx(), claims...)
 		_, err := mallory.protection().Acquire(ctx, &rmsv1.AcquireRequest{
-			Parent: mallory.parent(), Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: secret.pl}, Right: view, Delivery: hpkeDelivery(newKey(t)),
+			Parent: mallory.parent(), Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: secret.pl}, Right: view, Delivery: daemontest.SealedTo(newKey(t)),
 		})
 		r := refused(err)
 		if r == nil || r.reason != vocab.ReasonNoRights {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -22,7 +21,6 @@ import (
 	"github.com/openrms/rms/internal/identity"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
-	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
 // The tenants of a site. Contoso is attacked; fabrikam is a tenant of the same
@@ -36,33 +34,26 @@ const (
 // a third provider whose people may come to contoso as guests. It outlives
 // restarts of the daemon.
 type site struct {
-	tb  testing.TB
-	dir string
+	*daemontest.Folder
+	tb testing.TB
 	// idp has the providers by name: contoso, fabrikam, guests.
 	idp    map[string]*devidp.Provider
 	daemon *daemon.Daemon
-	// authority signed the server's certificate and clients'.
-	authority *daemontest.Authority
-	log       *logBuffer
-	conns     map[string]*grpc.ClientConn
-	trust     map[string]*trust
+	log    *logBuffer
+	conns  map[string]*grpc.ClientConn
+	trust  map[string]*trust
 }
 
 // trust is what a client pinned of a tenant.
 type trust struct {
-	id       vocab.TenantID
-	roots    []license.KeyID
-	bundle   []byte
+	*daemontest.Trust
 	verifier *license.Verifier
 }
 
 // custodians are the custodian parts of the tenants' files; nil: keyrings.
 func newSite(tb testing.TB, custodians map[string]config.Custodian) *site {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "rms-attack-") // short: a socket's path is limited
-	must(tb, err)
-	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s := &site{tb: tb, dir: dir, idp: map[string]*devidp.Provider{}, log: new(logBuffer)}
+	s := &site{Folder: daemontest.NewFolder(tb), tb: tb, idp: map[string]*devidp.Provider{}, log: new(logBuffer)}
 	tb.Cleanup(func() {
 		if tb.Failed() {
 			tb.Logf("the daemon's log ends:\n%s", s.log.tail())
@@ -78,7 +69,6 @@ func newSite(tb testing.TB, custodians map[string]config.Custodian) *site {
 		s.idp[name] = p
 		tb.Cleanup(func() { _ = p.Close() })
 	}
-	s.makeCertificates()
 	s.configure(custodians)
 	s.start()
 	tb.Cleanup(func() {
@@ -100,7 +90,7 @@ func (s *site) configure(custodians map[string]config.Custodian) {
 		}
 	}
 	s.writeYAML("rmsd.yaml", config.File{
-		Listen: "127.0.0.1:0", DataDir: "data", TenantsDir: "tenants", OperatorSocket: filepath.Join(s.dir, "op.sock"),
+		Listen: "127.0.0.1:0", DataDir: "data", TenantsDir: "tenants", OperatorSocket: filepath.Join(s.Dir, "op.sock"),
 		TLS:    config.TLS{Certificate: "server.pem", Key: "server.key", ClientCA: "ca.pem"},
 		Limits: config.Limits{PerCaller: 1e6, PerTenant: 1e6, Connections: 1000},
 		IdentityProviders: map[string]identity.Provider{
@@ -137,19 +127,12 @@ func (s *site) writeYAML(name string, v any) {
 	s.tb.Helper()
 	b, err := yaml.Marshal(v)
 	must(s.tb, err)
-	s.write(name, b)
-}
-
-func (s *site) write(name string, b []byte) {
-	s.tb.Helper()
-	path := filepath.Join(s.dir, name)
-	must(s.tb, os.MkdirAll(filepath.Dir(path), 0o700))
-	must(s.tb, os.WriteFile(path, b, 0o600))
+	s.Write(name, string(b))
 }
 
 // boot starts the daemon and returns why it did not start.
 func (s *site) boot() error {
-	cfg, err := config.Load(filepath.Join(s.dir, "rmsd.yaml"))
+	cfg, err := config.Load(filepath.Join(s.Dir, "rmsd.yaml"))
 	if err != nil {
 		return err
 	}
@@ -185,16 +168,10 @@ func (s *site) stop() {
 
 func (s *site) pin(tenant string) *trust {
 	s.tb.Helper()
-	c := rmsv1.NewProtectionServiceClient(s.conn("", nil))
-	resp, err := c.GetTrust(s.tb.Context(), &rmsv1.GetTrustRequest{Parent: "tenants/" + tenant})
+	told, err := daemontest.FetchTrust(s.tb.Context(), s.conn("", nil), tenant)
 	must(s.tb, err)
-	t := &trust{bundle: resp.GetTrustBundle()}
-	t.id, err = vocab.ParseTenantID(resp.GetTenantId())
-	must(s.tb, err)
-	for _, r := range resp.GetRootKeyIds() {
-		t.roots = append(t.roots, license.KeyID(r))
-	}
-	t.verifier, err = license.NewVerifier(t.bundle, t.id, t.roots, 0)
+	t := &trust{Trust: told}
+	t.verifier, err = license.NewVerifier(t.Bundle, t.TenantID, t.Roots, 0)
 	must(s.tb, err)
 	return t
 }
@@ -202,7 +179,7 @@ func (s *site) pin(tenant string) *trust {
 // clientTLS is the TLS configuration of a client, with a client certificate if
 // one is given.
 func (s *site) clientTLS(cert *tls.Certificate) *tls.Config {
-	c := &tls.Config{RootCAs: s.authority.Pool, MinVersion: tls.VersionTLS13, ServerName: "localhost"}
+	c := &tls.Config{RootCAs: s.Authority.Pool, MinVersion: tls.VersionTLS13, ServerName: "localhost"}
 	if cert != nil {
 		c.Certificates = []tls.Certificate{*cert}
 	}
@@ -222,21 +199,10 @@ func (s *site) conn(name string, cert *tls.Certificate) *grpc.ClientConn {
 	return c
 }
 
-func (s *site) makeCertificates() {
-	s.tb.Helper()
-	var err error
-	s.authority, err = daemontest.NewAuthority("authority of a test")
-	must(s.tb, err)
-	s.write("ca.pem", s.authority.PEM)
-	server, err := s.authority.Server("rmsd")
-	must(s.tb, err)
-	must(s.tb, server.Write(filepath.Join(s.dir, "server.pem"), filepath.Join(s.dir, "server.key")))
-}
-
 // clientCertificate is a client certificate with a SPIFFE ID below contoso's,
 // by the authority the daemon trusts.
 func (s *site) clientCertificate(path string) *tls.Certificate {
-	c := daemontest.ServiceCertificate(s.tb, s.authority, "spiffe://contoso.test"+path)
+	c := daemontest.ServiceCertificate(s.tb, s.Authority, "spiffe://contoso.test"+path)
 	return &c
 }
 
@@ -259,9 +225,13 @@ func (b *logBuffer) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
-func (b *logBuffer) tail() []byte {
+func (b *logBuffer) all() []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := b.buf.Bytes()
-	return bytes.Clone(all[max(0, len(all)-4000):])
+	return bytes.Clone(b.buf.Bytes())
+}
+
+func (b *logBuffer) tail() []byte {
+	all := b.all()
+	return all[max(0, len(all)-4000):]
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/vocab"
@@ -60,7 +61,7 @@ const (
 // the file can.
 func (s *site) editStore(t *testing.T, edit func(tx *bbolt.Tx)) {
 	t.Helper()
-	db, err := bbolt.Open(filepath.Join(s.dir, "data", "rms.db"), 0o600, nil)
+	db, err := bbolt.Open(filepath.Join(s.Dir, "data", "rms.db"), 0o600, nil)
 	must(t, err)
 	must(t, db.Update(func(tx *bbolt.Tx) error {
 		edit(tx)
@@ -107,7 +108,7 @@ func editRow(t *testing.T, tx *bbolt.Tx, table string, key []byte, edit func(h h
 
 // of is a key of contoso's in a table.
 func (s *site) of(parts ...[]byte) []byte {
-	id := s.trust[contoso].id
+	id := s.trust[contoso].TenantID
 	return append(slices.Clone(id[:]), slices.Concat(parts...)...)
 }
 
@@ -115,7 +116,7 @@ func (s *site) of(parts ...[]byte) []byte {
 func (s *site) snapshot(t *testing.T) (putBack func()) {
 	t.Helper()
 	copied := filepath.Join(t.TempDir(), "data")
-	data := filepath.Join(s.dir, "data")
+	data := filepath.Join(s.Dir, "data")
 	must(t, os.CopyFS(copied, os.DirFS(data)))
 	return func() {
 		must(t, os.RemoveAll(data))
@@ -139,8 +140,9 @@ func (s *site) findings(t *testing.T) string {
 
 // TestTamperedStore gives the attacker the data directory of a stopped daemon,
 // and a valid sign-in to reap what the edit sowed. What was changed must be
-// found by name: when it would be used, with an alarm, or at the start, which
-// is then refused; and always by the check of the store.
+// found by name: when it would be used, with an alarm, or at the start, when the
+// tenant, or all of the store, is not served; and always by the check of the
+// store.
 func TestTamperedStore(t *testing.T) {
 	s := newSite(t, nil)
 	view := rmsv1.Right_RIGHT_VIEW
@@ -158,7 +160,7 @@ func TestTamperedStore(t *testing.T) {
 	byTemplate := alice.publish("salaries")
 	malloryKey := newKey(t)
 	malloryReq := func() *rmsv1.PublishRequest {
-		return &rmsv1.PublishRequest{RequestId: "mine", Delivery: hpkeDelivery(malloryKey), Policy: &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{
+		return &rmsv1.PublishRequest{RequestId: "mine", Delivery: daemontest.SealedTo(malloryKey), Policy: &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{
 			Kind: rmsv1.AdHocPolicy_KIND_GRANTS, Grants: []*rmsv1.Grant{toMallory},
 		}}}
 	}
@@ -215,7 +217,7 @@ func TestTamperedStore(t *testing.T) {
 	publishes := func(template string) func(t *testing.T) (*opened, error) {
 		return func(t *testing.T) (*opened, error) {
 			key := newKey(t)
-			d, err := s.person("alice").publishAs(key, &rmsv1.PublishRequest{Delivery: hpkeDelivery(key), Policy: &rmsv1.PublishRequest_Template{Template: template}})
+			d, err := s.person("alice").publishAs(key, &rmsv1.PublishRequest{Delivery: daemontest.SealedTo(key), Policy: &rmsv1.PublishRequest_Template{Template: template}})
 			if d != nil {
 				return &opened{key: d.key, event: d.event}, err
 			}
@@ -427,9 +429,10 @@ func TestTamperedStore(t *testing.T) {
 				s.tb = t
 				newest()
 				s.editStore(t, edit)
-				if err := s.boot(); vocab.ReasonOf(err) != vocab.ReasonStoreDamaged {
-					t.Fatalf("the daemon started with settings nobody set: %v", err)
-				}
+				s.bootBroken(t, vocab.ReasonStoreDamaged)
+				defer s.stop()
+				got, err := s.person("bob").acquire(secret.pl)
+				wantRefused(t, got, err, vocab.ReasonStoreDamaged)
 			})
 		}
 		t.Run("removed, which brings the defaults back", func(t *testing.T) {
@@ -446,7 +449,7 @@ func TestTamperedStore(t *testing.T) {
 
 	for name, edit := range map[string]func(t *testing.T){
 		"an older store under a newer checkpoint": func(t *testing.T) {
-			checkpoints, kept := filepath.Join(s.dir, "data", "checkpoints"), filepath.Join(t.TempDir(), "checkpoints")
+			checkpoints, kept := filepath.Join(s.Dir, "data", "checkpoints"), filepath.Join(t.TempDir(), "checkpoints")
 			must(t, os.CopyFS(kept, os.DirFS(checkpoints)))
 			older()
 			must(t, os.RemoveAll(checkpoints))
@@ -462,7 +465,7 @@ func TestTamperedStore(t *testing.T) {
 		"the log begun anew": func(t *testing.T) {
 			s.editStore(t, func(tx *bbolt.Tx) { put(t, tx, tableHeads, s.of(), make([]byte, 8)) })
 		},
-		"the whole store removed": func(t *testing.T) { must(t, os.Remove(filepath.Join(s.dir, "data", "rms.db"))) },
+		"the whole store removed": func(t *testing.T) { must(t, os.Remove(filepath.Join(s.Dir, "data", "rms.db"))) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s.tb = t
@@ -508,8 +511,9 @@ func TestTamperedStore(t *testing.T) {
 		s.editStore(t, func(tx *bbolt.Tx) {
 			put(t, tx, tableTenants, []byte(contoso), row(t, tx, tableTenants, []byte(fabrikam)))
 		})
-		if err := s.boot(); vocab.ReasonOf(err) != vocab.ReasonCustodianChanged {
-			t.Fatalf("contoso is served with fabrikam's data: %v", err)
-		}
+		s.bootBroken(t, vocab.ReasonCustodianChanged)
+		defer s.stop()
+		got, err := s.person("bob").acquire(secret.pl)
+		wantRefused(t, got, err, vocab.ReasonCustodianChanged)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
@@ -41,7 +42,7 @@ func TestTransplant(t *testing.T) {
 		s.recorded(t, wantRefused(t, got, err, vocab.ReasonNoRights), false)
 	})
 	t.Run("a license under a root of one's own", func(t *testing.T) {
-		mine := certify(t, ownRoot(t), s.trust[contoso].id, license.UsagePL)
+		mine := certify(t, ownRoot(t), s.trust[contoso].TenantID, license.UsagePL)
 		got, err := mallory.acquire(mine.forgePL(t, secret, nil))
 		s.recorded(t, wantRefused(t, got, err, vocab.ReasonLicenseSignature), true)
 	})
@@ -60,7 +61,7 @@ func TestTransplant(t *testing.T) {
 	})
 	t.Run("a key asked for on behalf of somebody else's recipient key", func(t *testing.T) {
 		got, err := mallory.acquireAs(newKey(t), &rmsv1.AcquireRequest{
-			Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: secret.pl}, Delivery: hpkeDelivery(newKey(t)),
+			Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: secret.pl}, Delivery: daemontest.SealedTo(newKey(t)),
 		})
 		s.recorded(t, wantRefused(t, got, err, vocab.ReasonNoRights), false)
 	})
@@ -68,7 +69,7 @@ func TestTransplant(t *testing.T) {
 	t.Run("a publication of somebody else, sent again", func(t *testing.T) {
 		key := newKey(t)
 		req := func() *rmsv1.PublishRequest {
-			return &rmsv1.PublishRequest{RequestId: "quarterly-report", Delivery: hpkeDelivery(key), Policy: &rmsv1.PublishRequest_Template{Template: "finance-internal"}}
+			return &rmsv1.PublishRequest{RequestId: "quarterly-report", Delivery: daemontest.SealedTo(key), Policy: &rmsv1.PublishRequest_Template{Template: "finance-internal"}}
 		}
 		createTemplate(t, alice, "finance-internal", grant("group:finance@contoso.test", rmsv1.Right_RIGHT_VIEW))
 		first, err := alice.publishAs(key, req())
@@ -84,7 +85,7 @@ func TestTransplant(t *testing.T) {
 			t.Fatal("a request ID of somebody else's led to their document")
 		}
 		// With the recipient key changed it is another request.
-		if _, err := alice.publishAs(newKey(t), &rmsv1.PublishRequest{RequestId: "quarterly-report", Delivery: hpkeDelivery(newKey(t)), Policy: req().Policy}); err == nil {
+		if _, err := alice.publishAs(newKey(t), &rmsv1.PublishRequest{RequestId: "quarterly-report", Delivery: daemontest.SealedTo(newKey(t)), Policy: req().Policy}); err == nil {
 			t.Fatal("a repeated publication was delivered to another key")
 		} else if r, ok := errors.AsType[*refusal](err); !ok || r.reason != vocab.ReasonRequestIDReused {
 			t.Fatalf("refused with %s", r)

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
@@ -66,7 +67,7 @@ func TestUndeleteAndRollback(t *testing.T) {
 	t.Run("a revoked document, published again with the old request", func(t *testing.T) {
 		key := newKey(t)
 		req := func() *rmsv1.PublishRequest {
-			return &rmsv1.PublishRequest{RequestId: "again", Delivery: hpkeDelivery(key), Policy: &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{
+			return &rmsv1.PublishRequest{RequestId: "again", Delivery: daemontest.SealedTo(key), Policy: &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{
 				Kind: rmsv1.AdHocPolicy_KIND_GRANTS, Grants: []*rmsv1.Grant{grant("user:bob@contoso.test", view)},
 			}}}
 		}
@@ -98,7 +99,7 @@ func TestUndeleteAndRollback(t *testing.T) {
 		edit(rmsv1.Template_STATE_ARCHIVED, grant("user:bob@contoso.test", view))
 		bob.wantOpens(t, d)
 		key := newKey(t)
-		_, err = alice.publishAs(key, &rmsv1.PublishRequest{Delivery: hpkeDelivery(key), Policy: &rmsv1.PublishRequest_Template{Template: "shrinking"}})
+		_, err = alice.publishAs(key, &rmsv1.PublishRequest{Delivery: daemontest.SealedTo(key), Policy: &rmsv1.PublishRequest_Template{Template: "shrinking"}})
 		if r, ok := err.(*refusal); !ok || r.reason != vocab.ReasonTemplateArchived { //nolint:errorlint // our own
 			t.Fatalf("published under an archived template: %v", err)
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	rms "github.com/openrms/rms"
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
@@ -37,13 +38,13 @@ func TestUseLicenseMatrix(t *testing.T) {
 	bob, erin := s.person("bob"), s.person("erin")
 	root := s.root(t, contoso)
 	stolen := s.stolen(t, contoso, license.UsageUL)
-	mine := certify(t, ownRoot(t), s.trust[contoso].id, license.UsageUL)
+	mine := certify(t, ownRoot(t), s.trust[contoso].TenantID, license.UsageUL)
 	byName := func(d *document) *rmsv1.AcquireRequest_PublishingLicense {
 		return &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.pl}
 	}
 	// A certificate that the root signed although it should not have.
 	certified := func(t *testing.T, edit func(h header)) *forger {
-		f := certify(t, root, s.trust[contoso].id, license.UsageUL)
+		f := certify(t, root, s.trust[contoso].TenantID, license.UsageUL)
 		raw := resign(t, f.cert.Raw(), license.KindCertificate, root, func(h header, _ *[]byte) { edit(h) })
 		return &forger{Signer: f.Signer, cert: f.cert, raw: raw}
 	}
@@ -87,7 +88,7 @@ func TestUseLicenseMatrix(t *testing.T) {
 		}, want: vocab.ReasonUseLicenseRejected},
 		"another document's license":      {request: func(r *rmsv1.AcquireRequest) { r.Document = byName(other) }, want: vocab.ReasonUseLicenseRejected},
 		"another person's license":        {token: erin.token, want: vocab.ReasonUseLicenseRejected},
-		"a license for another key":       {request: func(r *rmsv1.AcquireRequest) { r.Delivery = hpkeDelivery(foreignKey) }, want: vocab.ReasonUseLicenseRejected},
+		"a license for another key":       {request: func(r *rmsv1.AcquireRequest) { r.Delivery = daemontest.SealedTo(foreignKey) }, want: vocab.ReasonUseLicenseRejected},
 		"with a trust bundle out of date": {clock: 31 * 24 * time.Hour, want: vocab.ReasonTrustRootMismatch},
 		"after its end":                   {clock: 10 * time.Minute, want: vocab.ReasonUseLicenseRejected},
 		"signed under an unknown root":    {answer: signedBy(mine, nil), want: vocab.ReasonTrustRootMismatch},
@@ -112,7 +113,7 @@ func TestUseLicenseMatrix(t *testing.T) {
 			h.set(t, fieldCertNotAfter, uint64(time.Now().Add(-time.Minute).UnixMilli()))
 		}), nil), want: vocab.ReasonTrustRootMismatch},
 		"signed with a certificate for licenses in files": {answer: signedBy(s.stolen(t, contoso, license.UsagePL), nil), want: vocab.ReasonTrustRootMismatch},
-		"signed with another tenant's certificate":        {answer: signedBy(certify(t, s.root(t, fabrikam), s.trust[fabrikam].id, license.UsageUL), nil), want: vocab.ReasonTrustRootMismatch},
+		"signed with another tenant's certificate":        {answer: signedBy(certify(t, s.root(t, fabrikam), s.trust[fabrikam].TenantID, license.UsageUL), nil), want: vocab.ReasonTrustRootMismatch},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, address := s.inBetween(t)
@@ -157,7 +158,7 @@ func TestUseLicenseMatrix(t *testing.T) {
 	t.Run("boxes exchanged inside one batch", func(t *testing.T) {
 		key := newKey(t)
 		resp, err := bob.protection().BatchAcquire(bob.ctx(), &rmsv1.BatchAcquireRequest{
-			Parent: bob.parent(), Delivery: hpkeDelivery(key),
+			Parent: bob.parent(), Delivery: daemontest.SealedTo(key),
 			Items: []*rmsv1.AcquireRequest{{Document: byName(doc), Right: view}, {Document: byName(other), Right: view}},
 		})
 		must(t, err)

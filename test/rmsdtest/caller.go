@@ -8,12 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
 	"github.com/openrms/rms/internal/canon"
+	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
@@ -25,21 +24,11 @@ type Caller struct {
 	User string
 
 	site       *Site
-	principal  [32]byte
+	who        daemontest.Who
 	protection rmsv1.ProtectionServiceClient
 	conn       *grpc.ClientConn
-	token      bearer
 	port       atomic.Int64
 }
-
-type bearer string
-
-func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + string(b)}, nil
-}
-func (bearer) RequireTransportSecurity() bool { return true }
-
-var _ credentials.PerRPCCredentials = bearer("")
 
 // Caller signs a test user in on a connection of its own.
 func (s *Site) Caller(tb testing.TB, user string) *Caller {
@@ -58,10 +47,7 @@ func (c *Caller) As(user string) *Caller {
 }
 
 func (c *Caller) at(s *Site, conn *grpc.ClientConn, user string) {
-	claims := s.IdP.Claims(user)
-	subject, _ := claims["sub"].(string)
-	c.User, c.site, c.conn, c.token = user, s, conn, bearer(s.tokens[user])
-	c.principal = canon.PrincipalID(s.IdP.Issuer(), subject)
+	c.User, c.site, c.conn, c.who = user, s, conn, s.people[user]
 	c.protection = rmsv1.NewProtectionServiceClient(conn)
 }
 
@@ -73,7 +59,7 @@ func (c *Caller) Close() { _ = c.conn.Close() }
 
 // Conn returns the connection and the option that signs a call on it.
 func (c *Caller) Conn() (*grpc.ClientConn, grpc.CallOption) {
-	return c.conn, grpc.PerRPCCredentials(c.token)
+	return c.conn, c.who.As()
 }
 
 // Document is what a publisher keeps of a document.
@@ -131,7 +117,7 @@ func (c *Caller) Publish(ctx context.Context, template string) *Reply {
 		return r
 	}
 	r.Recipient = key.Hash()
-	req := &rmsv1.PublishRequest{Parent: Parent, Delivery: delivery(key)}
+	req := &rmsv1.PublishRequest{Parent: Parent, Delivery: daemontest.SealedTo(key)}
 	if template != "" {
 		req.Policy = &rmsv1.PublishRequest_Template{Template: template}
 	} else {
@@ -140,7 +126,7 @@ func (c *Caller) Publish(ctx context.Context, template string) *Reply {
 			Grants: []*rmsv1.Grant{{To: "user:bob@contoso.test", Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW}}},
 		}}
 	}
-	resp, err := c.protection.Publish(ctx, req, grpc.PerRPCCredentials(c.token))
+	resp, err := c.protection.Publish(ctx, req, c.who.As())
 	if err != nil {
 		r.refused(err)
 		return r
@@ -157,7 +143,7 @@ func (c *Caller) published(r *Reply, key *license.RecipientKey, resp *rmsv1.Publ
 		return err
 	}
 	sealed := resp.GetContentKey().GetSealed()
-	ck, err := key.OpenPublish(license.PublishDelivery{Enc: sealed.GetEnc(), Box: sealed.GetCiphertext()}, c.principal, pl)
+	ck, err := key.OpenPublish(license.PublishDelivery{Enc: sealed.GetEnc(), Box: sealed.GetCiphertext()}, c.who.Principal(), pl)
 	if err != nil {
 		return err
 	}
@@ -181,8 +167,8 @@ func (c *Caller) Acquire(ctx context.Context, d *Document) *Reply {
 	r.Recipient = key.Hash()
 	resp, err := c.protection.Acquire(ctx, &rmsv1.AcquireRequest{
 		Parent: Parent, Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.PL},
-		Right: rmsv1.Right_RIGHT_VIEW, Delivery: delivery(key),
-	}, grpc.PerRPCCredentials(c.token))
+		Right: rmsv1.Right_RIGHT_VIEW, Delivery: daemontest.SealedTo(key),
+	}, c.who.As())
 	if err != nil {
 		r.refused(err)
 		return r
@@ -195,7 +181,7 @@ func (c *Caller) Acquire(ctx context.Context, d *Document) *Reply {
 
 func (c *Caller) acquired(r *Reply, key *license.RecipientKey, d *Document, resp *rmsv1.AcquireResponse, certificate, enc []byte) error {
 	ul, err := c.site.Verifier.VerifyUL(resp.GetUseLicense(), certificate, license.Expect{
-		Principal: c.principal, Recipient: r.Recipient, Content: d.Content, Commitment: d.Commitment, ContentSuite: d.Suite, Now: time.Now(),
+		Principal: c.who.Principal(), Recipient: r.Recipient, Content: d.Content, Commitment: d.Commitment, ContentSuite: d.Suite, Now: time.Now(),
 	})
 	if err != nil {
 		return err
@@ -227,13 +213,13 @@ func (c *Caller) AcquireAll(ctx context.Context, docs []*Document) ([]*Reply, er
 		if err != nil {
 			return nil, err
 		}
-		req := &rmsv1.BatchAcquireRequest{Parent: Parent, Delivery: delivery(key)}
+		req := &rmsv1.BatchAcquireRequest{Parent: Parent, Delivery: daemontest.SealedTo(key)}
 		for _, d := range part {
 			req.Items = append(req.Items, &rmsv1.AcquireRequest{
 				Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.PL}, Right: rmsv1.Right_RIGHT_VIEW,
 			})
 		}
-		resp, err := c.protection.BatchAcquire(ctx, req, grpc.PerRPCCredentials(c.token))
+		resp, err := c.protection.BatchAcquire(ctx, req, c.who.As())
 		if err != nil {
 			return nil, err
 		}
@@ -259,16 +245,10 @@ func (c *Caller) AcquireAll(ctx context.Context, docs []*Document) ([]*Reply, er
 // answer; anything else leaves open what happened.
 func (r *Reply) refused(err error) {
 	r.Err = err
-	for _, d := range status.Convert(err).Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == "rms" {
-			r.Outcome, r.Reason = Refused, vocab.Reason(info.GetReason())
-			if id, err := vocab.ParseEventID(info.GetMetadata()["event"]); err == nil {
-				r.Event = id
-			}
+	if info := daemontest.Refusal(err); info != nil {
+		r.Outcome, r.Reason = Refused, vocab.Reason(info.GetReason())
+		if id, err := vocab.ParseEventID(info.GetMetadata()["event"]); err == nil {
+			r.Event = id
 		}
 	}
-}
-
-func delivery(key *license.RecipientKey) *rmsv1.KeyDelivery {
-	return &rmsv1.KeyDelivery{How: &rmsv1.KeyDelivery_Hpke{Hpke: &rmsv1.HpkePublicKey{Kem: uint32(key.KEM()), PublicKey: key.Public()}}}
 }

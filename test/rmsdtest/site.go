@@ -3,7 +3,6 @@ package rmsdtest
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"os"
@@ -18,7 +17,6 @@ import (
 	"github.com/openrms/rms/internal/devidp"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
-	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
 // Tenant is the one tenant of a site, Parent its resource name.
@@ -30,7 +28,7 @@ const (
 // Site is what an operator has set up: configuration, certificate, identity
 // provider and data directory. It outlives the daemons that run on it.
 type Site struct {
-	Dir     string // everything
+	*daemontest.Folder
 	Data    string // the daemon's data directory, made by the daemon
 	Config  string // rmsd.yaml
 	Address string // where it listens
@@ -39,9 +37,7 @@ type Site struct {
 	// first.
 	LogLevel string
 
-	tb     testing.TB
-	pool   *x509.CertPool
-	tokens map[string]string
+	people map[string]daemontest.Who
 
 	// What callers pinned and verify against, from [Site.Pin] on.
 	TenantID vocab.TenantID
@@ -55,15 +51,11 @@ const Embedded = "{embedded: {}}"
 // tenant's file, in YAML flow style.
 func New(tb testing.TB, custodian string) *Site {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "rmsd-site-") // short: a socket's path is limited
-	if err != nil {
-		tb.Fatal(err)
-	}
+	f := daemontest.NewFolder(tb)
 	tb.Cleanup(func() {
-		if b, _ := os.ReadFile(filepath.Join(dir, "rmsd.log")); tb.Failed() {
+		if b, _ := os.ReadFile(filepath.Join(f.Dir, "rmsd.log")); tb.Failed() {
 			tb.Logf("the daemons' log ends:\n%s", b[max(0, len(b)-3000):])
 		}
-		_ = os.RemoveAll(dir)
 	})
 	idp, err := devidp.Start(devidp.Options{Lifetime: 12 * time.Hour})
 	if err != nil {
@@ -71,11 +63,10 @@ func New(tb testing.TB, custodian string) *Site {
 	}
 	tb.Cleanup(func() { _ = idp.Close() })
 	s := &Site{
-		Dir: dir, Data: filepath.Join(dir, "data"), Config: filepath.Join(dir, "rmsd.yaml"), Address: freeAddress(tb), IdP: idp, LogLevel: "warn",
-		tb: tb, tokens: map[string]string{},
+		Folder: f, Data: filepath.Join(f.Dir, "data"), Config: filepath.Join(f.Dir, "rmsd.yaml"), Address: freeAddress(tb), IdP: idp, LogLevel: "warn",
+		people: map[string]daemontest.Who{},
 	}
-	s.makeCertificate()
-	s.write("rmsd.yaml", fmt.Sprintf(`
+	s.Write("rmsd.yaml", fmt.Sprintf(`
 listen: %s
 data_dir: data
 operator_socket: operator.sock
@@ -85,7 +76,7 @@ identity_providers:
 tenants_dir: tenants.d
 limits: {per_caller: 1000000, per_tenant: 1000000, connections: 10000}
 `, s.Address, idp.Issuer()))
-	s.write("tenants.d/contoso.yaml", fmt.Sprintf(`
+	s.Write("tenants.d/contoso.yaml", fmt.Sprintf(`
 id: contoso
 domains: [contoso.test]
 admins: ["user:alice@contoso.test"]
@@ -96,22 +87,15 @@ providers: [people]
 custodian: %s
 `, custodian))
 	for _, user := range idp.Logins() {
-		if s.tokens[user], err = idp.MintToken(user); err != nil {
+		token, err := idp.MintToken(user)
+		if err == nil {
+			s.people[user], err = daemontest.Person(token)
+		}
+		if err != nil {
 			tb.Fatal(err)
 		}
 	}
 	return s
-}
-
-func (s *Site) write(name, text string) {
-	s.tb.Helper()
-	path := filepath.Join(s.Dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		s.tb.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		s.tb.Fatal(err)
-	}
 }
 
 // freeAddress returns a loopback address nobody listens on now.
@@ -124,28 +108,12 @@ func freeAddress(tb testing.TB) string {
 	return l.Addr().String()
 }
 
-func (s *Site) makeCertificate() {
-	s.tb.Helper()
-	authority, err := daemontest.NewAuthority("authority of a test")
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	server, err := authority.Server("rmsd of a test")
-	if err == nil {
-		err = server.Write(filepath.Join(s.Dir, "server.pem"), filepath.Join(s.Dir, "server.key"))
-	}
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	s.pool = authority.Pool
-}
-
 // On returns the site with another data directory, a copy of this one's: the
 // same configuration, identities and pins, at a free address.
 func (s *Site) On(tb testing.TB, data string) *Site {
 	tb.Helper()
 	next := *s
-	next.tb, next.Address, next.Data = tb, freeAddress(tb), data
+	next.Address, next.Data = freeAddress(tb), data
 	dir, err := os.MkdirTemp("", "rmsd-site-")
 	if err != nil {
 		tb.Fatal(err)
@@ -160,7 +128,7 @@ func (s *Site) On(tb testing.TB, data string) *Site {
 	// replaced, and paths that were relative name the first site's files.
 	text := replaceLines(string(old), map[string]string{
 		"listen": next.Address, "data_dir": data, "operator_socket": filepath.Join(dir, "operator.sock"),
-		"tls":         fmt.Sprintf("{certificate: %s/server.pem, key: %s/server.key}", s.Dir, s.Dir),
+		"tls":         fmt.Sprintf("{certificate: %s, key: %s}", s.Certificate, s.Key),
 		"tenants_dir": filepath.Join(s.Dir, "tenants.d"),
 	})
 	if err := os.WriteFile(next.Config, []byte(text), 0o600); err != nil {
@@ -181,7 +149,7 @@ func (s *Site) Connect(tb testing.TB, bound func(net.Addr)) *grpc.ClientConn {
 		return c, err
 	}
 	conn, err := grpc.NewClient("passthrough:///"+s.Address, grpc.WithContextDialer(dial),
-		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: s.pool, MinVersion: tls.VersionTLS13})))
+		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: s.Authority.Pool, MinVersion: tls.VersionTLS13})))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -192,34 +160,26 @@ func (s *Site) Connect(tb testing.TB, bound func(net.Addr)) *grpc.ClientConn {
 // pin takes the tenant's identity and root over at first sight, as a person
 // does at login, and refuses others from then on.
 func (s *Site) pin(ctx context.Context, conn *grpc.ClientConn) error {
-	trust, err := rmsv1.NewProtectionServiceClient(conn).GetTrust(ctx, &rmsv1.GetTrustRequest{})
+	trust, err := daemontest.FetchTrust(ctx, conn, Tenant)
 	if err != nil {
 		return err
 	}
-	if len(trust.GetCertificate()) == 0 || len(trust.GetTrustBundle()) == 0 {
+	if len(trust.Certificate) == 0 || len(trust.Bundle) == 0 {
 		return errNotServing
 	}
-	id, err := vocab.ParseTenantID(trust.GetTenantId())
-	if err != nil {
-		return err
-	}
-	if s.Verifier != nil && id != s.TenantID {
-		return fmt.Errorf("the tenant has another identity: it was %s, it is %s", s.TenantID, id)
-	}
-	var roots []license.KeyID
-	if s.Verifier == nil {
-		for _, r := range trust.GetRootKeyIds() {
-			roots = append(roots, license.KeyID(r))
+	if s.Verifier != nil {
+		if trust.TenantID != s.TenantID {
+			return fmt.Errorf("the tenant has another identity: it was %s, it is %s", s.TenantID, trust.TenantID)
 		}
-	} else {
+		trust.Roots = nil
 		for _, r := range s.Verifier.Bundle().Roots {
-			roots = append(roots, r.ID())
+			trust.Roots = append(trust.Roots, r.ID())
 		}
 	}
-	v, err := license.NewVerifier(trust.GetTrustBundle(), id, roots, 0)
+	v, err := license.NewVerifier(trust.Bundle, trust.TenantID, trust.Roots, 0)
 	if err != nil {
 		return err
 	}
-	s.TenantID, s.Verifier = id, v
+	s.TenantID, s.Verifier = trust.TenantID, v
 	return nil
 }

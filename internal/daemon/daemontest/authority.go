@@ -1,6 +1,7 @@
-// Package daemontest has what tests of the daemon need from outside of it: an
-// authority that makes certificates, and a client that verifies everything it
-// gets and opens the content keys.
+// Package daemontest has what tests of a whole daemon need from outside of it,
+// here and below test: a folder with an operator's files, an authority that makes
+// certificates, and a client that verifies everything it gets and opens the
+// content keys.
 package daemontest
 
 import (

@@ -71,6 +71,9 @@ func Service(uri string) Who { return Who{principal: canon.PrincipalID("x509", u
 // Token returns the token, "" of a service.
 func (w Who) Token() string { return w.token }
 
+// Principal is whom licenses and deliveries are made for.
+func (w Who) Principal() [32]byte { return w.principal }
+
 // GetRequestMetadata implements [credentials.PerRPCCredentials].
 func (w Who) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
 	if w.token == "" {
@@ -98,20 +101,35 @@ func (c *Client) pin(ctx context.Context) error {
 	if c.verifier != nil {
 		return nil
 	}
-	trust, err := rmsv1.NewProtectionServiceClient(c.Conn).GetTrust(ctx, &rmsv1.GetTrustRequest{Parent: "tenants/" + c.Tenant})
+	trust, err := FetchTrust(ctx, c.Conn, c.Tenant)
 	if err != nil {
 		return err
 	}
-	id, err := vocab.ParseTenantID(trust.GetTenantId())
-	if err != nil {
-		return err
-	}
-	var roots []license.KeyID
-	for _, r := range trust.GetRootKeyIds() {
-		roots = append(roots, license.KeyID(r))
-	}
-	c.verifier, err = license.NewVerifier(trust.GetTrustBundle(), id, roots, 0)
+	c.verifier, err = license.NewVerifier(trust.Bundle, trust.TenantID, trust.Roots, 0)
 	return err
+}
+
+// Trust is what a daemon says of a tenant to whoever has pinned nothing yet.
+type Trust struct {
+	TenantID vocab.TenantID
+	Roots    []license.KeyID
+	// Bundle is unverified, and so is Certificate; the latter is empty while the
+	// daemon has no key to sign licenses with.
+	Bundle, Certificate []byte
+}
+
+// FetchTrust asks a daemon for the trust of a tenant.
+func FetchTrust(ctx context.Context, conn grpc.ClientConnInterface, tenant string) (*Trust, error) {
+	resp, err := rmsv1.NewProtectionServiceClient(conn).GetTrust(ctx, &rmsv1.GetTrustRequest{Parent: "tenants/" + tenant})
+	if err != nil {
+		return nil, err
+	}
+	t := &Trust{Bundle: resp.GetTrustBundle(), Certificate: resp.GetCertificate()}
+	for _, r := range resp.GetRootKeyIds() {
+		t.Roots = append(t.Roots, license.KeyID(r))
+	}
+	t.TenantID, err = vocab.ParseTenantID(resp.GetTenantId())
+	return t, err
 }
 
 // Publish protects a document as the request says; parent and delivery are
@@ -124,7 +142,7 @@ func (c *Client) Publish(ctx context.Context, who Who, req *rmsv1.PublishRequest
 	if err != nil {
 		return nil, err
 	}
-	req.Parent, req.Delivery = "tenants/"+c.Tenant, sealedTo(key)
+	req.Parent, req.Delivery = "tenants/"+c.Tenant, SealedTo(key)
 	resp, err := rmsv1.NewProtectionServiceClient(c.Conn).Publish(ctx, req, who.As())
 	if err != nil {
 		return nil, err
@@ -161,7 +179,7 @@ func (c *Client) Acquire(ctx context.Context, who Who, pl []byte, subject *Who) 
 	}
 	req := &rmsv1.AcquireRequest{
 		Parent: "tenants/" + c.Tenant, Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: pl},
-		Right: rmsv1.Right_RIGHT_VIEW, Delivery: sealedTo(key),
+		Right: rmsv1.Right_RIGHT_VIEW, Delivery: SealedTo(key),
 	}
 	principal := who.principal
 	if subject != nil {
@@ -187,23 +205,28 @@ func SomeDelivery() *rmsv1.KeyDelivery {
 	if err != nil {
 		panic(err)
 	}
-	return sealedTo(key)
+	return SealedTo(key)
 }
 
-func sealedTo(key *license.RecipientKey) *rmsv1.KeyDelivery {
+// SealedTo is the delivery to a recipient key.
+func SealedTo(key *license.RecipientKey) *rmsv1.KeyDelivery {
 	return &rmsv1.KeyDelivery{How: &rmsv1.KeyDelivery_Hpke{Hpke: &rmsv1.HpkePublicKey{Kem: uint32(key.KEM()), PublicKey: key.Public()}}}
+}
+
+// Refusal is what the service itself says of a failed call; nil, of which the
+// getters return nothing, if that is not its answer.
+func Refusal(err error) *errdetails.ErrorInfo {
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == "rms" {
+			return info
+		}
+	}
+	return nil
 }
 
 // Reason returns the reason a call was refused with, "" if the service named
 // none.
-func Reason(err error) vocab.Reason {
-	for _, d := range status.Convert(err).Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == "rms" {
-			return vocab.Reason(info.GetReason())
-		}
-	}
-	return ""
-}
+func Reason(err error) vocab.Reason { return vocab.Reason(Refusal(err).GetReason()) }
 
 // DialSocket makes a connection to an operator's socket.
 func DialSocket(path string) (*grpc.ClientConn, error) {

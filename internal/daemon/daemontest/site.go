@@ -3,7 +3,6 @@ package daemontest
 import (
 	"crypto/tls"
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -20,40 +19,23 @@ const (
 // Site is what an operator has set up: configuration, certificates, an identity
 // provider with the test users, and a tenant with its keys in a keyring.
 type Site struct {
-	Dir    string // everything
+	*Folder
 	Config string // rmsd.yaml
 	Data   string // the data directory
-	// Certificate and Key are the files of the server's certificate.
-	Certificate, Key string
-	// People signs in, Authority makes the certificates of the server and of
-	// services.
-	People    *devidp.Provider
-	Authority *Authority
-
-	tb testing.TB
+	// People signs in.
+	People *devidp.Provider
 }
 
 // NewSite sets a site up for the life of a test.
 func NewSite(tb testing.TB) *Site {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "rmsd-*") // short: a socket's path is limited
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s := &Site{
-		Dir: dir, Config: filepath.Join(dir, "rmsd.yaml"), Data: filepath.Join(dir, "data"),
-		Certificate: filepath.Join(dir, "server.pem"), Key: filepath.Join(dir, "server.key"), tb: tb,
-	}
+	f := NewFolder(tb)
+	s := &Site{Folder: f, Config: filepath.Join(f.Dir, "rmsd.yaml"), Data: filepath.Join(f.Dir, "data")}
+	var err error
 	if s.People, err = devidp.Start(devidp.Options{}); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = s.People.Close() })
-	if s.Authority, err = NewAuthority("test authority"); err != nil {
-		tb.Fatal(err)
-	}
-	s.Certify("server")
-	s.Write("ca.pem", string(s.Authority.PEM))
 	s.Write("rmsd.yaml", fmt.Sprintf(`
 listen: 127.0.0.1:0
 public_name: localhost:7443
@@ -76,30 +58,6 @@ services: {dlp-scanner: %q}
 custodian: {embedded: {}}
 `, DLP))
 	return s
-}
-
-// Write writes a file of the operator's.
-func (s *Site) Write(name, text string) {
-	s.tb.Helper()
-	path := filepath.Join(s.Dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		s.tb.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		s.tb.Fatal(err)
-	}
-}
-
-// Certify gives the server a new certificate with this common name.
-func (s *Site) Certify(name string) {
-	s.tb.Helper()
-	pair, err := s.Authority.Server(name)
-	if err == nil {
-		err = pair.Write(s.Certificate, s.Key)
-	}
-	if err != nil {
-		s.tb.Fatal(err)
-	}
 }
 
 // ServiceCertificate makes a client certificate that the site's authority, or
