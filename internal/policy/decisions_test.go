@@ -264,12 +264,13 @@ func (c *decisionCase) check(t *testing.T, people map[string]person) {
 	if c.IssuerOpensRevoked != nil {
 		in.Settings.IssuerOpensRevoked = *c.IssuerOpensRevoked
 	}
-	scopes := map[string]policy.RevocationScope{"document": policy.RevokedDocument, "lineage": policy.RevokedLineage, "principal": policy.RevokedPrincipal}
+	scopes := map[string]policy.RevocationScope{"document": policy.RevokedDocument, "lineage": policy.RevokedLineage, "principal": policy.RevokedPrincipal,
+		"owner, period": policy.RevokedOwner | policy.RevokedPeriod, "a group": policy.RevokedPrincipal}
 	for _, s := range c.Revoked {
 		if scopes[s] == 0 {
 			t.Fatalf("revoked %q", s)
 		}
-		in.Revocations = append(in.Revocations, policy.Revocation{Scope: scopes[s]})
+		in.Revocations = append(in.Revocations, policy.Revocation{Scope: scopes[s], GroupsUnknown: s == "a group"})
 	}
 	var grants []policy.Grant
 	for _, g := range c.Grants {
