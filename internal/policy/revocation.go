@@ -88,13 +88,16 @@ func (r *RevocationRule) Validate() error {
 		return invalid("a revocation is for a user, service, group or domain")
 	case r.Scope()&RevokedOwner != 0 && !ownable(r.Owner):
 		return invalid("the owner must be a user or a service")
-	case !storable(r.From) || !storable(r.Until):
-		return invalid("the period has an end that cannot be stored")
+	case !storablePeriod(r.From) || !storablePeriod(r.Until):
+		return invalid("the period has a bound that cannot be stored")
 	case !r.From.IsZero() && !r.Until.IsZero() && !r.Until.After(r.From):
 		return invalid("the period ends before it begins")
 	}
 	return nil
 }
+
+// storablePeriod: formats write no time as 0, so the beginning of 1970 is none.
+func storablePeriod(t time.Time) bool { return storable(t) && (t.IsZero() || t.UnixMilli() > 0) }
 
 func revocable(p vocab.Principal) bool {
 	switch p.Kind {

@@ -195,6 +195,7 @@ func TestRevocationRulesAreChecked(t *testing.T) {
 		"owned by a group":             {Owner: who("group:finance@contoso.com")},
 		"a period that ends at once":   {From: t0, Until: t0},
 		"a period that ends before":    {From: t0, Until: t0.Add(-time.Hour)},
+		"since the beginning of time":  {From: time.UnixMilli(0)},
 		"finer than a millisecond":     {From: t0.Add(time.Microsecond)},
 		"a condition beside a bad one": {Template: someTemplate, Principal: who("anyone")},
 	} {
