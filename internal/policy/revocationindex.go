@@ -41,13 +41,16 @@ func (x *RevocationIndex) Len() int { return len(x.rules) }
 // Lineages reports whether a rule asks what a license was made from.
 func (x *RevocationIndex) Lineages() bool { return len(x.byLineage) > 0 }
 
-// Rule returns the rule that an event made.
-func (x *RevocationIndex) Rule(event vocab.EventID) (RevocationRule, bool) {
-	r, ok := x.rules[event]
-	if !ok {
-		return RevocationRule{}, false
+// Find returns the rules that match accepts, by the events that made them, the
+// oldest first. It looks at all.
+func (x *RevocationIndex) Find(match func(*RevocationRule) bool) (events []vocab.EventID) {
+	for event, r := range x.rules {
+		if match(&r.RevocationRule) {
+			events = append(events, event)
+		}
 	}
-	return r.RevocationRule, true
+	slices.SortFunc(events, vocab.EventID.Compare)
+	return events
 }
 
 // Set puts a valid rule into force, in place of what the same event made
@@ -155,29 +158,6 @@ func (x *RevocationIndex) candidates(l *Revocable, names []vocab.Principal, more
 	out = append(out, x.byOwner[l.Policy.Owner]...)
 	out = append(out, x.byTemplate[l.Policy.Template]...)
 	return x.byPeriod.at(l.Issued, out)
-}
-
-// ByOwner returns the rules that cover a license, for anybody, because of
-// whose it is: those that it would leave by being given away.
-func (x *RevocationIndex) ByOwner(l Revocable) (events []vocab.EventID) {
-	for event, r := range x.rules {
-		if !r.Owner.IsZero() && r.CoversLicense(&l) {
-			events = append(events, event)
-		}
-	}
-	slices.SortFunc(events, vocab.EventID.Compare)
-	return events
-}
-
-// Same returns the rules with the same conditions.
-func (x *RevocationIndex) Same(rule *RevocationRule) (events []vocab.EventID) {
-	for event, r := range x.rules {
-		if r.Equal(rule) {
-			events = append(events, event)
-		}
-	}
-	slices.SortFunc(events, vocab.EventID.Compare)
-	return events
 }
 
 // periods are rules by when they begin, with what makes them a search tree:
