@@ -92,7 +92,9 @@ func protoRevocation(t string, v *tenant.RevocationView) *rmsv1.RevocationRule {
 	return out
 }
 
-func revocationName(t string, id vocab.EventID) string { return resourceName(t, "revocations", id.String()) }
+func revocationName(t string, id vocab.EventID) string {
+	return resourceName(t, "revocations", id.String())
+}
 
 func protoUse(t string, c vocab.ContentID, u record.Use) *rmsv1.CachedUse {
 	return &rmsv1.CachedUse{Principal: u.Principal, ExpireTime: protoTime(u.NotAfter), License: resourceName(t, "licenses", c.String())}
