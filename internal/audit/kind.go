@@ -17,6 +17,9 @@ const (
 	KindLicenseEdited   Kind = 10
 	KindLicenseRevoked  Kind = 11
 	KindLicenseRestored Kind = 12
+	// Of all licenses that meet conditions: the rule is the target.
+	KindLicensesRevoked  Kind = 13
+	KindLicensesRestored Kind = 14
 
 	KindTemplateCreated   Kind = 20
 	KindTemplateUpdated   Kind = 21
@@ -49,6 +52,7 @@ const (
 var kindNames = map[Kind]string{
 	KindPublished: "published", KindReleased: "released", KindRefused: "refused", KindRead: "read",
 	KindLicenseEdited: "license-edited", KindLicenseRevoked: "license-revoked", KindLicenseRestored: "license-restored",
+	KindLicensesRevoked: "licenses-revoked", KindLicensesRestored: "licenses-restored",
 	KindTemplateCreated: "template-created", KindTemplateUpdated: "template-updated",
 	KindTemplateDeleted: "template-deleted", KindTemplateUndeleted: "template-undeleted",
 	KindTenantCreated: "tenant-created", KindSettingsChanged: "settings-changed",

@@ -320,7 +320,7 @@ func (c *decisionCase) input(t *testing.T, people map[string]person) policy.Inpu
 		if !ok {
 			t.Fatalf("%s: revoked %q", c.Name, s)
 		}
-		in.Revocations = append(in.Revocations, policy.Revocation{Scope: scope})
+		in.Revocations = append(in.Revocations, policy.Revocation{Scope: scope, GroupsUnknown: s == "a group"})
 	}
 	grants := grantsOf(t, c.Grants)
 	switch off := offline(t, c.Offline, policy.OfflineMax); {
@@ -338,6 +338,8 @@ func (c *decisionCase) input(t *testing.T, people map[string]person) policy.Inpu
 var revocationScopes = map[string]policy.RevocationScope{
 	"document": policy.RevokedDocument, "lineage": policy.RevokedLineage, "template": policy.RevokedTemplate, "owner": policy.RevokedOwner,
 	"principal": policy.RevokedPrincipal, "device": policy.RevokedDevice, "period": policy.RevokedPeriod,
+	"owner, period": policy.RevokedOwner | policy.RevokedPeriod,
+	"a group":       policy.RevokedPrincipal, // which only a group that was held back might be
 }
 
 func grantsOf(t *testing.T, texts []grantText) (out []policy.Grant) {

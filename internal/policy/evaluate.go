@@ -6,27 +6,6 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// RevocationScope says what a revocation was aimed at.
-type RevocationScope uint8
-
-// Scopes of revocations. The numbers are part of stored revocations.
-const (
-	RevokedDocument  RevocationScope = 1 // this license
-	RevokedLineage   RevocationScope = 2 // a parent of it
-	RevokedTemplate  RevocationScope = 3
-	RevokedOwner     RevocationScope = 4
-	RevokedPrincipal RevocationScope = 5 // the caller
-	RevokedDevice    RevocationScope = 6 // the recipient key
-	RevokedPeriod    RevocationScope = 7 // whatever was published in a time range
-)
-
-// Revocation is one revocation in force that covers the license, the caller or
-// the recipient key. Finding them is the caller's duty.
-type Revocation struct {
-	Scope RevocationScope
-	Event vocab.EventID // that recorded it
-}
-
 // CompiledTemplate is a template with its grants indexed: make one for each
 // revision and keep it. It is immutable and safe for concurrent use.
 type CompiledTemplate struct {
@@ -133,6 +112,9 @@ func Evaluate(in Input) Decision {
 
 	d.Revoked = len(in.Revocations) > 0
 	if d.Revoked {
+		if groupsDecide(in.Revocations) {
+			return d.denyForLack(vocab.ReasonLicenseRevoked, in.Caller)
+		}
 		if !in.issuerExempt(d.Role) {
 			return d.deny(vocab.ReasonLicenseRevoked)
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // TestMutants breaks one line of the evaluator at a time and demands that the
-// table and the comparison with the model each notice. A patch that does not
+// tables and the comparison with the model each notice. A patch that does not
 // apply or compile any more fails too: it says nothing about the tests.
 func TestMutants(t *testing.T) {
 	if testing.Short() {
@@ -26,7 +26,7 @@ func TestMutants(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(patch), ".patch"), func(t *testing.T) {
 			t.Parallel()
 			binary := compileMutant(t, patch)
-			for _, suite := range []string{"^TestTable", "^TestPropertyModelSequences$"} {
+			for _, suite := range []string{"^TestTable", "^TestPropertyModel(Sequences|Covering)$"} {
 				out, err := runTests(t, binary, suite)
 				exit, failed := errors.AsType[*exec.ExitError](err)
 				switch {

@@ -30,6 +30,9 @@ type PublishInput struct {
 	Parents []Parent
 	// AppData is stored as it is.
 	AppData []byte
+	// Covering returns the revocations that would cover a license with this
+	// policy and these parents, issued now, and the caller; nil: none.
+	Covering func(*Policy) []Revocation
 	// Settings are the tenant's, Now the server's clock.
 	Settings Settings
 	Now      time.Time
@@ -77,7 +80,7 @@ func refuse(err error) PublishDecision {
 
 // MayPublish decides whether the caller may protect content in the way asked
 // for and, if so, what the license says. Order: principal, onboarding control,
-// delegation, shape, parents, template.
+// delegation, shape, parents, template, revocations.
 func MayPublish(in PublishInput) PublishDecision {
 	if in.Caller == nil || in.Now.IsZero() {
 		return refuse(refusal(vocab.ReasonInternal, 0, ""))
@@ -129,6 +132,9 @@ func MayPublish(in PublishInput) PublishDecision {
 	}
 	d.Policy.AppData = in.AppData
 	if err := d.Policy.Validate(); err != nil {
+		return refuse(err)
+	}
+	if err := in.revoked(d.Policy); err != nil {
 		return refuse(err)
 	}
 	t := in.templateOf(d.Policy, base)
@@ -296,6 +302,23 @@ func (in *PublishInput) takenOver(base *Input, who caller) (*Policy, error) {
 			WithNext("Name a policy")
 	}
 	return p, nil
+}
+
+// revoked refuses what would be born revoked, before somebody removes the
+// original and cannot open what took its place.
+func (in *PublishInput) revoked(p *Policy) error {
+	if in.Covering == nil {
+		return nil
+	}
+	list := in.Covering(p)
+	switch {
+	case len(list) == 0:
+		return nil
+	case groupsDecide(list):
+		return refusal(vocab.ReasonGroupsIncomplete, 0, "")
+	}
+	return vocab.Errorf(vocab.ReasonLicenseRevoked, "documents protected like this are revoked, so you could not open it").
+		WithNext("Ask an administrator")
 }
 
 // choosable refuses templates that are not published.

@@ -193,6 +193,11 @@ func TestMayPublish(t *testing.T) {
 			p.License.Revocations = []policy.Revocation{{Scope: policy.RevokedDocument}}
 			in.Parents, in.Caller = []policy.Parent{p}, member("alice")
 		}, want: vocab.ReasonLicenseRevoked},
+		{name: "parent revoked by a rule", change: func(in *policy.PublishInput) {
+			p := parent(1, policy.CoOwner.Rights())
+			p.License.Revocations = []policy.Revocation{{Scope: policy.RevokedOwner | policy.RevokedPeriod}}
+			in.Parents = []policy.Parent{p}
+		}, want: vocab.ReasonLicenseRevoked},
 		{name: "a viewer's copy", change: func(in *policy.PublishInput) { in.Parents = []policy.Parent{parent(1, policy.Viewer.Rights())} }, want: vocab.ReasonRightNotGranted},
 		{name: "a parent twice", change: func(in *policy.PublishInput) {
 			in.Parents = []policy.Parent{parent(1, policy.CoOwner.Rights()), parent(1, policy.CoOwner.Rights())}

@@ -23,6 +23,7 @@ type world struct {
 	owner    vocab.Principal
 	issuer   policy.Issuer
 	revoked  []policy.RevocationScope
+	perhaps  bool // revoked for a group nobody knows of
 	caller   vocab.Identity
 	disabled bool
 	recovery bool
@@ -41,7 +42,8 @@ var (
 	peers     = []string{"10.20.1.1", "::ffff:10.20.1.1", "198.51.100.7", "2001:db8:20::9", ""}
 	ends      = []time.Duration{0, 1, -time.Hour, time.Minute, time.Hour, 48 * time.Hour, 400 * policy.Day} // 1 is never
 	offlines  = []time.Duration{policy.OfflineMax, 0, time.Hour, 7 * policy.Day, 90 * policy.Day}
-	scopes    = []policy.RevocationScope{policy.RevokedDocument, policy.RevokedDocument, policy.RevokedLineage, policy.RevokedPrincipal}
+	scopes    = []policy.RevocationScope{policy.RevokedDocument, policy.RevokedDocument, policy.RevokedLineage, policy.RevokedPrincipal,
+		policy.RevokedOwner | policy.RevokedPeriod}
 	rightSets = []vocab.Rights{
 		policy.Viewer.Rights(), policy.Reviewer.Rights(), policy.CoOwner.Rights(),
 		vocab.RightsOf(vocab.RightView), vocab.RightsOf(vocab.RightPrint), vocab.RightsOf(vocab.RightOwner),
@@ -129,7 +131,7 @@ func (d draw) world() *world {
 
 // step changes one thing.
 func (w *world) step(d draw) {
-	switch d(18) {
+	switch d(19) {
 	case 0, 1:
 		w.grants = append(slices.Clone(w.grants), d.grant())
 	case 2:
@@ -166,6 +168,8 @@ func (w *world) step(d draw) {
 		w.settings.MaxOffline = pick(d, offlines[1:])
 	case 17:
 		w.recovery = !w.recovery
+	case 18:
+		w.perhaps = !w.perhaps
 	}
 }
 
@@ -180,6 +184,9 @@ func (w *world) input() policy.Input {
 	in.Settings.Custody = w.custody[2]
 	for _, s := range w.revoked {
 		in.Revocations = append(in.Revocations, policy.Revocation{Scope: s})
+	}
+	if w.perhaps {
+		in.Revocations = append(in.Revocations, policy.Revocation{Scope: policy.RevokedPrincipal, GroupsUnknown: true})
 	}
 	if w.adHoc {
 		in.Policy.AdHoc = &policy.AdHoc{Kind: policy.AdHocGrants, Grants: w.grants, Offline: w.offline}
@@ -211,7 +218,8 @@ func (w *world) question() model.Question {
 		Strict: w.custody[0] == vocab.CustodyStrict || w.custody[2] == vocab.CustodyStrict ||
 			!w.adHoc && (w.custody[1] == vocab.CustodyStrict || w.template == 0),
 		IssuedBy: [2]string{w.issuer.Issuer, w.issuer.Subject}, Disabled: w.disabled, Recovery: w.recovery, Right: w.right, Now: ms(w.now),
-		MaxOffline: w.settings.MaxOffline.Milliseconds(), GuestOffline: w.settings.GuestMaxOffline.Milliseconds(),
+		RevokedPerhaps: w.perhaps,
+		MaxOffline:     w.settings.MaxOffline.Milliseconds(), GuestOffline: w.settings.GuestMaxOffline.Milliseconds(),
 		GuestDomains: w.settings.GuestDomains, IssuerOpensRevoked: w.settings.IssuerOpensRevoked,
 		Caller: model.Person{Issuer: w.caller.Issuer, Subject: w.caller.Subject, Addresses: w.caller.Addresses, Groups: w.caller.Groups,
 			MoreGroups: w.caller.GroupsIncomplete, Member: w.caller.Member, Service: w.caller.Service, MFA: w.caller.MFA, Peer: w.caller.Peer},

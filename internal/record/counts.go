@@ -48,6 +48,11 @@ func CountByTemplate(r store.Reader, t vocab.TenantID, uid vocab.TemplateUID) (i
 	return readCount(r, countKey(tableByTemplate, key(t, uid[:])))
 }
 
+// CountByOwner returns how many licenses somebody owns.
+func CountByOwner(r store.Reader, t vocab.TenantID, owner vocab.Principal) (int64, error) {
+	return readCount(r, countKey(tableByOwner, key(t, ownerKey(owner))))
+}
+
 // CountByGeneration returns how many licenses are wrapped under a generation.
 func CountByGeneration(r store.Reader, t vocab.TenantID, g vocab.GenerationID) (int64, error) {
 	return readCount(r, countKey(tableByGeneration, key(t, g[:])))

@@ -118,6 +118,10 @@ func compareCounts(t *rapid.T, tx store.Reader, tenant vocab.TenantID, m model) 
 		n, err := CountByTemplate(tx, tenant, uid)
 		same("template "+uid.String(), n, err, m.count(func(s shape) bool { return s.template == uid && !s.deleted }))
 	}
+	for _, o := range owners {
+		n, err := CountByOwner(tx, tenant, user(t, o))
+		same("owner "+o, n, err, m.count(func(s shape) bool { return s.owner == o && !s.deleted }))
+	}
 	for _, g := range generations {
 		n, err := CountByGeneration(tx, tenant, g)
 		same("generation "+g.String(), n, err, m.count(func(s shape) bool { return s.generation == g && s.custodian.IsZero() }))

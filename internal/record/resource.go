@@ -117,6 +117,8 @@ func (s *Resource) check() (err error) {
 		_, err = DecodeHolders(s.Body)
 	case strings.HasPrefix(s.Name, PrefixPrincipals):
 		_, err = DecodeDisabled(s.Body)
+	case strings.HasPrefix(s.Name, PrefixRevocations):
+		_, err = DecodeRevocationRule(s.Body)
 	}
 	return err
 }

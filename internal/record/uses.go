@@ -84,21 +84,53 @@ func SweepUses(tx store.Tx, t vocab.TenantID, now time.Time) (int, error) {
 // now, those that end last first: at most limit of them, and how many there
 // are in all.
 func ListUses(r store.Reader, t vocab.TenantID, c vocab.ContentID, now time.Time, limit int) (uses []Use, total int, err error) {
+	err = EachUse(r, t, c, now, func(u Use) bool {
+		if total++; len(uses) < limit {
+			uses = append(uses, u)
+		}
+		return true
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return uses, total, nil
+}
+
+// EachUse calls fn with the use licenses of a document that may still open
+// after now, those that end last first, until fn returns false.
+func EachUse(r store.Reader, t vocab.TenantID, c vocab.ContentID, now time.Time, fn func(Use) bool) error {
 	prefix := key(t, c[:])
 	for item, err := range r.Scan(tableUses, store.Range{Prefix: prefix, Reverse: true}) {
 		if err != nil {
-			return nil, 0, err
+			return err
 		}
 		if len(item.Key) != len(prefix)+8+16 {
-			return nil, 0, damaged(tableUses, nil)
+			return damaged(tableUses, nil)
 		}
 		end := time.UnixMilli(int64(binary.BigEndian.Uint64(item.Key[len(prefix):]))).UTC()
-		if !end.After(now) {
-			break
-		}
-		if total++; len(uses) < limit {
-			uses = append(uses, Use{Principal: string(item.Value), NotAfter: end})
+		if !end.After(now) || !fn(Use{Principal: string(item.Value), NotAfter: end}) {
+			return nil
 		}
 	}
-	return uses, total, nil
+	return nil
+}
+
+// NextUsed returns the newest document before another (zero: the newest) that
+// use licenses were given out for, whether or not one may still open; zero if
+// there is none. It looks at one row, however many use licenses there are.
+func NextUsed(r store.Reader, t vocab.TenantID, before vocab.ContentID) (c vocab.ContentID, err error) {
+	rng := store.Range{Prefix: key(t), Reverse: true}
+	if !before.IsZero() {
+		rng.From = key(t, before[:]) // shorter than every row of that document, so before all of them
+	}
+	for item, err := range r.Scan(tableUses, rng) {
+		if err != nil {
+			return c, err
+		}
+		if len(item.Key) != 56 {
+			return c, damaged(tableUses, nil)
+		}
+		return vocab.ContentID(item.Key[16:32]), nil
+	}
+	return c, nil
 }

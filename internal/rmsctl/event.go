@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
@@ -56,6 +57,9 @@ func eventMore(e *rmsv1.Event) string {
 	var parts []string
 	if refused(e) {
 		parts = append(parts, e.GetOutcome())
+		if e.GetOutcome() == string(vocab.ReasonLicenseRevoked) && e.GetParent() != "" {
+			parts = append(parts, "revocations/"+lastPart(e.GetParent()))
+		}
 	}
 	if e.GetClient() != "" {
 		parts = append(parts, e.GetClient())

@@ -19,7 +19,7 @@ import (
 func (a *app) licenseCommand() *cobra.Command {
 	return noun("license", "The server's record of a document: who may open it, who did, revoke it",
 		a.licenseListCommand(), a.licenseShowCommand(), a.licenseShareCommand(), a.licenseUnshareCommand(),
-		a.licenseTrackCommand(), a.licenseRevokeCommand(), a.licenseRestoreCommand())
+		a.licenseTrackCommand(), a.licenseRevokeCommand(), a.licenseRevocationsCommand(), a.licenseRestoreCommand())
 }
 
 // licenseOf connects to the server of a document, named by its file or by the
@@ -159,6 +159,9 @@ func (a *app) showLicense(l *rmsv1.License) {
 	t.row("state", licenseState(l, a.now()))
 	if r := l.GetRevocation(); r != nil {
 		t.row("revoked", showStamp(r.GetRevokeTime())+" by "+r.GetRevokedBy()+reasonSuffix(r.GetReason()))
+	}
+	for _, r := range l.GetRevocations() {
+		t.row("revoked with others", "revocations/"+lastPart(r))
 	}
 	t.row("owner", l.GetOwner())
 	t.row("protected by", l.GetIssuer().GetAddress()+" "+showStamp(l.GetCreateTime()))
@@ -434,74 +437,6 @@ func summary(events []*rmsv1.Event) string {
 		return "nothing happened to it yet"
 	}
 	return strings.Join(parts, ", ")
-}
-
-func (a *app) licenseRevokeCommand() *cobra.Command {
-	var reason string
-	c := &cobra.Command{
-		Use:   "revoke FILE|ID [--reason WHY]",
-		Short: "Stop every further open of a document",
-		Args:  cobra.ExactArgs(1),
-		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, name, err := a.licenseOf(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			r, err := s.Licenses().RevokeLicense(ctx, &rmsv1.RevokeLicenseRequest{Name: name, Reason: reason})
-			if err != nil {
-				return err
-			}
-			if err := a.emit(r, func() { a.outf("revoked. %s", stillOpen(r)) }); err != nil {
-				return err
-			}
-			a.next("undo: rmsctl license restore %s", r.GetLicense().GetContentId())
-			return nil
-		}),
-	}
-	c.Flags().StringVar(&reason, "reason", "", "why; kept in the record")
-	return a.formatFlag(c)
-}
-
-// stillOpen says what a revocation cannot reach.
-func stillOpen(r *rmsv1.RevokeLicenseResponse) string {
-	n := int(r.GetCachedUseCount())
-	if n == 0 || len(r.GetCachedUses()) == 0 {
-		return "Nobody holds a use license that could still open it."
-	}
-	var who []string
-	for _, u := range r.GetCachedUses() {
-		if name := shortPrincipal(u.GetPrincipal()); !slices.Contains(who, name) && len(who) < 5 {
-			who = append(who, name)
-		}
-	}
-	if n > len(who) {
-		who = append(who, "…")
-	}
-	return fmt.Sprintf("%s may still open until %s (%s).", plural(n, "cached use license", "cached use licenses"),
-		showStamp(r.GetCachedUses()[0].GetExpireTime()), strings.Join(who, ", "))
-}
-
-func (a *app) licenseRestoreCommand() *cobra.Command {
-	return a.formatFlag(&cobra.Command{
-		Use:   "restore FILE|ID",
-		Short: "Take a revocation back",
-		Args:  cobra.ExactArgs(1),
-		RunE: a.run(func(ctx context.Context, args []string) error {
-			s, name, err := a.licenseOf(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			l, err := s.Licenses().RestoreLicense(ctx, &rmsv1.RestoreLicenseRequest{Name: name})
-			if err != nil {
-				return err
-			}
-			if err := a.emit(l, func() { a.outf("restored: license %s opens again for whom its policy allows", l.GetContentId()) }); err != nil {
-				return err
-			}
-			a.next("undo: rmsctl license revoke %s", l.GetContentId())
-			return nil
-		}),
-	})
 }
 
 func licenseState(l *rmsv1.License, now time.Time) string {

@@ -230,6 +230,9 @@ func (s *Server) protoEvent(ctx context.Context, c *call, entry audit.Entry) *rm
 	if r := e.Asked.List(); len(r) == 1 {
 		out.Right = protoRight(r[0])
 	}
+	if !e.Parent.IsZero() {
+		out.Parent = resourceName(t, "events", e.Parent.String())
+	}
 	if !e.Generation.IsZero() {
 		out.Generation = e.Generation.String()
 	}

@@ -104,6 +104,7 @@ func (l *licenses) UpdateLicense(ctx context.Context, req *rmsv1.UpdateLicenseRe
 	if err != nil {
 		return nil, err
 	}
+	edit.ByOwner = !c.byRole
 	v, event, err := c.tenant.UpdateLicense(ctx, c.domain(nil), id, want, anyRevision, *edit, c.owns)
 	if err != nil {
 		return nil, err
@@ -180,7 +181,7 @@ func (l *licenses) RevokeLicense(ctx context.Context, req *rmsv1.RevokeLicenseRe
 	}
 	out := &rmsv1.RevokeLicenseResponse{License: protoLicense(c.tenant.Name(), v), CachedUseCount: int32(total)}
 	for _, u := range uses {
-		out.CachedUses = append(out.CachedUses, &rmsv1.CachedUse{Principal: u.Principal, ExpireTime: protoTime(u.NotAfter)})
+		out.CachedUses = append(out.CachedUses, protoUse(c.tenant.Name(), id, u))
 	}
 	return out, nil
 }

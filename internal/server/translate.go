@@ -203,6 +203,10 @@ func protoLicense(t string, v *tenant.LicenseView) *rmsv1.License {
 		out.State = rmsv1.License_STATE_REVOKED
 		out.Revocation = &rmsv1.Revocation{RevokeTime: protoTime(r.At.Time()), RevokedBy: r.By, Reason: r.Reason}
 	}
+	for _, rule := range v.Rules {
+		out.State = rmsv1.License_STATE_REVOKED
+		out.Revocations = append(out.Revocations, revocationName(t, rule))
+	}
 	return out
 }
 

@@ -183,7 +183,8 @@ type inputs struct {
 	policy   *policy.Policy
 	template *policy.CompiledTemplate
 	settings uint32
-	epoch    uint64 // of the tenant's resources
+	epoch    uint64  // of the tenant's resources
+	lineage  lineage // read only while a revocation asks for it
 }
 
 // same reports whether a decision made on the one holds for the other.
@@ -296,7 +297,7 @@ func (t *Tenant) decide(ctx context.Context, work []*acquisition) error {
 }
 
 func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Settings) (err error) {
-	a.event.Content, a.event.LicenseRevision = a.Content, 0
+	a.event.Content, a.event.LicenseRevision, a.event.Parent = a.Content, 0, vocab.EventID{}
 	if a.inputs, err = t.readInputs(r, a.Content, settings); err != nil {
 		return err
 	}
@@ -311,7 +312,14 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 	}
 	who := t.standingOf(a.caller, settings)
 	in.epoch = who.epoch
-	a.decision = policy.Evaluate(in.evaluation(who, a.Right, a.event.Time, settings))
+	if err := t.readLineage(r, in, who); err != nil {
+		return err
+	}
+	question := in.evaluation(who, a.Right, a.event.Time, settings)
+	a.decision = policy.Evaluate(question)
+	if a.decision.Revoked && !a.decision.Allowed {
+		a.event.Parent = ruleOf(question.Revocations)
+	}
 	a.event.Template, a.event.TemplateRevision = a.decision.Template, a.decision.Revision
 	if a.decision.Contact == "" {
 		// An ad hoc policy has no contact of its own; the owner may have set one.
@@ -329,7 +337,7 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 func (in *inputs) evaluation(who standing, right vocab.Right, now time.Time, settings record.Settings) policy.Input {
 	return policy.Input{
 		Policy: in.policy, Template: in.template, Caller: who.caller, Disabled: who.disabled, Right: right, Now: now,
-		Settings: settings.Settings, Revocations: revocations(in.record), Custody: in.record.Custody(),
+		Settings: settings.Settings, Revocations: in.revocations(who), Custody: in.record.Custody(),
 	}
 }
 
@@ -384,14 +392,6 @@ func (t *Tenant) matchRecord(a *acquisition) error {
 			WithNext("Use an unchanged copy of the document")
 	}
 	return nil
-}
-
-// revocations are those that cover a license.
-func revocations(l *record.License) []policy.Revocation {
-	if l.Revoked == nil {
-		return nil
-	}
-	return []policy.Revocation{{Scope: policy.RevokedDocument, Event: l.LastEvent}}
 }
 
 // release unwraps the content keys of the items that were allowed and makes

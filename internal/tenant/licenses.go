@@ -19,6 +19,13 @@ type LicenseView struct {
 	Policy *policy.Policy
 	// TemplateSlug names the template the policy follows; empty if ad hoc.
 	TemplateSlug string
+	// Rules are the revocations of more than one license that keep everybody
+	// from opening it, by the events that made them, the oldest first.
+	Rules []vocab.EventID
+
+	lineage lineage // known only while a revocation asks for it
+	epoch   uint64  // of the resources that Rules was worked out from
+	atEpoch bool    // a change of the license rests on them
 }
 
 // Authorize lets a caller at a license, or returns the error for one who may
@@ -27,6 +34,15 @@ type Authorize func(owner vocab.Principal) error
 
 // license reads a license that is neither missing nor deleted.
 func (t *Tenant) license(r store.Reader, c vocab.ContentID) (*LicenseView, error) {
+	l, err := t.licenseRecord(r, c)
+	if err != nil {
+		return nil, err
+	}
+	return t.view(r, l)
+}
+
+// licenseRecord is license without what is shown beside the record.
+func (t *Tenant) licenseRecord(r store.Reader, c vocab.ContentID) (*record.License, error) {
 	l, err := record.GetLicense(r, t.id, c)
 	if err != nil {
 		return nil, err
@@ -40,7 +56,7 @@ func (t *Tenant) license(r store.Reader, c vocab.ContentID) (*LicenseView, error
 	if l.Tombstone != 0 {
 		return nil, NoSuchLicense()
 	}
-	return t.view(r, l)
+	return l, nil
 }
 
 func (t *Tenant) view(r store.Reader, l *record.License) (*LicenseView, error) {
@@ -58,7 +74,7 @@ func (t *Tenant) view(r store.Reader, l *record.License) (*LicenseView, error) {
 			v.TemplateSlug = head.Slug
 		}
 	}
-	return v, nil
+	return v, t.rulesOn(r, v)
 }
 
 // GetLicense returns a license to whom authorize lets at it.
@@ -137,6 +153,9 @@ type LicenseEdit struct {
 	NotAfter *time.Time
 	Title    *string
 	Contact  *string
+	// ByOwner says that the caller acts as the owner, not as an
+	// administrator.
+	ByOwner bool
 }
 
 // touchesPolicy reports whether the edit changes what the key box is bound to.
@@ -178,6 +197,11 @@ func (t *Tenant) UpdateLicense(ctx context.Context, c Call, id vocab.ContentID, 
 		if !anyRevision && v.Record.Revision != want {
 			return nil, conflict("license", "somebody else", v.Record.Revision, want)
 		}
+		if edit.Owner != nil && edit.ByOwner {
+			if err := t.mayGiveAway(v); err != nil {
+				return nil, err
+			}
+		}
 		next := *v.Record
 		if edit.Title != nil {
 			next.Title = *edit.Title
@@ -215,6 +239,10 @@ func (t *Tenant) RevokeLicense(ctx context.Context, c Call, id vocab.ContentID, 
 // RestoreLicense takes a revocation back.
 func (t *Tenant) RestoreLicense(ctx context.Context, c Call, id vocab.ContentID, authorize Authorize) (*LicenseView, vocab.EventID, error) {
 	return t.changeLicense(ctx, c, id, audit.KindLicenseRestored, authorize, func(v *LicenseView, _ *audit.Event) (*record.License, error) {
+		if v.Record.Revoked == nil && len(v.Rules) > 0 {
+			return nil, vocab.Errorf(vocab.ReasonRequestInvalid, "the license is not revoked by itself, but together with others").
+				WithNext("Take back %s%s", record.PrefixRevocations, v.Rules[0])
+		}
 		if v.Record.Revoked == nil {
 			return nil, vocab.Errorf(vocab.ReasonRequestInvalid, "the license is not revoked")
 		}
@@ -254,12 +282,19 @@ func (t *Tenant) changeLicense(ctx context.Context, c Call, id vocab.ContentID, 
 			if err != nil {
 				return err
 			}
-			if now == nil || now.Revision != v.Record.Revision {
+			epoch, err := record.Epoch(tx, t.id)
+			if err != nil {
+				return err
+			}
+			if now == nil || now.Revision != v.Record.Revision || v.atEpoch && v.epoch != epoch {
 				return errStale
 			}
 			return record.PutLicense(tx, t.id, next)
 		}, e)
 		if err == errStale { //nolint:errorlint // our own sentinel, unwrapped
+			if err := t.catchUp(ctx); err != nil {
+				return nil, vocab.EventID{}, err
+			}
 			continue
 		}
 		if err != nil {
@@ -269,7 +304,9 @@ func (t *Tenant) changeLicense(ctx context.Context, c Call, id vocab.ContentID, 
 		if err != nil {
 			return nil, vocab.EventID{}, err
 		}
-		return &LicenseView{Record: next, Policy: p, TemplateSlug: v.TemplateSlug}, e.ID, nil
+		out := &LicenseView{Record: next, Policy: p, TemplateSlug: v.TemplateSlug, lineage: v.lineage}
+		out.Rules = t.rulesFor(out)
+		return out, e.ID, nil
 	}
 	return nil, vocab.EventID{}, tooBusy()
 }

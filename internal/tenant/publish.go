@@ -81,6 +81,7 @@ type publication struct {
 	event  *audit.Event
 
 	basis    basis
+	who      standing
 	decision policy.PublishDecision
 	repeated *record.Request
 	key      *vocab.Secret
@@ -154,8 +155,12 @@ func (t *Tenant) publish(ctx context.Context, p *publication) (*Published, error
 		if p.basis, err = t.readBasis(r, p.req); err != nil {
 			return err
 		}
+		p.who = t.standingOf(p.caller, p.basis.settings)
 		for i := range p.basis.parents {
 			if err := t.verified(r, &p.basis.parents[i]); err != nil {
+				return err
+			}
+			if err := t.readLineage(r, &p.basis.parents[i], p.who); err != nil {
 				return err
 			}
 		}
@@ -220,7 +225,7 @@ func (t *Tenant) publish(ctx context.Context, p *publication) (*Published, error
 
 // mayPublish asks the policy.
 func (t *Tenant) mayPublish(p *publication) error {
-	who := t.standingOf(p.caller, p.basis.settings)
+	who := p.who
 	p.basis.epoch = who.epoch
 	for i := range p.basis.parents {
 		p.basis.parents[i].epoch = who.epoch
@@ -232,15 +237,25 @@ func (t *Tenant) mayPublish(p *publication) error {
 	if p.basis.template != nil {
 		in.Template = p.basis.template.Template
 	}
+	var revocations []policy.Revocation
 	for i, id := range p.req.Parents {
 		parent := policy.Parent{ID: id}
 		if l := p.basis.parents[i].record; l != nil && l.Tombstone == 0 {
 			q := p.basis.parents[i].evaluation(who, vocab.RightView, p.event.Time, p.basis.settings)
-			parent.License = &q
+			parent.License, revocations = &q, append(revocations, q.Revocations...)
 		}
 		in.Parents = append(in.Parents, parent)
 	}
+	in.Covering = func(made *policy.Policy) []policy.Revocation {
+		l := policy.Revocable{Policy: made, Issued: p.event.Time}
+		l.Ancestors, l.MoreAncestors = p.basis.ancestors()
+		revocations = who.covering(l)
+		return revocations
+	}
 	p.decision = policy.MayPublish(in)
+	if p.decision.Reason == vocab.ReasonLicenseRevoked {
+		p.event.Parent = ruleOf(revocations)
+	}
 	if p.basis.template != nil {
 		p.event.Template, p.event.TemplateRevision = p.basis.template.UID, p.basis.template.Revision
 	}
@@ -348,8 +363,11 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 		if v, err = t.license(r, p.repeated.Content); err != nil {
 			return err
 		}
-		in, err = t.readInputs(r, p.repeated.Content, p.basis.settings)
-		return err
+		if in, err = t.readInputs(r, p.repeated.Content, p.basis.settings); err != nil {
+			return err
+		}
+		p.who = t.standingOf(p.caller, p.basis.settings)
+		return t.readLineage(r, &in, p.who)
 	})
 	if err != nil {
 		return nil, err
@@ -367,9 +385,12 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 	// That this caller published this document is only what the row of the
 	// request says. The policy, which the key box is bound to, must let the
 	// caller read it: an edited row gives nobody a key.
-	who := t.standingOf(p.caller, p.basis.settings)
-	in.epoch = who.epoch
-	if d := policy.Evaluate(in.evaluation(who, vocab.RightView, p.event.Time, p.basis.settings)); !d.Allowed {
+	in.epoch = p.who.epoch
+	question := in.evaluation(p.who, vocab.RightView, p.event.Time, p.basis.settings)
+	if d := policy.Evaluate(question); !d.Allowed {
+		if d.Revoked {
+			p.event.Parent = ruleOf(question.Revocations)
+		}
 		return nil, d.Err()
 	}
 	key, lent, err := t.openKeyBox(ctx, v.Record)

@@ -19,11 +19,12 @@ import (
 // order in which the changes became durable. What was decided on it is compared
 // in the transaction that records the decision, by its epoch.
 type live struct {
-	mu        sync.RWMutex
-	epoch     uint64
-	pending   map[uint64]*record.Resource // durable, but an earlier one is not here yet
-	arrived   chan struct{}               // closed when the epoch grows; nil while nobody waits
-	directory directory.Directory
+	mu          sync.RWMutex
+	epoch       uint64
+	pending     map[uint64]*record.Resource // durable, but an earlier one is not here yet
+	arrived     chan struct{}               // closed when the epoch grows; nil while nobody waits
+	directory   directory.Directory
+	revocations policy.RevocationIndex
 }
 
 // take takes over a resource whose writing made the epoch what it is. Commits
@@ -84,6 +85,8 @@ func (l *live) set(s *record.Resource) error {
 			l.directory.SetDisabled(p, !gone)
 		}
 		return err
+	case strings.HasPrefix(s.Name, record.PrefixRevocations):
+		return l.setRevocation(s)
 	}
 	return nil // nothing that decisions read
 }
@@ -168,7 +171,7 @@ func eachResource(r store.Reader, t vocab.TenantID, fn func(*record.Resource) er
 
 // isResource tells the names of resources from the other targets of events.
 func isResource(target string) bool {
-	for _, prefix := range []string{record.PrefixGroups, record.PrefixRoles, record.PrefixPrincipals} {
+	for _, prefix := range []string{record.PrefixGroups, record.PrefixRoles, record.PrefixPrincipals, record.PrefixRevocations} {
 		if strings.HasPrefix(target, prefix) {
 			return true
 		}
@@ -211,6 +214,13 @@ type resourceEdit func(r store.Reader, now *record.Resource, e *audit.Event) (bo
 func (t *Tenant) changeResource(ctx context.Context, c Call, kind audit.Kind, name string, edit resourceEdit) (*record.Resource, vocab.EventID, error) {
 	first := t.newEvent(kind, c, t.now())
 	first.Target = name
+	return t.changeResourceBy(ctx, first, edit)
+}
+
+// changeResourceBy is changeResource by an event that is there already and
+// names the resource as its target.
+func (t *Tenant) changeResourceBy(ctx context.Context, first *audit.Event, edit resourceEdit) (*record.Resource, vocab.EventID, error) {
+	name := first.Target
 	for range maxAttempts {
 		var out *record.Resource
 		own := *first
@@ -281,6 +291,11 @@ type standing struct {
 	caller   *vocab.Identity // with the groups of the tenant's directory
 	disabled bool
 	epoch    uint64
+	// suspect is the caller as revocations see one: in the groups of every
+	// address, and so is the service that calls for them. nil: there are none.
+	suspect  *vocab.Identity
+	rules    *live // the revocations by rule
+	lineages bool  // some of them ask what a license was made from
 }
 
 // standingOf looks a caller up.
@@ -289,17 +304,44 @@ func (t *Tenant) standingOf(caller *vocab.Identity, settings record.Settings) st
 	t.live.mu.RLock()
 	defer t.live.mu.RUnlock()
 	d := &t.live.directory
-	s := standing{caller: caller, epoch: t.live.epoch, disabled: d.Disabled(names(caller))}
-	if groups := d.Groups(known); len(groups) > 0 {
-		with := *caller
-		with.Groups = append(slices.Clip(caller.Groups), groups...)
-		s.caller = &with
+	s := standing{
+		caller: withGroups(caller, d.Groups(known)), epoch: t.live.epoch, disabled: d.Disabled(names(caller)),
+		rules: &t.live, lineages: t.live.revocations.Lineages(),
+	}
+	if t.live.revocations.Len() > 0 {
+		s.suspect = suspect(d, caller)
 	}
 	if caller.Actor != nil {
 		// Whoever comes through a disabled service is refused as the service is.
 		s.disabled = s.disabled || d.Disabled(names(caller.Actor))
 	}
 	return s
+}
+
+// withGroups is an identity that is in further groups.
+func withGroups(id *vocab.Identity, groups []string) *vocab.Identity {
+	if len(groups) == 0 {
+		return id
+	}
+	with := *id
+	with.Groups = append(slices.Clip(id.Groups), groups...)
+	return &with
+}
+
+// suspect is an identity, and the service that calls for it, in every group
+// that one of their names is in.
+func suspect(d *directory.Directory, id *vocab.Identity) *vocab.Identity {
+	all := names(id)
+	for _, g := range id.Groups {
+		all = append(all, vocab.Principal{Kind: vocab.KindGroup, Value: g})
+	}
+	out := withGroups(id, d.Groups(all))
+	if id.Actor != nil {
+		with := *out
+		with.Actor = suspect(d, id.Actor)
+		out = &with
+	}
+	return out
 }
 
 // names is what an identity can be disabled by: every address that is verified,

@@ -85,6 +85,7 @@ type Tenant struct {
 	chain     *keys.Chain
 	trust     trust
 	templates templates
+	parents   parents
 	live      live
 
 	stop    context.CancelFunc

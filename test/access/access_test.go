@@ -216,7 +216,7 @@ func TestNoOtherMethodOnTheOperatorsSocket(t *testing.T) {
 }
 
 // snapshot is the state that methods change: every license, template and
-// setting of the tenant by its etag.
+// setting of the tenant by its etag, and every revocation in force.
 func (w *world) snapshot(t *testing.T) string {
 	t.Helper()
 	var out strings.Builder
@@ -229,6 +229,13 @@ func (w *world) snapshot(t *testing.T) string {
 	for _, l := range licenses.GetLicenses() {
 		out.WriteString(l.GetName() + " " + l.GetEtag() + "\n")
 	}
+	revocations, err := rmsv1.NewLicenseServiceClient(conn).ListRevocations(ctx, &rmsv1.ListRevocationsRequest{Parent: "tenants/contoso", PageSize: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range revocations.GetRevocations() {
+		out.WriteString(r.GetName() + "\n")
+	}
 	templates, err := rmsv1.NewPolicyServiceClient(conn).ListTemplates(ctx, &rmsv1.ListTemplatesRequest{Parent: "tenants/contoso", PageSize: 1000, ShowDeleted: true})
 	if err != nil {
 		t.Fatal(err)
@@ -240,7 +247,7 @@ func (w *world) snapshot(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if licenses.GetNextPageToken() != "" || templates.GetNextPageToken() != "" {
+	if licenses.GetNextPageToken() != "" || revocations.GetNextPageToken() != "" || templates.GetNextPageToken() != "" {
 		t.Fatal("a page is too small for the test")
 	}
 	out.WriteString("settings " + settings.GetEtag())
@@ -305,7 +312,7 @@ func TestAnotherTenantsLicenseIsNotThere(t *testing.T) {
 	theirs := w.publish(t).GetLicense().GetContentId()
 	never := vocab.NewContentID().String()
 	for name, m := range methods() {
-		if !strings.HasPrefix(name, "rms.v1.LicenseService/") || name == "rms.v1.LicenseService/ListLicenses" {
+		if !strings.HasPrefix(name, "rms.v1.LicenseService/") || !namesLicense(requests[name](t, w)) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -325,6 +332,82 @@ func TestAnotherTenantsLicenseIsNotThere(t *testing.T) {
 		})
 	}
 }
+
+// namesLicense reports whether a request is about one license.
+func namesLicense(req proto.Message) bool {
+	if r, ok := req.(interface{ GetName() string }); ok {
+		return strings.Contains(r.GetName(), "/licenses/")
+	}
+	_, ok := req.(*rmsv1.UpdateLicenseRequest)
+	return ok
+}
+
+// TestRevocationsAreTheirMakersAlone: whoever made no revocation, administers
+// another tenant, or is the owner of what an administrator revoked, finds none;
+// and nobody can tell one that is not theirs from one that is not there.
+func TestRevocationsAreTheirMakersAlone(t *testing.T) {
+	w := newWorld(t)
+	ctx, conn := w.as(t.Context(), "policy-admin", "")
+	admins, err := rmsv1.NewLicenseServiceClient(conn).RevokeLicenses(ctx, w.revokeRequest(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, never := admins.GetRevocation().GetName(), "tenants/contoso/revocations/"+vocab.NewEventID().String()
+	for _, method := range []string{"GetRevocation", "RestoreLicenses"} {
+		m := methods()["rms.v1.LicenseService/"+method]
+		for caller, want := range map[string]vocab.Reason{
+			"owner": vocab.ReasonRoleRequired, "user": vocab.ReasonRoleRequired, "tenant-admin": vocab.ReasonRoleRequired,
+			"other-tenant": vocab.ReasonResourceNotFound,
+		} {
+			ask := func(name string) *status.Status {
+				if caller == "other-tenant" {
+					name = strings.Replace(name, "contoso", "fabrikam", 1)
+				}
+				req := m.Input().Name()
+				var in proto.Message = &rmsv1.GetRevocationRequest{Name: name}
+				if req == "RestoreLicensesRequest" {
+					in = &rmsv1.RestoreLicensesRequest{Name: name}
+				}
+				_, _, err := w.call(t.Context(), m, caller, "", in)
+				if daemontest.Reason(err) != want {
+					t.Errorf("%s as %s: %v, want %s", method, caller, err, want)
+				}
+				return status.Convert(err)
+			}
+			a, b := ask(theirs), ask(never)
+			if a.Code() != b.Code() || strings.ReplaceAll(a.Message(), lastPart(theirs), "") != strings.ReplaceAll(b.Message(), lastPart(never), "") {
+				t.Errorf("%s as %s: %v, and of one that never was %v", method, caller, a, b)
+			}
+		}
+	}
+	ctx, conn = w.as(t.Context(), "owner", "")
+	list, err := rmsv1.NewLicenseServiceClient(conn).ListRevocations(ctx, &rmsv1.ListRevocationsRequest{Parent: "tenants/contoso"})
+	if err != nil || len(list.GetRevocations()) != 0 {
+		t.Errorf("the owner lists %v (%v)", list.GetRevocations(), err)
+	}
+	// Nor does the owner revoke by an owner's condition what others own.
+	for name, change := range map[string]func(*rmsv1.RevokeLicensesRequest){
+		"somebody else's":          func(r *rmsv1.RevokeLicensesRequest) { r.Owner = "user:mallory@contoso.test" },
+		"whoever's":                func(r *rmsv1.RevokeLicensesRequest) { r.Owner = "" },
+		"the lineage of another's": func(r *rmsv1.RevokeLicensesRequest) { r.Lineage = "" },
+	} {
+		req := w.revokeRequest(t)
+		want := vocab.ReasonRoleRequired
+		if change(req); req.Lineage == "" {
+			otherCtx, otherConn := w.as(t.Context(), "user", "")
+			made, err := rmsv1.NewProtectionServiceClient(otherConn).Publish(otherCtx, w.publishRequest())
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Lineage, want = made.GetLicense().GetName(), vocab.ReasonNoRights
+		}
+		if _, err := rmsv1.NewLicenseServiceClient(conn).RevokeLicenses(ctx, req); daemontest.Reason(err) != want {
+			t.Errorf("%s: %v, want %s", name, err, want)
+		}
+	}
+}
+
+func lastPart(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
 
 // withID puts a license's ID into a request.
 func withID(req proto.Message, id string) {

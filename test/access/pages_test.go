@@ -21,6 +21,7 @@ import (
 var listers = map[string][2]string{
 	"rms.v1.LicenseService/ListLicenses":         {"policy-admin", "auditor"},
 	"rms.v1.LicenseService/ListLicenseEvents":    {"auditor", "owner"},
+	"rms.v1.LicenseService/ListRevocations":      {"auditor", "policy-admin"},
 	"rms.v1.PolicyService/ListTemplates":         {"policy-admin", "auditor"},
 	"rms.v1.PolicyService/ListTemplateRevisions": {"policy-admin", "auditor"},
 	"rms.v1.AuditService/ListEvents":             {"auditor", ""},
@@ -136,6 +137,7 @@ func (w *world) fill(t *testing.T) func(method string) proto.Message {
 	for range 6 {
 		w.publish(t)
 		w.template(t)
+		w.revocation(t)
 	}
 	license := w.publish(t).GetLicense().GetName()
 	ctx, conn := w.as(t.Context(), "owner", "")
@@ -166,6 +168,7 @@ func (w *world) fill(t *testing.T) func(method string) proto.Message {
 	until := timestamppb.New(newest.GetEvents()[0].GetTime().AsTime())
 	requests := map[string]proto.Message{
 		"rms.v1.LicenseService/ListLicenses":         &rmsv1.ListLicensesRequest{Parent: "tenants/contoso"},
+		"rms.v1.LicenseService/ListRevocations":      &rmsv1.ListRevocationsRequest{Parent: "tenants/contoso"},
 		"rms.v1.LicenseService/ListLicenseEvents":    &rmsv1.ListLicenseEventsRequest{Name: license},
 		"rms.v1.PolicyService/ListTemplates":         &rmsv1.ListTemplatesRequest{Parent: "tenants/contoso"},
 		"rms.v1.PolicyService/ListTemplateRevisions": &rmsv1.ListTemplateRevisionsRequest{Name: template.GetName()},

@@ -55,6 +55,17 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 		return &rmsv1.ListLicenseEventsRequest{Name: w.publish(t).GetLicense().GetName()}
 	},
 
+	"rms.v1.LicenseService/RevokeLicenses": func(t *testing.T, w *world) proto.Message { return w.revokeRequest(t) },
+	"rms.v1.LicenseService/GetRevocation": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.GetRevocationRequest{Name: w.revocation(t)}
+	},
+	"rms.v1.LicenseService/ListRevocations": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListRevocationsRequest{Parent: "tenants/contoso", Owner: "user:bob@contoso.test"}
+	},
+	"rms.v1.LicenseService/RestoreLicenses": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.RestoreLicensesRequest{Name: w.revocation(t)}
+	},
+
 	"rms.v1.PolicyService/GetTemplate": func(*testing.T, *world) proto.Message {
 		return &rmsv1.GetTemplateRequest{Name: "tenants/contoso/templates/finance-internal"}
 	},

@@ -187,6 +187,26 @@ func (w *world) revoked(t *testing.T) string {
 	return name
 }
 
+// revokeRequest revokes one new license of bob's, and nothing that others of
+// the tests open.
+func (w *world) revokeRequest(t *testing.T) *rmsv1.RevokeLicensesRequest {
+	return &rmsv1.RevokeLicensesRequest{
+		Parent: "tenants/contoso", Owner: "user:bob@contoso.test", Lineage: w.publish(t).GetLicense().GetName(), Reason: "a test",
+	}
+}
+
+// revocation makes a revocation of more than one license, by the owner.
+func (w *world) revocation(t *testing.T) string {
+	t.Helper()
+	req := w.revokeRequest(t)
+	ctx, conn := w.as(t.Context(), "owner", "")
+	out, err := rmsv1.NewLicenseServiceClient(conn).RevokeLicenses(ctx, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.GetRevocation().GetName()
+}
+
 // slug is a new name for a template.
 func (w *world) slug() string {
 	w.made++

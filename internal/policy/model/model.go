@@ -50,6 +50,7 @@ type Question struct {
 	IssuedBy         [2]string
 	RevokedAlone     bool // the document itself
 	RevokedOtherwise bool // anything else that covers it
+	RevokedPerhaps   bool // something that covers it if the caller is in a group nobody knows of
 
 	Caller   Person
 	Disabled bool
@@ -111,7 +112,13 @@ func Decide(q Question) Answer {
 			return no(vocab.ReasonNoRights)
 		}
 	}
-	pardoned := issuer && q.IssuerOpensRevoked && !q.RevokedOtherwise
+	if q.RevokedPerhaps && !q.RevokedAlone && !q.RevokedOtherwise {
+		if q.Caller.MoreGroups {
+			return no(vocab.ReasonGroupsIncomplete)
+		}
+		return no(vocab.ReasonLicenseRevoked)
+	}
+	pardoned := issuer && q.IssuerOpensRevoked && !q.RevokedOtherwise && !q.RevokedPerhaps
 	if (q.RevokedAlone || q.RevokedOtherwise) && !pardoned {
 		return no(vocab.ReasonLicenseRevoked)
 	}

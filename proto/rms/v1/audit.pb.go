@@ -79,7 +79,10 @@ type Event struct {
 	// Whether it is an integrity alarm.
 	Alarm bool `protobuf:"varint,26,opt,name=alarm,proto3" json:"alarm,omitempty"`
 	// The leaf's hash in the tree.
-	LeafHash      []byte `protobuf:"bytes,27,opt,name=leaf_hash,json=leafHash,proto3" json:"leaf_hash,omitempty"`
+	LeafHash []byte `protobuf:"bytes,27,opt,name=leaf_hash,json=leafHash,proto3" json:"leaf_hash,omitempty"`
+	// tenants/{tenant}/events/{event} of the event it follows from: that made the
+	// revocation by which somebody was refused, or that is taken back or repeated.
+	Parent        string `protobuf:"bytes,28,opt,name=parent,proto3" json:"parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -301,6 +304,13 @@ func (x *Event) GetLeafHash() []byte {
 		return x.LeafHash
 	}
 	return nil
+}
+
+func (x *Event) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
 }
 
 // GetEventRequest names an event.
@@ -1085,7 +1095,7 @@ var File_rms_v1_audit_proto protoreflect.FileDescriptor
 
 const file_rms_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x12rms/v1/audit.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"\x86\a\n" +
+	"\x12rms/v1/audit.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"\x9e\a\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x03R\x05index\x12.\n" +
@@ -1118,7 +1128,8 @@ const file_rms_v1_audit_proto_rawDesc = "" +
 	"\x14custodian_request_id\x18\x18 \x01(\tR\x12custodianRequestId\x12\x16\n" +
 	"\x06detail\x18\x19 \x01(\tR\x06detail\x12\x14\n" +
 	"\x05alarm\x18\x1a \x01(\bR\x05alarm\x12\x1b\n" +
-	"\tleaf_hash\x18\x1b \x01(\fR\bleafHash\"1\n" +
+	"\tleaf_hash\x18\x1b \x01(\fR\bleafHash\x12\x16\n" +
+	"\x06parent\x18\x1c \x01(\tR\x06parent\"1\n" +
 	"\x0fGetEventRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"\x8d\x02\n" +

@@ -333,7 +333,9 @@ type CachedUse struct {
 	// Whose.
 	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
 	// Until when it may still open.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// What it opens: tenants/{tenant}/licenses/{content_id}.
+	License       string `protobuf:"bytes,3,opt,name=license,proto3" json:"license,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -380,6 +382,13 @@ func (x *CachedUse) GetExpireTime() *timestamppb.Timestamp {
 		return x.ExpireTime
 	}
 	return nil
+}
+
+func (x *CachedUse) GetLicense() string {
+	if x != nil {
+		return x.License
+	}
+	return ""
 }
 
 // RevokeLicenseResponse is the revoked license and what may still open.
@@ -611,6 +620,578 @@ func (x *ListLicenseEventsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// RevocationRule is a revocation of all licenses that meet its conditions; what
+// is empty is no condition.
+type RevocationRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/revocations/{revocation}. The last part is the ID of the
+	// event that made it, which the events of those it refuses name as parent.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// For whom: a user, service, group or domain. Empty: for everybody.
+	Principal string `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	// Whose the licenses are: a user or service.
+	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	// What they follow: tenants/{tenant}/templates/{template}.
+	Template string `protobuf:"bytes,4,opt,name=template,proto3" json:"template,omitempty"`
+	// Published at this time or later.
+	FromTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=from_time,json=fromTime,proto3" json:"from_time,omitempty"`
+	// Published before this time.
+	UntilTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until_time,json=untilTime,proto3" json:"until_time,omitempty"`
+	// That of a document and of all that was made from it, directly or through
+	// others: tenants/{tenant}/licenses/{content_id}.
+	Lineage string `protobuf:"bytes,7,opt,name=lineage,proto3" json:"lineage,omitempty"`
+	// Since when it is in force.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Who made it.
+	CreatedBy string `protobuf:"bytes,9,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// Why, as given.
+	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whether the owner made it, who may take it back; otherwise only a
+	// policy-admin may.
+	ByOwner       bool `protobuf:"varint,11,opt,name=by_owner,json=byOwner,proto3" json:"by_owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevocationRule) Reset() {
+	*x = RevocationRule{}
+	mi := &file_rms_v1_license_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevocationRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevocationRule) ProtoMessage() {}
+
+func (x *RevocationRule) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_license_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevocationRule.ProtoReflect.Descriptor instead.
+func (*RevocationRule) Descriptor() ([]byte, []int) {
+	return file_rms_v1_license_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RevocationRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RevocationRule) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *RevocationRule) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *RevocationRule) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+func (x *RevocationRule) GetFromTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FromTime
+	}
+	return nil
+}
+
+func (x *RevocationRule) GetUntilTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UntilTime
+	}
+	return nil
+}
+
+func (x *RevocationRule) GetLineage() string {
+	if x != nil {
+		return x.Lineage
+	}
+	return ""
+}
+
+func (x *RevocationRule) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *RevocationRule) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *RevocationRule) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RevocationRule) GetByOwner() bool {
+	if x != nil {
+		return x.ByOwner
+	}
+	return false
+}
+
+// RevokeLicensesRequest revokes all licenses that meet every condition set; at
+// least one is.
+type RevokeLicensesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// For whom: a user, service, group or domain. Empty: for everybody.
+	Principal string `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	// Whose the licenses are: a user or service.
+	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	// What they follow: tenants/{tenant}/templates/{template}.
+	Template string `protobuf:"bytes,4,opt,name=template,proto3" json:"template,omitempty"`
+	// Published at this time or later.
+	FromTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=from_time,json=fromTime,proto3" json:"from_time,omitempty"`
+	// Published before this time.
+	UntilTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until_time,json=untilTime,proto3" json:"until_time,omitempty"`
+	// That of a document and of all that was made from it, directly or through
+	// others: tenants/{tenant}/licenses/{content_id}, or the content ID alone.
+	Lineage string `protobuf:"bytes,7,opt,name=lineage,proto3" json:"lineage,omitempty"`
+	// Why; recorded and shown to administrators.
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Check and count everything, revoke nothing.
+	ValidateOnly  bool `protobuf:"varint,9,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeLicensesRequest) Reset() {
+	*x = RevokeLicensesRequest{}
+	mi := &file_rms_v1_license_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeLicensesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeLicensesRequest) ProtoMessage() {}
+
+func (x *RevokeLicensesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_license_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeLicensesRequest.ProtoReflect.Descriptor instead.
+func (*RevokeLicensesRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_license_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RevokeLicensesRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *RevokeLicensesRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *RevokeLicensesRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *RevokeLicensesRequest) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+func (x *RevokeLicensesRequest) GetFromTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FromTime
+	}
+	return nil
+}
+
+func (x *RevokeLicensesRequest) GetUntilTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UntilTime
+	}
+	return nil
+}
+
+func (x *RevokeLicensesRequest) GetLineage() string {
+	if x != nil {
+		return x.Lineage
+	}
+	return ""
+}
+
+func (x *RevokeLicensesRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RevokeLicensesRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// RevokeLicensesResponse is the revocation and what it covers now.
+type RevokeLicensesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revocation. If only validated, nothing has its name.
+	Revocation *RevocationRule `protobuf:"bytes,1,opt,name=revocation,proto3" json:"revocation,omitempty"`
+	// How many licenses meet the conditions, whoever opens them.
+	LicenseCount int64 `protobuf:"varint,2,opt,name=license_count,json=licenseCount,proto3" json:"license_count,omitempty"`
+	// Whether there may be more: not all were looked at.
+	MoreLicenses bool `protobuf:"varint,3,opt,name=more_licenses,json=moreLicenses,proto3" json:"more_licenses,omitempty"`
+	// Use licenses that may still open, those that end last first; at most 100.
+	CachedUses []*CachedUse `protobuf:"bytes,4,rep,name=cached_uses,json=cachedUses,proto3" json:"cached_uses,omitempty"`
+	// How many were found.
+	CachedUseCount int32 `protobuf:"varint,5,opt,name=cached_use_count,json=cachedUseCount,proto3" json:"cached_use_count,omitempty"`
+	// Whether there may be more: not all were looked at, or somebody may have
+	// one under another of their names.
+	MoreCachedUses bool `protobuf:"varint,6,opt,name=more_cached_uses,json=moreCachedUses,proto3" json:"more_cached_uses,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RevokeLicensesResponse) Reset() {
+	*x = RevokeLicensesResponse{}
+	mi := &file_rms_v1_license_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeLicensesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeLicensesResponse) ProtoMessage() {}
+
+func (x *RevokeLicensesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_license_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeLicensesResponse.ProtoReflect.Descriptor instead.
+func (*RevokeLicensesResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_license_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RevokeLicensesResponse) GetRevocation() *RevocationRule {
+	if x != nil {
+		return x.Revocation
+	}
+	return nil
+}
+
+func (x *RevokeLicensesResponse) GetLicenseCount() int64 {
+	if x != nil {
+		return x.LicenseCount
+	}
+	return 0
+}
+
+func (x *RevokeLicensesResponse) GetMoreLicenses() bool {
+	if x != nil {
+		return x.MoreLicenses
+	}
+	return false
+}
+
+func (x *RevokeLicensesResponse) GetCachedUses() []*CachedUse {
+	if x != nil {
+		return x.CachedUses
+	}
+	return nil
+}
+
+func (x *RevokeLicensesResponse) GetCachedUseCount() int32 {
+	if x != nil {
+		return x.CachedUseCount
+	}
+	return 0
+}
+
+func (x *RevokeLicensesResponse) GetMoreCachedUses() bool {
+	if x != nil {
+		return x.MoreCachedUses
+	}
+	return false
+}
+
+// GetRevocationRequest names a revocation of more than one license.
+type GetRevocationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/revocations/{revocation}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRevocationRequest) Reset() {
+	*x = GetRevocationRequest{}
+	mi := &file_rms_v1_license_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRevocationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRevocationRequest) ProtoMessage() {}
+
+func (x *GetRevocationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_license_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRevocationRequest.ProtoReflect.Descriptor instead.
+func (*GetRevocationRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_license_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetRevocationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ListRevocationsRequest asks for a page of revocations.
+type ListRevocationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// At most so many; 100 if zero, 1,000 at most.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only those with this owner as a condition: a principal.
+	Owner         string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevocationsRequest) Reset() {
+	*x = ListRevocationsRequest{}
+	mi := &file_rms_v1_license_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevocationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevocationsRequest) ProtoMessage() {}
+
+func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_license_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevocationsRequest.ProtoReflect.Descriptor instead.
+func (*ListRevocationsRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_license_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListRevocationsRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ListRevocationsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListRevocationsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListRevocationsRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+// ListRevocationsResponse is a page of revocations.
+type ListRevocationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revocations.
+	Revocations []*RevocationRule `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevocationsResponse) Reset() {
+	*x = ListRevocationsResponse{}
+	mi := &file_rms_v1_license_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevocationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevocationsResponse) ProtoMessage() {}
+
+func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_license_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevocationsResponse.ProtoReflect.Descriptor instead.
+func (*ListRevocationsResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_license_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListRevocationsResponse) GetRevocations() []*RevocationRule {
+	if x != nil {
+		return x.Revocations
+	}
+	return nil
+}
+
+func (x *ListRevocationsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// RestoreLicensesRequest takes a revocation of more than one license back.
+type RestoreLicensesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/revocations/{revocation}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreLicensesRequest) Reset() {
+	*x = RestoreLicensesRequest{}
+	mi := &file_rms_v1_license_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreLicensesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreLicensesRequest) ProtoMessage() {}
+
+func (x *RestoreLicensesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_license_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreLicensesRequest.ProtoReflect.Descriptor instead.
+func (*RestoreLicensesRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_license_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RestoreLicensesRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 var File_rms_v1_license_proto protoreflect.FileDescriptor
 
 const file_rms_v1_license_proto_rawDesc = "" +
@@ -638,11 +1219,12 @@ const file_rms_v1_license_proto_rawDesc = "" +
 	"\x14RevokeLicenseRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12 \n" +
-	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"f\n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"\x80\x01\n" +
 	"\tCachedUse\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xa0\x01\n" +
+	"expireTime\x12\x18\n" +
+	"\alicense\x18\x03 \x01(\tR\alicense\"\xa0\x01\n" +
 	"\x15RevokeLicenseResponse\x12)\n" +
 	"\alicense\x18\x01 \x01(\v2\x0f.rms.v1.LicenseR\alicense\x122\n" +
 	"\vcached_uses\x18\x02 \x03(\v2\x11.rms.v1.CachedUseR\n" +
@@ -660,7 +1242,61 @@ const file_rms_v1_license_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"j\n" +
 	"\x19ListLicenseEventsResponse\x12%\n" +
 	"\x06events\x18\x01 \x03(\v2\r.rms.v1.EventR\x06events\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x8a\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x91\x03\n" +
+	"\x0eRevocationRule\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x1a\n" +
+	"\btemplate\x18\x04 \x01(\tR\btemplate\x127\n" +
+	"\tfrom_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bfromTime\x129\n" +
+	"\n" +
+	"until_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tuntilTime\x12\x18\n" +
+	"\alineage\x18\a \x01(\tR\alineage\x12;\n" +
+	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\t \x01(\tR\tcreatedBy\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\x12\x19\n" +
+	"\bby_owner\x18\v \x01(\bR\abyOwner\"\x89\x03\n" +
+	"\x15RevokeLicensesRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12&\n" +
+	"\tprincipal\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x8e\x02R\tprincipal\x12\x1e\n" +
+	"\x05owner\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x8e\x02R\x05owner\x12$\n" +
+	"\btemplate\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\btemplate\x127\n" +
+	"\tfrom_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bfromTime\x129\n" +
+	"\n" +
+	"until_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tuntilTime\x12\"\n" +
+	"\alineage\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\alineage\x12\"\n" +
+	"\x06reason\x18\b \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\t \x01(\bR\fvalidateOnly\"\xa2\x02\n" +
+	"\x16RevokeLicensesResponse\x126\n" +
+	"\n" +
+	"revocation\x18\x01 \x01(\v2\x16.rms.v1.RevocationRuleR\n" +
+	"revocation\x12#\n" +
+	"\rlicense_count\x18\x02 \x01(\x03R\flicenseCount\x12#\n" +
+	"\rmore_licenses\x18\x03 \x01(\bR\fmoreLicenses\x122\n" +
+	"\vcached_uses\x18\x04 \x03(\v2\x11.rms.v1.CachedUseR\n" +
+	"cachedUses\x12(\n" +
+	"\x10cached_use_count\x18\x05 \x01(\x05R\x0ecachedUseCount\x12(\n" +
+	"\x10more_cached_uses\x18\x06 \x01(\bR\x0emoreCachedUses\"6\n" +
+	"\x14GetRevocationRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"\xad\x01\n" +
+	"\x16ListRevocationsRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12'\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x1e\n" +
+	"\x05owner\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x8e\x02R\x05owner\"{\n" +
+	"\x17ListRevocationsResponse\x128\n" +
+	"\vrevocations\x18\x01 \x03(\v2\x16.rms.v1.RevocationRuleR\vrevocations\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"8\n" +
+	"\x16RestoreLicensesRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name2\xf3\x06\n" +
 	"\x0eLicenseService\x12D\n" +
 	"\n" +
 	"GetLicense\x12\x19.rms.v1.GetLicenseRequest\x1a\x0f.rms.v1.License\"\n" +
@@ -671,7 +1307,13 @@ const file_rms_v1_license_proto_rawDesc = "" +
 	"\rRevokeLicense\x12\x1c.rms.v1.RevokeLicenseRequest\x1a\x1d.rms.v1.RevokeLicenseResponse\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01\x12M\n" +
 	"\x0eRestoreLicense\x12\x1d.rms.v1.RestoreLicenseRequest\x1a\x0f.rms.v1.License\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01\x12d\n" +
 	"\x11ListLicenseEvents\x12 .rms.v1.ListLicenseEventsRequest\x1a!.rms.v1.ListLicenseEventsResponse\"\n" +
-	"\xca\xf3\x18\x06\b\x03\x12\x02\x02\x04B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"\xca\xf3\x18\x06\b\x03\x12\x02\x02\x04\x12\\\n" +
+	"\x0eRevokeLicenses\x12\x1d.rms.v1.RevokeLicensesRequest\x1a\x1e.rms.v1.RevokeLicensesResponse\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01\x12Q\n" +
+	"\rGetRevocation\x12\x1c.rms.v1.GetRevocationRequest\x1a\x16.rms.v1.RevocationRule\"\n" +
+	"\xca\xf3\x18\x06\b\x03\x12\x02\x02\x04\x12^\n" +
+	"\x0fListRevocations\x12\x1e.rms.v1.ListRevocationsRequest\x1a\x1f.rms.v1.ListRevocationsResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x03\x12\x02\x02\x04\x12V\n" +
+	"\x0fRestoreLicenses\x12\x1e.rms.v1.RestoreLicensesRequest\x1a\x16.rms.v1.RevocationRule\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_license_proto_rawDescOnce sync.Once
@@ -685,7 +1327,7 @@ func file_rms_v1_license_proto_rawDescGZIP() []byte {
 	return file_rms_v1_license_proto_rawDescData
 }
 
-var file_rms_v1_license_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_rms_v1_license_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_rms_v1_license_proto_goTypes = []any{
 	(*GetLicenseRequest)(nil),         // 0: rms.v1.GetLicenseRequest
 	(*ListLicensesRequest)(nil),       // 1: rms.v1.ListLicensesRequest
@@ -697,36 +1339,59 @@ var file_rms_v1_license_proto_goTypes = []any{
 	(*RestoreLicenseRequest)(nil),     // 7: rms.v1.RestoreLicenseRequest
 	(*ListLicenseEventsRequest)(nil),  // 8: rms.v1.ListLicenseEventsRequest
 	(*ListLicenseEventsResponse)(nil), // 9: rms.v1.ListLicenseEventsResponse
-	(*License)(nil),                   // 10: rms.v1.License
-	(*fieldmaskpb.FieldMask)(nil),     // 11: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil),     // 12: google.protobuf.Timestamp
-	(*Event)(nil),                     // 13: rms.v1.Event
+	(*RevocationRule)(nil),            // 10: rms.v1.RevocationRule
+	(*RevokeLicensesRequest)(nil),     // 11: rms.v1.RevokeLicensesRequest
+	(*RevokeLicensesResponse)(nil),    // 12: rms.v1.RevokeLicensesResponse
+	(*GetRevocationRequest)(nil),      // 13: rms.v1.GetRevocationRequest
+	(*ListRevocationsRequest)(nil),    // 14: rms.v1.ListRevocationsRequest
+	(*ListRevocationsResponse)(nil),   // 15: rms.v1.ListRevocationsResponse
+	(*RestoreLicensesRequest)(nil),    // 16: rms.v1.RestoreLicensesRequest
+	(*License)(nil),                   // 17: rms.v1.License
+	(*fieldmaskpb.FieldMask)(nil),     // 18: google.protobuf.FieldMask
+	(*timestamppb.Timestamp)(nil),     // 19: google.protobuf.Timestamp
+	(*Event)(nil),                     // 20: rms.v1.Event
 }
 var file_rms_v1_license_proto_depIdxs = []int32{
-	10, // 0: rms.v1.ListLicensesResponse.licenses:type_name -> rms.v1.License
-	10, // 1: rms.v1.UpdateLicenseRequest.license:type_name -> rms.v1.License
-	11, // 2: rms.v1.UpdateLicenseRequest.update_mask:type_name -> google.protobuf.FieldMask
-	12, // 3: rms.v1.CachedUse.expire_time:type_name -> google.protobuf.Timestamp
-	10, // 4: rms.v1.RevokeLicenseResponse.license:type_name -> rms.v1.License
+	17, // 0: rms.v1.ListLicensesResponse.licenses:type_name -> rms.v1.License
+	17, // 1: rms.v1.UpdateLicenseRequest.license:type_name -> rms.v1.License
+	18, // 2: rms.v1.UpdateLicenseRequest.update_mask:type_name -> google.protobuf.FieldMask
+	19, // 3: rms.v1.CachedUse.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 4: rms.v1.RevokeLicenseResponse.license:type_name -> rms.v1.License
 	5,  // 5: rms.v1.RevokeLicenseResponse.cached_uses:type_name -> rms.v1.CachedUse
-	13, // 6: rms.v1.ListLicenseEventsResponse.events:type_name -> rms.v1.Event
-	0,  // 7: rms.v1.LicenseService.GetLicense:input_type -> rms.v1.GetLicenseRequest
-	1,  // 8: rms.v1.LicenseService.ListLicenses:input_type -> rms.v1.ListLicensesRequest
-	3,  // 9: rms.v1.LicenseService.UpdateLicense:input_type -> rms.v1.UpdateLicenseRequest
-	4,  // 10: rms.v1.LicenseService.RevokeLicense:input_type -> rms.v1.RevokeLicenseRequest
-	7,  // 11: rms.v1.LicenseService.RestoreLicense:input_type -> rms.v1.RestoreLicenseRequest
-	8,  // 12: rms.v1.LicenseService.ListLicenseEvents:input_type -> rms.v1.ListLicenseEventsRequest
-	10, // 13: rms.v1.LicenseService.GetLicense:output_type -> rms.v1.License
-	2,  // 14: rms.v1.LicenseService.ListLicenses:output_type -> rms.v1.ListLicensesResponse
-	10, // 15: rms.v1.LicenseService.UpdateLicense:output_type -> rms.v1.License
-	6,  // 16: rms.v1.LicenseService.RevokeLicense:output_type -> rms.v1.RevokeLicenseResponse
-	10, // 17: rms.v1.LicenseService.RestoreLicense:output_type -> rms.v1.License
-	9,  // 18: rms.v1.LicenseService.ListLicenseEvents:output_type -> rms.v1.ListLicenseEventsResponse
-	13, // [13:19] is the sub-list for method output_type
-	7,  // [7:13] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	20, // 6: rms.v1.ListLicenseEventsResponse.events:type_name -> rms.v1.Event
+	19, // 7: rms.v1.RevocationRule.from_time:type_name -> google.protobuf.Timestamp
+	19, // 8: rms.v1.RevocationRule.until_time:type_name -> google.protobuf.Timestamp
+	19, // 9: rms.v1.RevocationRule.create_time:type_name -> google.protobuf.Timestamp
+	19, // 10: rms.v1.RevokeLicensesRequest.from_time:type_name -> google.protobuf.Timestamp
+	19, // 11: rms.v1.RevokeLicensesRequest.until_time:type_name -> google.protobuf.Timestamp
+	10, // 12: rms.v1.RevokeLicensesResponse.revocation:type_name -> rms.v1.RevocationRule
+	5,  // 13: rms.v1.RevokeLicensesResponse.cached_uses:type_name -> rms.v1.CachedUse
+	10, // 14: rms.v1.ListRevocationsResponse.revocations:type_name -> rms.v1.RevocationRule
+	0,  // 15: rms.v1.LicenseService.GetLicense:input_type -> rms.v1.GetLicenseRequest
+	1,  // 16: rms.v1.LicenseService.ListLicenses:input_type -> rms.v1.ListLicensesRequest
+	3,  // 17: rms.v1.LicenseService.UpdateLicense:input_type -> rms.v1.UpdateLicenseRequest
+	4,  // 18: rms.v1.LicenseService.RevokeLicense:input_type -> rms.v1.RevokeLicenseRequest
+	7,  // 19: rms.v1.LicenseService.RestoreLicense:input_type -> rms.v1.RestoreLicenseRequest
+	8,  // 20: rms.v1.LicenseService.ListLicenseEvents:input_type -> rms.v1.ListLicenseEventsRequest
+	11, // 21: rms.v1.LicenseService.RevokeLicenses:input_type -> rms.v1.RevokeLicensesRequest
+	13, // 22: rms.v1.LicenseService.GetRevocation:input_type -> rms.v1.GetRevocationRequest
+	14, // 23: rms.v1.LicenseService.ListRevocations:input_type -> rms.v1.ListRevocationsRequest
+	16, // 24: rms.v1.LicenseService.RestoreLicenses:input_type -> rms.v1.RestoreLicensesRequest
+	17, // 25: rms.v1.LicenseService.GetLicense:output_type -> rms.v1.License
+	2,  // 26: rms.v1.LicenseService.ListLicenses:output_type -> rms.v1.ListLicensesResponse
+	17, // 27: rms.v1.LicenseService.UpdateLicense:output_type -> rms.v1.License
+	6,  // 28: rms.v1.LicenseService.RevokeLicense:output_type -> rms.v1.RevokeLicenseResponse
+	17, // 29: rms.v1.LicenseService.RestoreLicense:output_type -> rms.v1.License
+	9,  // 30: rms.v1.LicenseService.ListLicenseEvents:output_type -> rms.v1.ListLicenseEventsResponse
+	12, // 31: rms.v1.LicenseService.RevokeLicenses:output_type -> rms.v1.RevokeLicensesResponse
+	10, // 32: rms.v1.LicenseService.GetRevocation:output_type -> rms.v1.RevocationRule
+	15, // 33: rms.v1.LicenseService.ListRevocations:output_type -> rms.v1.ListRevocationsResponse
+	10, // 34: rms.v1.LicenseService.RestoreLicenses:output_type -> rms.v1.RevocationRule
+	25, // [25:35] is the sub-list for method output_type
+	15, // [15:25] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_license_proto_init() }
@@ -743,7 +1408,7 @@ func file_rms_v1_license_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_license_proto_rawDesc), len(file_rms_v1_license_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,10 @@ const (
 	LicenseService_RevokeLicense_FullMethodName     = "/rms.v1.LicenseService/RevokeLicense"
 	LicenseService_RestoreLicense_FullMethodName    = "/rms.v1.LicenseService/RestoreLicense"
 	LicenseService_ListLicenseEvents_FullMethodName = "/rms.v1.LicenseService/ListLicenseEvents"
+	LicenseService_RevokeLicenses_FullMethodName    = "/rms.v1.LicenseService/RevokeLicenses"
+	LicenseService_GetRevocation_FullMethodName     = "/rms.v1.LicenseService/GetRevocation"
+	LicenseService_ListRevocations_FullMethodName   = "/rms.v1.LicenseService/ListRevocations"
+	LicenseService_RestoreLicenses_FullMethodName   = "/rms.v1.LicenseService/RestoreLicenses"
 )
 
 // LicenseServiceClient is the client API for LicenseService service.
@@ -49,6 +53,22 @@ type LicenseServiceClient interface {
 	RestoreLicense(ctx context.Context, in *RestoreLicenseRequest, opts ...grpc.CallOption) (*License, error)
 	// ListLicenseEvents lists what happened to a license, newest first.
 	ListLicenseEvents(ctx context.Context, in *ListLicenseEventsRequest, opts ...grpc.CallOption) (*ListLicenseEventsResponse, error)
+	// RevokeLicenses stops every further open of all licenses that meet
+	// conditions, those published later included, until RestoreLicenses takes it
+	// back. It is one rule that decisions read, in force for the next one when the
+	// call returns, whatever the number of licenses. Whoever is no policy-admin
+	// revokes what they own, by naming themselves as the owner.
+	RevokeLicenses(ctx context.Context, in *RevokeLicensesRequest, opts ...grpc.CallOption) (*RevokeLicensesResponse, error)
+	// GetRevocation returns a revocation of more than one license that is in
+	// force.
+	GetRevocation(ctx context.Context, in *GetRevocationRequest, opts ...grpc.CallOption) (*RevocationRule, error)
+	// ListRevocations lists the revocations of more than one license that are in
+	// force, newest first. Whoever holds no role sees those they made of what
+	// they own.
+	ListRevocations(ctx context.Context, in *ListRevocationsRequest, opts ...grpc.CallOption) (*ListRevocationsResponse, error)
+	// RestoreLicenses takes a revocation of more than one license back, and
+	// returns it. What is revoked otherwise as well stays revoked.
+	RestoreLicenses(ctx context.Context, in *RestoreLicensesRequest, opts ...grpc.CallOption) (*RevocationRule, error)
 }
 
 type licenseServiceClient struct {
@@ -119,6 +139,46 @@ func (c *licenseServiceClient) ListLicenseEvents(ctx context.Context, in *ListLi
 	return out, nil
 }
 
+func (c *licenseServiceClient) RevokeLicenses(ctx context.Context, in *RevokeLicensesRequest, opts ...grpc.CallOption) (*RevokeLicensesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeLicensesResponse)
+	err := c.cc.Invoke(ctx, LicenseService_RevokeLicenses_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *licenseServiceClient) GetRevocation(ctx context.Context, in *GetRevocationRequest, opts ...grpc.CallOption) (*RevocationRule, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevocationRule)
+	err := c.cc.Invoke(ctx, LicenseService_GetRevocation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *licenseServiceClient) ListRevocations(ctx context.Context, in *ListRevocationsRequest, opts ...grpc.CallOption) (*ListRevocationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRevocationsResponse)
+	err := c.cc.Invoke(ctx, LicenseService_ListRevocations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *licenseServiceClient) RestoreLicenses(ctx context.Context, in *RestoreLicensesRequest, opts ...grpc.CallOption) (*RevocationRule, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevocationRule)
+	err := c.cc.Invoke(ctx, LicenseService_RestoreLicenses_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LicenseServiceServer is the server API for LicenseService service.
 // All implementations must embed UnimplementedLicenseServiceServer
 // for forward compatibility.
@@ -141,6 +201,22 @@ type LicenseServiceServer interface {
 	RestoreLicense(context.Context, *RestoreLicenseRequest) (*License, error)
 	// ListLicenseEvents lists what happened to a license, newest first.
 	ListLicenseEvents(context.Context, *ListLicenseEventsRequest) (*ListLicenseEventsResponse, error)
+	// RevokeLicenses stops every further open of all licenses that meet
+	// conditions, those published later included, until RestoreLicenses takes it
+	// back. It is one rule that decisions read, in force for the next one when the
+	// call returns, whatever the number of licenses. Whoever is no policy-admin
+	// revokes what they own, by naming themselves as the owner.
+	RevokeLicenses(context.Context, *RevokeLicensesRequest) (*RevokeLicensesResponse, error)
+	// GetRevocation returns a revocation of more than one license that is in
+	// force.
+	GetRevocation(context.Context, *GetRevocationRequest) (*RevocationRule, error)
+	// ListRevocations lists the revocations of more than one license that are in
+	// force, newest first. Whoever holds no role sees those they made of what
+	// they own.
+	ListRevocations(context.Context, *ListRevocationsRequest) (*ListRevocationsResponse, error)
+	// RestoreLicenses takes a revocation of more than one license back, and
+	// returns it. What is revoked otherwise as well stays revoked.
+	RestoreLicenses(context.Context, *RestoreLicensesRequest) (*RevocationRule, error)
 	mustEmbedUnimplementedLicenseServiceServer()
 }
 
@@ -168,6 +244,18 @@ func (UnimplementedLicenseServiceServer) RestoreLicense(context.Context, *Restor
 }
 func (UnimplementedLicenseServiceServer) ListLicenseEvents(context.Context, *ListLicenseEventsRequest) (*ListLicenseEventsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLicenseEvents not implemented")
+}
+func (UnimplementedLicenseServiceServer) RevokeLicenses(context.Context, *RevokeLicensesRequest) (*RevokeLicensesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeLicenses not implemented")
+}
+func (UnimplementedLicenseServiceServer) GetRevocation(context.Context, *GetRevocationRequest) (*RevocationRule, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRevocation not implemented")
+}
+func (UnimplementedLicenseServiceServer) ListRevocations(context.Context, *ListRevocationsRequest) (*ListRevocationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRevocations not implemented")
+}
+func (UnimplementedLicenseServiceServer) RestoreLicenses(context.Context, *RestoreLicensesRequest) (*RevocationRule, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreLicenses not implemented")
 }
 func (UnimplementedLicenseServiceServer) mustEmbedUnimplementedLicenseServiceServer() {}
 func (UnimplementedLicenseServiceServer) testEmbeddedByValue()                        {}
@@ -298,6 +386,78 @@ func _LicenseService_ListLicenseEvents_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LicenseService_RevokeLicenses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeLicensesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LicenseServiceServer).RevokeLicenses(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LicenseService_RevokeLicenses_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LicenseServiceServer).RevokeLicenses(ctx, req.(*RevokeLicensesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LicenseService_GetRevocation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRevocationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LicenseServiceServer).GetRevocation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LicenseService_GetRevocation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LicenseServiceServer).GetRevocation(ctx, req.(*GetRevocationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LicenseService_ListRevocations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRevocationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LicenseServiceServer).ListRevocations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LicenseService_ListRevocations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LicenseServiceServer).ListRevocations(ctx, req.(*ListRevocationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LicenseService_RestoreLicenses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreLicensesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LicenseServiceServer).RestoreLicenses(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LicenseService_RestoreLicenses_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LicenseServiceServer).RestoreLicenses(ctx, req.(*RestoreLicensesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LicenseService_ServiceDesc is the grpc.ServiceDesc for LicenseService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -328,6 +488,22 @@ var LicenseService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListLicenseEvents",
 			Handler:    _LicenseService_ListLicenseEvents_Handler,
+		},
+		{
+			MethodName: "RevokeLicenses",
+			Handler:    _LicenseService_RevokeLicenses_Handler,
+		},
+		{
+			MethodName: "GetRevocation",
+			Handler:    _LicenseService_GetRevocation_Handler,
+		},
+		{
+			MethodName: "ListRevocations",
+			Handler:    _LicenseService_ListRevocations_Handler,
+		},
+		{
+			MethodName: "RestoreLicenses",
+			Handler:    _LicenseService_RestoreLicenses_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

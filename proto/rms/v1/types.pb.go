@@ -573,7 +573,8 @@ const (
 	License_STATE_UNSPECIFIED License_State = 0
 	// Opens for whom its policy allows.
 	License_STATE_ACTIVE License_State = 1
-	// Opens for nobody but, by the tenant's setting, its issuer.
+	// Opens for nobody but, by the tenant's setting and if nothing else
+	// revokes it than revocation, its issuer.
 	License_STATE_REVOKED License_State = 2
 )
 
@@ -1268,7 +1269,7 @@ type License struct {
 	Parents []string `protobuf:"bytes,11,rep,name=parents,proto3" json:"parents,omitempty"`
 	// State.
 	State License_State `protobuf:"varint,12,opt,name=state,proto3,enum=rms.v1.License_State" json:"state,omitempty"`
-	// Set while revoked.
+	// Set while revoked by itself.
 	Revocation *Revocation `protobuf:"bytes,13,opt,name=revocation,proto3" json:"revocation,omitempty"`
 	// How its key is kept.
 	CustodyMode CustodyMode `protobuf:"varint,14,opt,name=custody_mode,json=custodyMode,proto3,enum=rms.v1.CustodyMode" json:"custody_mode,omitempty"`
@@ -1279,7 +1280,10 @@ type License struct {
 	// Whom to ask.
 	Contact string `protobuf:"bytes,17,opt,name=contact,proto3" json:"contact,omitempty"`
 	// For optimistic concurrency.
-	Etag          string `protobuf:"bytes,18,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,18,opt,name=etag,proto3" json:"etag,omitempty"`
+	// tenants/{tenant}/revocations/{revocation} of the revocations of more than
+	// one license that keep everybody from opening it.
+	Revocations   []string `protobuf:"bytes,19,rep,name=revocations,proto3" json:"revocations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1451,6 +1455,13 @@ func (x *License) GetEtag() string {
 	return ""
 }
 
+func (x *License) GetRevocations() []string {
+	if x != nil {
+		return x.Revocations
+	}
+	return nil
+}
+
 type isLicense_Policy interface {
 	isLicense_Policy()
 }
@@ -1525,7 +1536,7 @@ const file_rms_v1_types_proto_rawDesc = "" +
 	"revokeTime\x12\x1d\n" +
 	"\n" +
 	"revoked_by\x18\x02 \x01(\tR\trevokedBy\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xff\x05\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xa1\x06\n" +
 	"\aLicense\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -1553,7 +1564,8 @@ const file_rms_v1_types_proto_rawDesc = "" +
 	"generation\x12\x1a\n" +
 	"\brevision\x18\x10 \x01(\rR\brevision\x12\x18\n" +
 	"\acontact\x18\x11 \x01(\tR\acontact\x12\x12\n" +
-	"\x04etag\x18\x12 \x01(\tR\x04etag\"C\n" +
+	"\x04etag\x18\x12 \x01(\tR\x04etag\x12 \n" +
+	"\vrevocations\x18\x13 \x03(\tR\vrevocations\"C\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x01\x12\x11\n" +
