@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/text/unicode/norm"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/openrms/rms/internal/container"
@@ -121,7 +122,7 @@ func (c *Client) Protect(ctx context.Context, dst io.Writer, src io.Reader, o Pr
 
 func (c *Client) publishRequest(o *ProtectOptions) (*rmsv1.PublishRequest, error) {
 	r := &rmsv1.PublishRequest{
-		Parent: c.Tenant(), RequestId: o.RequestID, Owner: o.Owner, Title: o.Title, PrivateMetadata: o.AppData,
+		Parent: c.Tenant(), RequestId: o.RequestID, Owner: o.Owner, Title: norm.NFC.String(o.Title), PrivateMetadata: o.AppData,
 	}
 	switch {
 	case (o.Template == "") == (o.AdHoc == nil):

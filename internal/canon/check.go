@@ -116,6 +116,10 @@ func head(b []byte) (major byte, n uint64, rest []byte, err error) {
 	return major, n, b[1+size:], nil
 }
 
+// CheckText says why a text cannot be part of anything that is encoded: it is
+// not UTF-8, has control characters, or is not in Unicode normal form C.
+func CheckText(s string) error { return checkText([]byte(s)) }
+
 func checkText(b []byte) error {
 	if !utf8.Valid(b) {
 		return malformed("text is not UTF-8")

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/openrms/rms/internal/identity"
 	"github.com/openrms/rms/internal/tenant"
@@ -346,6 +347,12 @@ func TestShapes(t *testing.T) {
 		{"no delivery", &rmsv1.PublishRequest{Parent: "tenants/contoso", Policy: &rmsv1.PublishRequest_Template{Template: "x"}}, "delivery"},
 		{"the right of nobody", &rmsv1.AcquireRequest{Document: &rmsv1.AcquireRequest_License{License: "x"}}, "right"},
 		{"a right of a newer version", &rmsv1.AcquireRequest{Document: &rmsv1.AcquireRequest_License{License: "x"}, Right: 99}, "right"},
+		{"a reason of two lines", &rmsv1.RevokeLicenseRequest{Name: "x", Reason: "sent\nby mistake"}, "control characters"},
+		{"an accent beside its letter", &rmsv1.UpdateLicenseRequest{License: &rmsv1.License{Title: "Bu\u0308cher"}, UpdateMask: &fieldmaskpb.FieldMask{}}, "normal form"},
+		{"an odd name in a map", &rmsv1.CreateTemplateRequest{Template: &rmsv1.Template{DisplayNames: map[string]string{"en": "a\x07"}}}, "control characters"},
+		{"what is only recorded may be odd", &rmsv1.AcquireRequest{
+			Document: &rmsv1.AcquireRequest_License{License: "x"}, Right: rmsv1.Right_RIGHT_VIEW, Reason: "a\nb", Client: &rmsv1.ClientInfo{Product: "x\x1b"},
+		}, ""},
 		{"too large", &rmsv1.RevokeLicenseRequest{Name: "x", Reason: strings.Repeat("x", maxPlainRequest)}, "bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
