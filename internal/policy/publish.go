@@ -356,8 +356,3 @@ func sameAdHoc(a, b *AdHoc) bool {
 	}
 	return a.Kind == b.Kind && a.Offline == b.Offline && slices.EqualFunc(a.Grants, b.Grants, sameGrant)
 }
-
-func sameGrant(a, b Grant) bool {
-	return a.To == b.To && a.Rights == b.Rights && milli(a.Until).Equal(milli(b.Until)) &&
-		a.Login == b.Login && slices.Equal(a.Networks, b.Networks)
-}

@@ -361,7 +361,7 @@ func addressOf(req proto.Message) string {
 		return r.GetName()
 	case *rmsv1.UpdateLicenseRequest:
 		return r.GetLicense().GetName()
-	case *rmsv1.UpdateTemplateRequest:
+	case interface{ GetTemplate() *rmsv1.Template }:
 		return r.GetTemplate().GetName()
 	case *rmsv1.UpdateSettingsRequest:
 		return r.GetSettings().GetName()
@@ -426,7 +426,7 @@ func (d *door) checkShape(req proto.Message) error {
 	switch req.(type) {
 	case *rmsv1.BatchAcquireRequest: // has a limit and a reason of its own
 		limit = maxRequest
-	case *rmsv1.CreateTemplateRequest, *rmsv1.UpdateTemplateRequest:
+	case *rmsv1.CreateTemplateRequest, *rmsv1.UpdateTemplateRequest, *rmsv1.PreviewTemplateRequest:
 		limit = maxTemplateRequest
 	}
 	if n := proto.Size(req); n > limit {
