@@ -49,6 +49,7 @@ type decisionCase struct {
 		Networks []netip.Prefix
 	}
 	Owner              *vocab.Principal
+	Issued             string // a service, as "x509/NAME"
 	Offline            string
 	TenantOffline      string `yaml:"tenant-offline"`
 	GuestOffline       string `yaml:"guest-offline"`
@@ -251,6 +252,10 @@ func (c *decisionCase) check(t *testing.T, people map[string]person) {
 	}
 	if c.Owner != nil {
 		in.Policy.Owner = *c.Owner
+	}
+	if c.Issued != "" {
+		i := strings.LastIndexByte(c.Issued, '/')
+		in.Policy.Issuer = policy.Issuer{Issuer: c.Issued[:i], Subject: c.Issued[i+1:]}
 	}
 	if c.Custody != "" {
 		m, err := vocab.ParseCustodyMode(c.Custody)

@@ -120,7 +120,7 @@ func MayPublish(in PublishInput) PublishDecision {
 	if !derived {
 		d.Policy.Owner = owner
 		d.Policy.Issuer = Issuer{Issuer: in.Caller.Issuer, Subject: in.Caller.Subject}
-		if len(in.Caller.Addresses) > 0 {
+		if in.Caller.Service == "" && len(in.Caller.Addresses) > 0 {
 			d.Policy.Issuer.Address = in.Caller.Addresses[0]
 		}
 	}

@@ -161,7 +161,7 @@ func (a *app) showLicense(l *rmsv1.License) {
 		t.row("revoked", showStamp(r.GetRevokeTime())+" by "+r.GetRevokedBy()+reasonSuffix(r.GetReason()))
 	}
 	t.row("owner", l.GetOwner())
-	t.row("protected by", l.GetIssuer().GetAddress()+" "+showStamp(l.GetCreateTime()))
+	t.row("protected by", issuerName(l.GetIssuer())+" "+showStamp(l.GetCreateTime()))
 	if l.GetTemplate() != "" {
 		t.row("template", lastPart(l.GetTemplate()))
 	}
@@ -185,6 +185,12 @@ func (a *app) showLicense(l *rmsv1.License) {
 		}
 		t.flush()
 	}
+}
+
+// issuerName is who protected a document: a person's address, or a service by
+// what it signed in with.
+func issuerName(i *rmsv1.Issuer) string {
+	return or(i.GetAddress(), "service "+i.GetSubject())
 }
 
 func conditions(g *rmsv1.Grant) string {

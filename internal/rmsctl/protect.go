@@ -45,6 +45,11 @@ func (f *policyFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.title, "title", "", "what to call it in the server's record; the file's name is never sent")
 }
 
+// none reports whether no policy was named.
+func (f *policyFlags) none() bool {
+	return f.template == "" && len(f.to) == 0 && f.until == "" && f.expires == "" && f.offline == "max" && !f.doNotForward && !f.encryptOnly
+}
+
 // options makes the options of a protection.
 func (f *policyFlags) options(now time.Time) (rms.ProtectOptions, error) {
 	o := rms.ProtectOptions{Template: f.template, Title: f.title}
@@ -119,18 +124,26 @@ func (a *app) protectCommand() *cobra.Command {
 	var parents []string
 	var remove bool
 	c := &cobra.Command{
-		Use:   "protect FILE (--template NAME | --to PRINCIPAL=RIGHTS)",
+		Use:   "protect FILE (--template NAME | --to PRINCIPAL=RIGHTS | --parent DOCUMENT)",
 		Short: "Encrypt a file so that only those whom a policy names can open it",
 		Long: `Encrypt a file so that only those whom a policy names can open it. The content
-is encrypted here; the server sees neither it nor the file's name.`,
+is encrypted here; the server sees neither it nor the file's name.
+
+--parent names the document that the file was made from, by editing it say. Without
+a policy the new document keeps the parent's. Whoever may edit the parent and not
+export it can do no more than that, and makes the document for the parent's owner.`,
 		Example: `  rmsctl protect q3.pdf --template finance-internal
   rmsctl protect q3.pdf --to bob@fabrikam.com=viewer --until +30d
-  rmsctl protect mail.eml --to bob@fabrikam.com --do-not-forward`,
+  rmsctl protect mail.eml --to bob@fabrikam.com --do-not-forward
+  rmsctl protect q3-edited.pdf --parent q3.pdf.rms`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			o, err := f.options(a.now())
-			if err != nil {
-				return err
+			o := rms.ProtectOptions{Title: f.title}
+			if !f.none() || len(parents) == 0 {
+				var err error
+				if o, err = f.options(a.now()); err != nil {
+					return err
+				}
 			}
 			for _, p := range parents {
 				id, err := contentID(p)
@@ -169,6 +182,7 @@ type protection struct {
 	Seconds float64 `json:"seconds"`
 	Removed bool    `json:"original_removed"`
 	Parent  string  `json:"parent,omitempty"`
+	Owner   string  `json:"owner,omitempty"`
 }
 
 func (a *app) protect(ctx context.Context, path, out string, o rms.ProtectOptions, remove bool) error {
@@ -212,13 +226,20 @@ func (a *app) protect(ctx context.Context, path, out string, o rms.ProtectOption
 	done := protection{
 		File: out, License: p.License.String(), Event: p.Event.String(), Size: p.Size, Written: p.Written, Seconds: a.now().Sub(start).Seconds(),
 	}
+	if len(o.Parents) > 0 {
+		done.Parent, done.Owner = o.Parents[0].String(), p.Record.GetOwner()
+	}
 	var kept error
 	if remove {
 		kept = removeOriginal(path, src, st)
 		done.Removed = kept == nil
 	}
 	err = a.emit(done, func() {
-		a.outf("%s  %s in %.2f s  license %s", out, showSize(p.Written), done.Seconds, done.License)
+		line := fmt.Sprintf("%s  %s in %.2f s  license %s", out, showSize(p.Written), done.Seconds, done.License)
+		if done.Parent != "" {
+			line += fmt.Sprintf(", made from %s, %s, owned by %s", done.Parent, policyName(p.Record), shortPrincipal(done.Owner))
+		}
+		a.outf("%s", line)
 	})
 	if err != nil || kept != nil {
 		return errors.Join(err, kept)
