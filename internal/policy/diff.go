@@ -57,7 +57,7 @@ func Diff(before, after *Template, now time.Time) (changes []Change, fields []st
 		{"names", maps.Equal(before.Names, after.Names)},
 		{"descriptions", maps.Equal(before.Descriptions, after.Descriptions)},
 		{"state", before.State == after.State},
-		{"grants", len(changes) > 0 || slices.EqualFunc(before.Grants, after.Grants, sameGrant)},
+		{"grants", len(changes) > 0 || slices.EqualFunc(before.Grants, after.Grants, SameGrant)},
 		{"expires", sameExpiry(before.Expiry, after.Expiry)},
 		{"offline", before.Offline == after.Offline},
 		{"select", slices.Equal(SortedPrincipals(before.Select), SortedPrincipals(after.Select))},
@@ -169,7 +169,8 @@ func sameExpiry(a, b Expiry) bool {
 	return a.Kind == b.Kind && a.After == b.After && milli(a.At).Equal(milli(b.At))
 }
 
-func sameGrant(a, b Grant) bool { return keyOf(a) == keyOf(b) }
+// SameGrant reports whether two grants mean the same.
+func SameGrant(a, b Grant) bool { return keyOf(a) == keyOf(b) }
 
 // SortedNetworks returns the networks of a grant as the formats store them, for
 // their order means nothing: in the order of their text, doubles once.

@@ -354,5 +354,5 @@ func sameAdHoc(a, b *AdHoc) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.Kind == b.Kind && a.Offline == b.Offline && slices.EqualFunc(a.Grants, b.Grants, sameGrant)
+	return a.Kind == b.Kind && a.Offline == b.Offline && slices.EqualFunc(a.Grants, b.Grants, SameGrant)
 }

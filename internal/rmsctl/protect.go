@@ -28,7 +28,8 @@ func (a *app) documentCommands() []*cobra.Command {
 type policyFlags struct {
 	template                  string
 	to                        []string
-	until, expires, offline   string
+	terms                     termsFlags
+	expires, offline          string
 	doNotForward, encryptOnly bool
 	title                     string
 }
@@ -37,7 +38,7 @@ func (f *policyFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.template, "template", "", "follow this template")
 	flags.StringArrayVar(&f.to, "to", nil, "ad hoc: PRINCIPAL=RIGHTS[,…], like bob@example.org=viewer (may be repeated)")
-	flags.StringVar(&f.until, "until", "", "ad hoc: until when what --to gives holds, +30d or an RFC 3339 time")
+	f.terms.register(c, "ad hoc: ")
 	flags.StringVar(&f.expires, "expires", "", "ad hoc: when the content expires, +30d or an RFC 3339 time")
 	flags.StringVar(&f.offline, "offline", "max", "ad hoc: how long an open may be kept for use without the server: 0, a period like 7d, or max")
 	flags.BoolVar(&f.doNotForward, "do-not-forward", false, "ad hoc: those of --to may read and answer, not forward, print or copy")
@@ -47,14 +48,14 @@ func (f *policyFlags) register(c *cobra.Command) {
 
 // none reports whether no policy was named.
 func (f *policyFlags) none() bool {
-	return f.template == "" && len(f.to) == 0 && f.until == "" && f.expires == "" && f.offline == "max" && !f.doNotForward && !f.encryptOnly
+	return f.template == "" && len(f.to) == 0 && !f.terms.given() && f.expires == "" && f.offline == "max" && !f.doNotForward && !f.encryptOnly
 }
 
 // options makes the options of a protection.
 func (f *policyFlags) options(now time.Time) (rms.ProtectOptions, error) {
 	o := rms.ProtectOptions{Template: f.template, Title: f.title}
 	if f.template != "" {
-		if len(f.to) > 0 || f.until != "" || f.expires != "" || f.offline != "max" || f.doNotForward || f.encryptOnly {
+		if len(f.to) > 0 || f.terms.given() || f.expires != "" || f.offline != "max" || f.doNotForward || f.encryptOnly {
 			return o, usagef("a template says who may open and until when: leave the flags for ad hoc policies out")
 		}
 		return o, nil
@@ -84,8 +85,8 @@ func (f *policyFlags) adHoc(now time.Time) (*rmsv1.AdHocPolicy, error) {
 		return nil, usagef("--do-not-forward and --encrypt-only exclude each other")
 	}
 	if f.doNotForward || f.encryptOnly {
-		if f.until != "" {
-			return nil, usagef("the recipients have no end of their own").withNext("Use --expires to end the content")
+		if f.terms.given() {
+			return nil, usagef("the recipients have no end and no conditions of their own").withNext("Use --expires to end the content")
 		}
 		people, err := parsePrincipals(f.to)
 		if err != nil {
@@ -100,14 +101,7 @@ func (f *policyFlags) adHoc(now time.Time) (*rmsv1.AdHocPolicy, error) {
 		}
 		return rms.EncryptOnly(names...), nil
 	}
-	var until time.Time
-	if f.until != "" {
-		var err error
-		if until, err = parseInstant(f.until, now); err != nil {
-			return nil, err
-		}
-	}
-	grants, err := parseGrants(f.to, until)
+	grants, err := f.terms.grants(f.to, now)
 	if err != nil {
 		return nil, err
 	}
