@@ -96,7 +96,7 @@ func TestCmdletsNameCommandsThatExist(t *testing.T) {
 func commandOf(t *testing.T, line string) string {
 	t.Helper()
 	var words []string
-	for _, w := range strings.Fields(line) {
+	for w := range strings.FieldsSeq(line) {
 		if _, _, assignment := strings.Cut(w, "="); !assignment || len(words) > 0 {
 			words = append(words, w)
 		}

@@ -31,7 +31,7 @@ func TestJobs(t *testing.T) {
 		})
 	}
 	if flag.Lookup("update").Value.String() == "true" {
-		check(t, os.WriteFile(jobsPage, []byte(strings.Join(sections, "")), 0o644)) //nolint:gosec // a page
+		check(t, os.WriteFile(jobsPage, []byte(strings.Join(sections, "")), 0o644))
 	}
 }
 

@@ -120,16 +120,7 @@ func shareCommands(id string, equal bool, grants []policy.Grant) []string {
 	var terms []string // in the order they come
 	to := map[string][]string{}
 	for _, g := range grants {
-		t := ""
-		if !g.Until.IsZero() {
-			t += " --until " + templatefile.FormatTime(g.Until)
-		}
-		if g.Login == policy.LoginMFA {
-			t += " --login mfa"
-		}
-		for _, n := range policy.SortedNetworks(g.Networks) {
-			t += " --network " + n.String()
-		}
+		t := termsOf(g)
 		if !slices.Contains(terms, t) {
 			terms = append(terms, t)
 		}
@@ -144,6 +135,21 @@ func shareCommands(id string, equal bool, grants []policy.Grant) []string {
 		out = append(out, "rmsctl license share "+id+strings.Join(to[t], "")+t)
 	}
 	return out
+}
+
+// termsOf are the flags that bind a grant as it is bound.
+func termsOf(g policy.Grant) string {
+	var b strings.Builder
+	if !g.Until.IsZero() {
+		b.WriteString(" --until " + templatefile.FormatTime(g.Until))
+	}
+	if g.Login == policy.LoginMFA {
+		b.WriteString(" --login mfa")
+	}
+	for _, n := range policy.SortedNetworks(g.Networks) {
+		b.WriteString(" --network " + n.String())
+	}
+	return b.String()
 }
 
 // shellWord quotes what a shell would not take as one plain word.

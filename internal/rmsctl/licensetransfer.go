@@ -32,8 +32,8 @@ still opens it, as its issuer.`,
 				issuer = now.GetIssuer().GetAddress()
 				return &edit{
 					next: &rmsv1.License{Owner: owner.String()}, fields: []string{"owner"},
-					said: []string{"owned by " + shortPrincipal(owner.String()) + " now, no longer by " + was},
-					undo: []string{"rmsctl license transfer " + now.GetContentId() + " --to " + shellWord(was)},
+					said:   []string{"owned by " + shortPrincipal(owner.String()) + " now, no longer by " + was},
+					undo:   []string{"rmsctl license transfer " + now.GetContentId() + " --to " + shellWord(was)},
 					undoer: " (as the new owner, or as a policy-admin)",
 				}, nil
 			})

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/policy"
@@ -37,20 +38,22 @@ func (l *licenses) ListLicenses(ctx context.Context, req *rmsv1.ListLicensesRequ
 	f := tenant.LicenseFilter{Title: req.GetTitle()}
 	var err error
 	if req.GetOwner() != "" {
-		if f.Owner, err = vocab.ParsePrincipal(req.GetOwner()); err != nil {
+		owner, err := vocab.ParsePrincipal(req.GetOwner())
+		if err != nil {
 			return nil, invalid("%s", err)
 		}
+		f.Owners = []vocab.Principal{owner}
 	}
 	if !c.byRole {
 		// Whoever holds no role lists what they own, and nothing else.
-		own, ok := ownPrincipal(c.caller)
-		if !ok || !f.Owner.IsZero() && !c.tenant.Owns(c.caller, f.Owner) {
+		if len(f.Owners) == 0 {
+			f.Owners = ownPrincipals(c.caller)
+		}
+		f.Owners = slices.DeleteFunc(f.Owners, func(p vocab.Principal) bool { return !c.tenant.Owns(c.caller, p) })
+		if len(f.Owners) == 0 {
 			return nil, vocab.Errorf(vocab.ReasonRoleRequired, "listing other people's licenses needs the role policy-admin or auditor")
 		}
-		if f.Owner.IsZero() {
-			f.Owner = own
-		}
-		if err := c.owns(f.Owner); err != nil {
+		if err := c.owns(f.Owners[0]); err != nil {
 			return nil, err
 		}
 	}
@@ -79,15 +82,15 @@ func (l *licenses) ListLicenses(ctx context.Context, req *rmsv1.ListLicensesRequ
 	return out, nil
 }
 
-// ownPrincipal is the principal under which a caller owns what they publish.
-func ownPrincipal(id *vocab.Identity) (vocab.Principal, bool) {
-	switch {
-	case id.Service != "":
-		return vocab.Principal{Kind: vocab.KindService, Value: id.Service}, true
-	case len(id.Addresses) > 0:
-		return vocab.Principal{Kind: vocab.KindUser, Value: id.Addresses[0]}, true
+// ownPrincipals are those under which a caller may own something.
+func ownPrincipals(id *vocab.Identity) (out []vocab.Principal) {
+	if id.Service != "" {
+		return []vocab.Principal{{Kind: vocab.KindService, Value: id.Service}}
 	}
-	return vocab.Principal{}, false
+	for _, a := range id.Addresses {
+		out = append(out, vocab.Principal{Kind: vocab.KindUser, Value: a})
+	}
+	return out
 }
 
 func (l *licenses) UpdateLicense(ctx context.Context, req *rmsv1.UpdateLicenseRequest) (*rmsv1.License, error) {
