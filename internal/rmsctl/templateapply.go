@@ -321,7 +321,7 @@ func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bo
 		a.sayf("nothing written")
 		a.next("the same without --dry-run")
 	case len(undo) > 10:
-		a.next("undo: rmsctl template rollback ID --to REVISION, for each")
+		a.next("undo: rmsctl template rollback ID --to REVISION for each that was changed, rmsctl template delete ID for each new one")
 	case len(undo) > 0:
 		a.next("undo: %s", strings.Join(undo, "; "))
 	}
