@@ -1,6 +1,7 @@
 package rms_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -88,6 +89,50 @@ func ExampleClient_Protect() {
 		log.Fatal(err)
 	}
 	fmt.Println("license", made.License)
+}
+
+// A service protects what a person brings: the person is the owner, and the
+// service can open it afterwards only for its users, or if a grant names it. The
+// request's ID is the job's, so that a job that begins anew makes no second
+// license.
+func ExampleClient_Protect_onBehalf() {
+	var client *rms.Client // of a service, from Dial
+	ctx := context.Background()
+	var document bytes.Buffer
+	_, err := client.Protect(ctx, &document, strings.NewReader("the minutes"), rms.ProtectOptions{
+		Template:  "board-secret",
+		Owner:     "user:alice@contoso.com",
+		RequestID: "upload 4711",
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	file := bytes.NewReader(document.Bytes())
+	_, err = client.Open(ctx, file, file.Size(), rms.RightView)
+	fmt.Println(errors.Is(err, rms.ReasonNoRights)) // true
+
+	var token string // bob's, which came with his request
+	opened, err := client.Open(ctx, file, file.Size(), rms.RightView, rms.OnBehalfOf(token), rms.Because("preview"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer opened.Close()
+}
+
+// Somebody who may edit a document and not export it saves it anew: under the
+// same terms, for the same owner.
+func ExampleClient_Protect_derived() {
+	var client *rms.Client       // from Dial
+	var original *rms.Document   // opened with it
+	var dst, edited bytes.Buffer // what it became
+	made, err := client.Protect(context.Background(), &dst, &edited, rms.ProtectOptions{
+		Parents: []rms.ContentID{original.License},
+		Name:    original.Name,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("license", made.License, "of", made.Record.GetOwner())
 }
 
 func ExampleClient_Open() {

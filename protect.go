@@ -20,7 +20,8 @@ import (
 const Suffix = container.Suffix
 
 // ProtectOptions say who may open a document and what is remembered of the
-// original. Exactly one of Template and AdHoc must be set.
+// original. At most one of Template and AdHoc is set; neither if the new document
+// is to keep what the first of its Parents has.
 type ProtectOptions struct {
 	// Template is the name of a template. The template as it is at each open
 	// decides, not as it is now.
@@ -48,7 +49,10 @@ type ProtectOptions struct {
 	// Owner is whose the document shall be, such as "user:alice@contoso.com";
 	// empty: the caller's. Only services may name somebody else.
 	Owner string
-	// Parents are the documents this one was made from.
+	// Parents are the documents this one was made from, an edited document the
+	// one that was edited. Its maker needs EDIT on each of them. With EXPORT as
+	// well the new document is protected as its maker chooses; without, it is
+	// derived: rights, expiry, owner and who protected it are the parent's.
 	Parents []ContentID
 	// AppData is sealed with the content key, at most 4 KiB.
 	AppData []byte
@@ -125,13 +129,13 @@ func (c *Client) publishRequest(o *ProtectOptions) (*rmsv1.PublishRequest, error
 		Parent: c.Tenant(), RequestId: o.RequestID, Owner: o.Owner, Title: norm.NFC.String(o.Title), PrivateMetadata: o.AppData,
 	}
 	switch {
-	case (o.Template == "") == (o.AdHoc == nil):
-		return nil, vocab.Errorf(vocab.ReasonRequestInvalid, "name either a template or an ad hoc policy to protect with")
+	case o.Template != "" && o.AdHoc != nil, o.Template == "" && o.AdHoc == nil && len(o.Parents) == 0:
+		return nil, vocab.Errorf(vocab.ReasonRequestInvalid, "name either a template or an ad hoc policy to protect with, or a parent")
 	case o.Size < 0:
 		return nil, vocab.Errorf(vocab.ReasonRequestInvalid, "the size of the content is negative")
 	case o.AdHoc != nil:
 		r.Policy = &rmsv1.PublishRequest_AdHoc{AdHoc: o.AdHoc}
-	default:
+	case o.Template != "":
 		r.Policy = &rmsv1.PublishRequest_Template{Template: o.Template}
 	}
 	if r.RequestId == "" {

@@ -6,6 +6,9 @@ connection protects the key. There is no file format: the publishing license and
     python3 one_call.py seal OWNER TEMPLATE < data > row
     python3 one_call.py open [TOKEN_FILE] < row > data      with a user's token, the user's rights decide
 
+Whoever seals for OWNER has nothing of it: the service opens with the user's rights, or with those a grant of the template gives
+the service by name.
+
 Environment: RMS_SERVER, RMS_CA, RMS_TENANT, RMS_CERT, RMS_KEY (files of the client certificate), PYTHONPATH with the stubs.
 """
 import os

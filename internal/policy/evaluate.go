@@ -215,10 +215,11 @@ func (s source) grant(i int32) Grant {
 }
 
 // roleOf says whether the caller is issuer or owner; issuer if both, since it
-// may more. The issuer is compared by identity, the owner by principal.
+// may more. The issuer is compared by identity, the owner by principal. To be the
+// issuer is a role of people: a service is the owner of what it protected for
+// itself, and nobody to what it protected for others.
 func (p *Policy) roleOf(id *vocab.Identity, who caller) Role {
-	if p.Issuer.Issuer != "" && p.Issuer.Subject != "" &&
-		p.Issuer.Issuer == id.Issuer && p.Issuer.Subject == id.Subject {
+	if !p.Issuer.Service() && p.Issuer.Is(id) {
 		return RoleIssuer
 	}
 	if k := p.Owner.Kind; (k == vocab.KindUser || k == vocab.KindService) && who.is(p.Owner) {

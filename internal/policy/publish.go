@@ -123,7 +123,7 @@ func MayPublish(in PublishInput) PublishDecision {
 	if !derived {
 		d.Policy.Owner = owner
 		d.Policy.Issuer = Issuer{Issuer: in.Caller.Issuer, Subject: in.Caller.Subject}
-		if len(in.Caller.Addresses) > 0 {
+		if in.Caller.Service == "" && len(in.Caller.Addresses) > 0 {
 			d.Policy.Issuer.Address = in.Caller.Addresses[0]
 		}
 	}
@@ -377,10 +377,5 @@ func sameAdHoc(a, b *AdHoc) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.Kind == b.Kind && a.Offline == b.Offline && slices.EqualFunc(a.Grants, b.Grants, sameGrant)
-}
-
-func sameGrant(a, b Grant) bool {
-	return a.To == b.To && a.Rights == b.Rights && milli(a.Until).Equal(milli(b.Until)) &&
-		a.Login == b.Login && slices.Equal(a.Networks, b.Networks)
+	return a.Kind == b.Kind && a.Offline == b.Offline && slices.EqualFunc(a.Grants, b.Grants, SameGrant)
 }

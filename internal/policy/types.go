@@ -36,12 +36,21 @@ type Grant struct {
 	Networks []netip.Prefix
 }
 
-// Issuer is who protected the content. The identity is (Issuer, Subject);
-// Address is the primary address at that time, for people to read, and is
-// never compared.
+// Issuer is who protected the content. The identity is (Issuer, Subject). Address
+// is a person's primary address at that time, for people to read, and is never
+// compared; a service has none.
 type Issuer struct {
 	Issuer, Subject, Address string
 }
+
+// Is reports whether the identity is the issuer's.
+func (i Issuer) Is(id *vocab.Identity) bool {
+	return i.Issuer != "" && i.Subject != "" && i.Issuer == id.Issuer && i.Subject == id.Subject
+}
+
+// Service reports whether it was a service that protected the content. Often it
+// did so for somebody else, so it has no rights for having done it.
+func (i Issuer) Service() bool { return i.Address == "" }
 
 // AdHocKind says how an ad hoc policy was made. The numbers are part of the
 // stored policy format.

@@ -175,6 +175,9 @@ func (t *Template) Validate() error {
 	return nil
 }
 
+// maxNamed bounds how many grants warnings name.
+const maxNamed = 20
+
 // Warnings names what is valid yet probably not meant, one sentence each.
 func (t *Template) Warnings(s Settings) []string {
 	var out []string
@@ -184,10 +187,17 @@ func (t *Template) Warnings(s Settings) []string {
 	if len(t.Grants) == 0 {
 		out = append(out, "grants: there are none, so only owner and issuer can open what this protects")
 	}
+	blind := 0
 	for i, g := range t.Grants {
-		if !g.Rights.Has(vocab.RightView) {
+		if g.Rights.Has(vocab.RightView) {
+			continue
+		}
+		if blind++; blind <= maxNamed {
 			out = append(out, fmt.Sprintf("grants[%d]: without VIEW, %s can open nothing unless another grant gives it", i, g.To))
 		}
+	}
+	if blind > maxNamed {
+		out = append(out, fmt.Sprintf("grants: %d more are without VIEW", blind-maxNamed))
 	}
 	return out
 }

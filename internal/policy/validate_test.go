@@ -102,6 +102,12 @@ func TestWarnings(t *testing.T) {
 	if w := tpl.Warnings(s); len(w) != 2 || !strings.Contains(w[0], "maximum of 30d") || !strings.Contains(w[1], "without VIEW") {
 		t.Error(w)
 	}
+	for len(tpl.Grants) < 30 {
+		tpl.Grants = append(tpl.Grants, tpl.Grants[0])
+	}
+	if w := tpl.Warnings(s); len(w) != 22 || w[21] != "grants: 10 more are without VIEW" {
+		t.Errorf("%d warnings, the last %q", len(w), w[len(w)-1])
+	}
 	tpl.Grants = nil
 	s.MaxOffline = 12 * time.Hour
 	if w := tpl.Warnings(s); len(w) != 2 || !strings.Contains(w[0], "12h") || !strings.Contains(w[1], "only owner and issuer") {

@@ -150,6 +150,9 @@ func (w *world) step(d draw) {
 		w.owner = d.principal()
 	case 9:
 		w.issuer = policy.Issuer{Issuer: pick(d, []string{"https://idp.contoso", "https://idp.fabrikam"}), Subject: pick(d, []string{"1", "2"})}
+		if d(3) != 0 { // a person
+			w.issuer.Address = pick(d, addresses)
+		}
 	case 10:
 		w.revoked = append(slices.Clone(w.revoked), pick(d, scopes))
 	case 11:
@@ -217,7 +220,7 @@ func (w *world) question() model.Question {
 		AdHoc: w.adHoc, Offline: w.offline.Milliseconds(), Expires: ms(w.expires), Owner: w.owner,
 		Strict: w.custody[0] == vocab.CustodyStrict || w.custody[2] == vocab.CustodyStrict ||
 			!w.adHoc && (w.custody[1] == vocab.CustodyStrict || w.template == 0),
-		IssuedBy: [2]string{w.issuer.Issuer, w.issuer.Subject}, Disabled: w.disabled, Recovery: w.recovery, Right: w.right, Now: ms(w.now),
+		IssuedBy: [2]string{w.issuer.Issuer, w.issuer.Subject}, IssuedByService: w.issuer.Address == "", Disabled: w.disabled, Recovery: w.recovery, Right: w.right, Now: ms(w.now),
 		RevokedPerhaps: w.perhaps,
 		MaxOffline:     w.settings.MaxOffline.Milliseconds(), GuestOffline: w.settings.GuestMaxOffline.Milliseconds(),
 		GuestDomains: w.settings.GuestDomains, IssuerOpensRevoked: w.settings.IssuerOpensRevoked,

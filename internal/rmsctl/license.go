@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/fieldmaskpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/vocab"
@@ -19,7 +17,8 @@ import (
 func (a *app) licenseCommand() *cobra.Command {
 	return noun("license", "The server's record of a document: who may open it, who did, revoke it",
 		a.licenseListCommand(), a.licenseShowCommand(), a.licenseShareCommand(), a.licenseUnshareCommand(),
-		a.licenseTrackCommand(), a.licenseRevokeCommand(), a.licenseRevocationsCommand(), a.licenseRestoreCommand())
+		a.licenseExtendCommand(), a.licenseTransferCommand(), a.licenseTrackCommand(), a.licenseRevokeCommand(),
+		a.licenseRevocationsCommand(), a.licenseRestoreCommand())
 }
 
 // licenseOf connects to the server of a document, named by its file or by the
@@ -164,7 +163,7 @@ func (a *app) showLicense(l *rmsv1.License) {
 		t.row("revoked with others", "revocations/"+lastPart(r))
 	}
 	t.row("owner", l.GetOwner())
-	t.row("protected by", l.GetIssuer().GetAddress()+" "+showStamp(l.GetCreateTime()))
+	t.row("protected by", issuerName(l.GetIssuer())+" "+showStamp(l.GetCreateTime()))
 	if l.GetTemplate() != "" {
 		t.row("template", lastPart(l.GetTemplate()))
 	}
@@ -190,6 +189,12 @@ func (a *app) showLicense(l *rmsv1.License) {
 	}
 }
 
+// issuerName is who protected a document: a person's address, or a service by
+// what it signed in with.
+func issuerName(i *rmsv1.Issuer) string {
+	return or(i.GetAddress(), "service "+i.GetSubject())
+}
+
 func conditions(g *rmsv1.Grant) string {
 	var out []string
 	if g.GetLogin() == rmsv1.Login_LOGIN_MFA {
@@ -199,190 +204,6 @@ func conditions(g *rmsv1.Grant) string {
 		out = append(out, "from "+strings.Join(g.GetNetworks(), ", "))
 	}
 	return strings.Join(out, ", ")
-}
-
-func (a *app) licenseShareCommand() *cobra.Command {
-	var to []string
-	var until string
-	c := &cobra.Command{
-		Use:   "share FILE|ID --to PRINCIPAL=RIGHTS",
-		Short: "Give somebody rights on a document whose rights were named when it was protected",
-		Example: `  rmsctl license share q3.pdf.rms --to eve@example.org=reviewer
-  rmsctl license share q3.pdf.rms --to group:board@example.org=VIEW+PRINT --until +30d`,
-		Args: cobra.ExactArgs(1),
-		RunE: a.run(func(ctx context.Context, args []string) error {
-			var end time.Time
-			if until != "" {
-				var err error
-				if end, err = parseInstant(until, a.now()); err != nil {
-					return err
-				}
-			}
-			return a.editGrants(ctx, args[0], func(policyNow *rmsv1.AdHocPolicy) (string, error) {
-				return share(policyNow, to, end)
-			}, "undo: rmsctl license unshare %s"+unshareFlags(to))
-		}),
-	}
-	c.Flags().StringArrayVar(&to, "to", nil, "who, and what they may do (needed; may be repeated)")
-	c.Flags().StringVar(&until, "until", "", "until when: +30d or an RFC 3339 time")
-	_ = c.MarkFlagRequired("to")
-	return a.formatFlag(c)
-}
-
-// share adds grants, in place of those the same principals had, and says what
-// it did.
-func share(p *rmsv1.AdHocPolicy, to []string, until time.Time) (string, error) {
-	if p.GetKind() != rmsv1.AdHocPolicy_KIND_GRANTS {
-		if !until.IsZero() {
-			return "", usagef("the recipients of this document have no end of their own: leave --until out")
-		}
-		people, err := parsePrincipals(to)
-		if err != nil {
-			return "", usagef("%v", err).withNext("All recipients of this document have the same rights: write --to alone, without =RIGHTS")
-		}
-		names := recipients(p)
-		for _, who := range people {
-			if !slices.Contains(names, who.String()) {
-				names = append(names, who.String())
-			}
-		}
-		p.Recipients, p.Grants = names, nil
-		return "shared with " + joinPrincipals(people), nil
-	}
-	grants, err := parseGrants(to, until)
-	if err != nil {
-		return "", err
-	}
-	var said []string
-	for _, g := range grants {
-		p.Grants = slices.DeleteFunc(p.Grants, func(old *rmsv1.Grant) bool { return old.GetTo() == g.To.String() })
-		p.Grants = append(p.Grants, grantProto(g))
-		said = append(said, shortPrincipal(g.To.String())+" is "+policy.Describe(g.Rights)+" now")
-	}
-	return strings.Join(said, ", "), nil
-}
-
-func grantProto(g policy.Grant) *rmsv1.Grant {
-	out := &rmsv1.Grant{To: g.To.String(), Rights: rightsProto(g.Rights)}
-	if !g.Until.IsZero() {
-		out.Until = timestamppb.New(g.Until)
-	}
-	if g.Login == policy.LoginMFA {
-		out.Login = rmsv1.Login_LOGIN_MFA
-	}
-	for _, n := range g.Networks {
-		out.Networks = append(out.Networks, n.String())
-	}
-	return out
-}
-
-// recipients lists whom a policy of equal recipients names.
-func recipients(p *rmsv1.AdHocPolicy) []string {
-	if len(p.GetRecipients()) > 0 {
-		return slices.Clone(p.GetRecipients())
-	}
-	var out []string
-	for _, g := range p.GetGrants() {
-		out = append(out, g.GetTo())
-	}
-	return out
-}
-
-func joinPrincipals(list []vocab.Principal) string {
-	var out []string
-	for _, p := range list {
-		out = append(out, shortPrincipal(p.String()))
-	}
-	return strings.Join(out, ", ")
-}
-
-func (a *app) licenseUnshareCommand() *cobra.Command {
-	var to []string
-	c := &cobra.Command{
-		Use:   "unshare FILE|ID --to PRINCIPAL",
-		Short: "Take somebody's rights away",
-		Long:  "Take away what a principal was given by name. Use licenses they hold already end when they end; they may still hold rights through a group.",
-		Args:  cobra.ExactArgs(1),
-		RunE: a.run(func(ctx context.Context, args []string) error {
-			people, err := parsePrincipals(to)
-			if err != nil {
-				return err
-			}
-			return a.editGrants(ctx, args[0], func(p *rmsv1.AdHocPolicy) (string, error) { return unshare(p, people) },
-				"see who has opened it: rmsctl license track %s")
-		}),
-	}
-	c.Flags().StringArrayVar(&to, "to", nil, "from whom (needed; may be repeated)")
-	_ = c.MarkFlagRequired("to")
-	return a.formatFlag(c)
-}
-
-// unshareFlags are the flags that take back what PRINCIPAL=RIGHTS gave, as a
-// format.
-func unshareFlags(to []string) string {
-	var flags strings.Builder
-	for _, t := range to {
-		who, _, _ := strings.Cut(t, "=")
-		flags.WriteString(" --to " + strings.ReplaceAll(who, "%", "%%"))
-	}
-	return flags.String()
-}
-
-func unshare(p *rmsv1.AdHocPolicy, people []vocab.Principal) (string, error) {
-	equal := p.GetKind() != rmsv1.AdHocPolicy_KIND_GRANTS
-	names := recipients(p)
-	for _, who := range people {
-		var had bool
-		if equal {
-			had = slices.Contains(names, who.String())
-			names = slices.DeleteFunc(names, func(n string) bool { return n == who.String() })
-		} else {
-			before := len(p.Grants)
-			p.Grants = slices.DeleteFunc(p.Grants, func(g *rmsv1.Grant) bool { return g.GetTo() == who.String() })
-			had = len(p.Grants) < before
-		}
-		if !had {
-			return "", vocab.Errorf(vocab.ReasonResourceNotFound, "%s has no grant on this document", shortPrincipal(who.String())).
-				WithNext("See: rmsctl license show")
-		}
-	}
-	if equal {
-		p.Recipients, p.Grants = names, nil
-	}
-	return "no longer shared with " + joinPrincipals(people), nil
-}
-
-// editGrants reads a license, lets edit change its grants, and writes them
-// back unless somebody else changed the license in between.
-func (a *app) editGrants(ctx context.Context, arg string, edit func(*rmsv1.AdHocPolicy) (string, error), next string) error {
-	s, name, err := a.licenseOf(ctx, arg)
-	if err != nil {
-		return err
-	}
-	l, err := s.Licenses().GetLicense(ctx, &rmsv1.GetLicenseRequest{Name: name})
-	if err != nil {
-		return err
-	}
-	p := l.GetAdHoc()
-	if p == nil {
-		return &exitError{code: exitConflict, err: fmt.Errorf("the rights on this document are those of template %s", lastPart(l.GetTemplate()))} //nolint:err113 // a sentence for people
-	}
-	said, err := edit(p)
-	if err != nil {
-		return err
-	}
-	l, err = s.Licenses().UpdateLicense(ctx, &rmsv1.UpdateLicenseRequest{
-		License:    &rmsv1.License{Name: l.GetName(), Etag: l.GetEtag(), Policy: &rmsv1.License_AdHoc{AdHoc: p}},
-		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"ad_hoc"}},
-	})
-	if err != nil {
-		return err
-	}
-	if err := a.emit(l, func() { a.outf("%s (revision %d of license %s)", said, l.GetRevision(), l.GetContentId()) }); err != nil {
-		return err
-	}
-	a.next(next, arg)
-	return nil
 }
 
 func (a *app) licenseTrackCommand() *cobra.Command {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
@@ -111,25 +113,62 @@ func parseRights(s string) (vocab.Rights, error) {
 	return rights, nil
 }
 
-// parseGrants reads --to of an ad hoc policy: PRINCIPAL=RIGHTS, several
-// separated by commas or given one by one.
-func parseGrants(values []string, until time.Time) ([]policy.Grant, error) {
+// termsFlags say when what --to gives holds.
+type termsFlags struct {
+	until, login string
+	networks     []string
+}
+
+func (f *termsFlags) register(c *cobra.Command, of string) {
+	flags := c.Flags()
+	flags.StringVar(&f.until, "until", "", of+"until when what --to gives holds, +30d or an RFC 3339 time")
+	flags.StringVar(&f.login, "login", "", of+"mfa: what --to gives holds only after a sign-in with a second factor")
+	flags.StringArrayVar(&f.networks, "network", nil, of+"what --to gives holds only from there, like 10.20.0.0/16 (may be repeated)")
+}
+
+// given reports whether there is any.
+func (f *termsFlags) given() bool { return f.until != "" || f.login != "" || len(f.networks) > 0 }
+
+// grants reads --to of an ad hoc policy: PRINCIPAL=RIGHTS, several separated by
+// commas or given one by one.
+func (f *termsFlags) grants(to []string, now time.Time) ([]policy.Grant, error) {
+	var terms policy.Grant
+	var err error
+	if f.until != "" {
+		if terms.Until, err = parseInstant(f.until, now); err != nil {
+			return nil, err
+		}
+	}
+	switch f.login {
+	case "", "any":
+	case "mfa":
+		terms.Login = policy.LoginMFA
+	default:
+		return nil, usagef("%q is not a strength of login", f.login).withNext("Write mfa, or leave --login out")
+	}
+	for _, s := range splitList(f.networks) {
+		n, err := policy.ParseNetwork(s)
+		if err != nil {
+			return nil, usagef("%v", err)
+		}
+		terms.Networks = append(terms.Networks, n)
+	}
+	terms.Networks = policy.SortedNetworks(terms.Networks)
 	var grants []policy.Grant
-	for _, v := range splitList(values) {
+	for _, v := range splitList(to) {
 		i := strings.LastIndexByte(v, '=') // "=" is allowed in an address
 		if i < 0 {
 			return nil, usagef("--to %s does not say what they may do", v).
 				withNext("Write --to %s=viewer (or reviewer, co-author, co-owner, or rights like VIEW+PRINT)", v)
 		}
-		p, err := parsePrincipal(v[:i])
-		if err != nil {
+		g := terms
+		if g.To, err = parsePrincipal(v[:i]); err != nil {
 			return nil, err
 		}
-		rights, err := parseRights(v[i+1:])
-		if err != nil {
+		if g.Rights, err = parseRights(v[i+1:]); err != nil {
 			return nil, err
 		}
-		grants = append(grants, policy.Grant{To: p, Rights: rights, Until: until})
+		grants = append(grants, g)
 	}
 	return grants, nil
 }

@@ -1,6 +1,7 @@
 package rmsctl
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -67,15 +68,48 @@ func TestGrantsOnTheCommandLine(t *testing.T) {
 		{[]string{"bob@fabrikam.com=reader"}, nil},
 		{[]string{"bob@fabrikam.com=VIEW+FLY"}, nil},
 	} {
-		got, err := parseGrants(tt.in, noon)
+		terms := termsFlags{until: "2026-11-22T12:00:00Z"} // noon
+		got, err := terms.grants(tt.in, noon)
 		if (err != nil) != (tt.want == nil) {
-			t.Errorf("parseGrants(%q): %v", tt.in, err)
+			t.Errorf("--to %q: %v", tt.in, err)
 		}
 		if diff := cmp.Diff(tt.want, got); err == nil && diff != "" {
-			t.Errorf("parseGrants(%q) (-want +got):\n%s", tt.in, diff)
+			t.Errorf("--to %q (-want +got):\n%s", tt.in, diff)
 		}
 		if err != nil && describe(err).Exit != exitUsage {
-			t.Errorf("parseGrants(%q) exits %d", tt.in, describe(err).Exit)
+			t.Errorf("--to %q exits %d", tt.in, describe(err).Exit)
+		}
+	}
+}
+
+func TestTermsOfGrants(t *testing.T) {
+	bob := policy.Grant{To: vocab.Principal{Kind: vocab.KindUser, Value: "bob@x.org"}, Rights: policy.Viewer.Rights()}
+	with := func(change func(*policy.Grant)) *policy.Grant { g := bob; change(&g); return &g }
+	for _, tt := range []struct {
+		terms termsFlags
+		want  *policy.Grant // nil: refused
+	}{
+		{termsFlags{}, &bob},
+		{termsFlags{login: "any"}, &bob},
+		{termsFlags{login: "mfa"}, with(func(g *policy.Grant) { g.Login = policy.LoginMFA })},
+		{termsFlags{until: "+1d"}, with(func(g *policy.Grant) { g.Until = noon.Add(24 * time.Hour) })},
+		{termsFlags{networks: []string{"192.168.0.0/16, 10.20.0.0/16", "10.20.0.0/16"}}, with(func(g *policy.Grant) {
+			g.Networks = []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16"), netip.MustParsePrefix("192.168.0.0/16")}
+		})},
+		{termsFlags{login: "strong"}, nil},
+		{termsFlags{until: "tomorrow"}, nil},
+		{termsFlags{networks: []string{"10.0.0.1/8"}}, nil},
+		{termsFlags{networks: []string{"office"}}, nil},
+	} {
+		got, err := tt.terms.grants([]string{"bob@x.org=viewer"}, noon)
+		if tt.want == nil {
+			if describe(err).Exit != exitUsage {
+				t.Errorf("%+v: %v, %v", tt.terms, got, err)
+			}
+			continue
+		}
+		if err != nil || len(got) != 1 || !policy.SameGrant(got[0], *tt.want) {
+			t.Errorf("%+v: %v, %v", tt.terms, got, err)
 		}
 	}
 }

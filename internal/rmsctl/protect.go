@@ -28,7 +28,8 @@ func (a *app) documentCommands() []*cobra.Command {
 type policyFlags struct {
 	template                  string
 	to                        []string
-	until, expires, offline   string
+	terms                     termsFlags
+	expires, offline          string
 	doNotForward, encryptOnly bool
 	title                     string
 }
@@ -37,7 +38,7 @@ func (f *policyFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.template, "template", "", "follow this template")
 	flags.StringArrayVar(&f.to, "to", nil, "ad hoc: PRINCIPAL=RIGHTS[,…], like bob@example.org=viewer (may be repeated)")
-	flags.StringVar(&f.until, "until", "", "ad hoc: until when what --to gives holds, +30d or an RFC 3339 time")
+	f.terms.register(c, "ad hoc: ")
 	flags.StringVar(&f.expires, "expires", "", "ad hoc: when the content expires, +30d or an RFC 3339 time")
 	flags.StringVar(&f.offline, "offline", "max", "ad hoc: how long an open may be kept for use without the server: 0, a period like 7d, or max")
 	flags.BoolVar(&f.doNotForward, "do-not-forward", false, "ad hoc: those of --to may read and answer, not forward, print or copy")
@@ -45,11 +46,16 @@ func (f *policyFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.title, "title", "", "what to call it in the server's record; the file's name is never sent")
 }
 
+// none reports whether no policy was named.
+func (f *policyFlags) none() bool {
+	return f.template == "" && len(f.to) == 0 && !f.terms.given() && f.expires == "" && f.offline == "max" && !f.doNotForward && !f.encryptOnly
+}
+
 // options makes the options of a protection.
 func (f *policyFlags) options(now time.Time) (rms.ProtectOptions, error) {
 	o := rms.ProtectOptions{Template: f.template, Title: f.title}
 	if f.template != "" {
-		if len(f.to) > 0 || f.until != "" || f.expires != "" || f.offline != "max" || f.doNotForward || f.encryptOnly {
+		if len(f.to) > 0 || f.terms.given() || f.expires != "" || f.offline != "max" || f.doNotForward || f.encryptOnly {
 			return o, usagef("a template says who may open and until when: leave the flags for ad hoc policies out")
 		}
 		return o, nil
@@ -79,8 +85,8 @@ func (f *policyFlags) adHoc(now time.Time) (*rmsv1.AdHocPolicy, error) {
 		return nil, usagef("--do-not-forward and --encrypt-only exclude each other")
 	}
 	if f.doNotForward || f.encryptOnly {
-		if f.until != "" {
-			return nil, usagef("the recipients have no end of their own").withNext("Use --expires to end the content")
+		if f.terms.given() {
+			return nil, usagef("the recipients have no end and no conditions of their own").withNext("Use --expires to end the content")
 		}
 		people, err := parsePrincipals(f.to)
 		if err != nil {
@@ -95,14 +101,7 @@ func (f *policyFlags) adHoc(now time.Time) (*rmsv1.AdHocPolicy, error) {
 		}
 		return rms.EncryptOnly(names...), nil
 	}
-	var until time.Time
-	if f.until != "" {
-		var err error
-		if until, err = parseInstant(f.until, now); err != nil {
-			return nil, err
-		}
-	}
-	grants, err := parseGrants(f.to, until)
+	grants, err := f.terms.grants(f.to, now)
 	if err != nil {
 		return nil, err
 	}
@@ -119,18 +118,26 @@ func (a *app) protectCommand() *cobra.Command {
 	var parents []string
 	var remove bool
 	c := &cobra.Command{
-		Use:   "protect FILE (--template NAME | --to PRINCIPAL=RIGHTS)",
+		Use:   "protect FILE (--template NAME | --to PRINCIPAL=RIGHTS | --parent DOCUMENT)",
 		Short: "Encrypt a file so that only those whom a policy names can open it",
 		Long: `Encrypt a file so that only those whom a policy names can open it. The content
-is encrypted here; the server sees neither it nor the file's name.`,
+is encrypted here; the server sees neither it nor the file's name.
+
+--parent names the document that the file was made from, by editing it say. Without
+a policy the new document keeps the parent's. Whoever may edit the parent and not
+export it can do no more than that, and makes the document for the parent's owner.`,
 		Example: `  rmsctl protect q3.pdf --template finance-internal
   rmsctl protect q3.pdf --to bob@fabrikam.com=viewer --until +30d
-  rmsctl protect mail.eml --to bob@fabrikam.com --do-not-forward`,
+  rmsctl protect mail.eml --to bob@fabrikam.com --do-not-forward
+  rmsctl protect q3-edited.pdf --parent q3.pdf.rms`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			o, err := f.options(a.now())
-			if err != nil {
-				return err
+			o := rms.ProtectOptions{Title: f.title}
+			if !f.none() || len(parents) == 0 {
+				var err error
+				if o, err = f.options(a.now()); err != nil {
+					return err
+				}
 			}
 			for _, p := range parents {
 				id, err := contentID(p)
@@ -169,6 +176,7 @@ type protection struct {
 	Seconds float64 `json:"seconds"`
 	Removed bool    `json:"original_removed"`
 	Parent  string  `json:"parent,omitempty"`
+	Owner   string  `json:"owner,omitempty"`
 }
 
 func (a *app) protect(ctx context.Context, path, out string, o rms.ProtectOptions, remove bool) error {
@@ -212,13 +220,20 @@ func (a *app) protect(ctx context.Context, path, out string, o rms.ProtectOption
 	done := protection{
 		File: out, License: p.License.String(), Event: p.Event.String(), Size: p.Size, Written: p.Written, Seconds: a.now().Sub(start).Seconds(),
 	}
+	if len(o.Parents) > 0 {
+		done.Parent, done.Owner = o.Parents[0].String(), p.Record.GetOwner()
+	}
 	var kept error
 	if remove {
 		kept = removeOriginal(path, src, st)
 		done.Removed = kept == nil
 	}
 	err = a.emit(done, func() {
-		a.outf("%s  %s in %.2f s  license %s", out, showSize(p.Written), done.Seconds, done.License)
+		line := fmt.Sprintf("%s  %s in %.2f s  license %s", out, showSize(p.Written), done.Seconds, done.License)
+		if done.Parent != "" {
+			line += fmt.Sprintf(", made from %s, %s, owned by %s", done.Parent, policyName(p.Record), shortPrincipal(done.Owner))
+		}
+		a.outf("%s", line)
 	})
 	if err != nil || kept != nil {
 		return errors.Join(err, kept)

@@ -7,9 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/openrms/rms/internal/policy"
@@ -40,13 +40,25 @@ func getTemplate(ctx context.Context, s *server, id string, revision uint32) (*r
 // everybody who only protects.
 func (a *app) templateListCommand() *cobra.Command {
 	var all, deleted bool
+	var language string
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List templates: those you may protect with, or all of them",
-		Args:  cobra.NoArgs,
-		RunE: a.online(func(ctx context.Context, s *server, _ []string) error {
+		Long: `List templates: those you may protect with, or all of them. A name is shown in
+your language if the template has one in it, in the nearest of the same language
+(pt-br, pt, pt-pt), in English, or in the first it has.`,
+		Args: cobra.NoArgs,
+		RunE: a.run(func(ctx context.Context, _ []string) error {
+			lang, err := languageOf(language)
+			if err != nil {
+				return err
+			}
+			s, err := a.connect(ctx)
+			if err != nil {
+				return err
+			}
 			if !all && !deleted {
-				return a.listUsable(ctx, s)
+				return a.listUsable(ctx, s, lang)
 			}
 			list, _, err := collect(0, func(size int32, token string) ([]*rmsv1.Template, string, error) {
 				page, err := s.Policy().ListTemplates(ctx, &rmsv1.ListTemplatesRequest{Parent: s.parent(), PageSize: size, PageToken: token, ShowDeleted: deleted})
@@ -58,7 +70,7 @@ func (a *app) templateListCommand() *cobra.Command {
 			return a.emit(messages(list), func() {
 				t := newTable(a.stdout, "TEMPLATE", "STATE", "CUSTODY", "OFFLINE", "REVISION", "NAME")
 				for _, m := range list {
-					t.row(lastPart(m.GetName()), enumWord(m.GetState().String()), custodyName(m.GetCustodyMode()), offlineWord(m), fmt.Sprint(m.GetRevision()), displayName(m.GetDisplayNames()))
+					t.row(lastPart(m.GetName()), enumWord(m.GetState().String()), custodyName(m.GetCustodyMode()), offlineWord(m), fmt.Sprint(m.GetRevision()), inLanguage(m.GetDisplayNames(), lang))
 				}
 				t.flush()
 			})
@@ -66,11 +78,12 @@ func (a *app) templateListCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&all, "all", false, "every template with its state and revision, if you administer policy or audit")
 	c.Flags().BoolVar(&deleted, "deleted", false, "all, and deleted ones, too")
+	languageFlag(c, &language)
 	return a.formatFlag(c)
 }
 
 // listUsable lists what everybody who protects may know.
-func (a *app) listUsable(ctx context.Context, s *server) error {
+func (a *app) listUsable(ctx context.Context, s *server, lang string) error {
 	r, err := s.Protection().ListUsableTemplates(ctx, &rmsv1.ListUsableTemplatesRequest{Parent: s.parent()})
 	if err != nil {
 		return err
@@ -78,7 +91,7 @@ func (a *app) listUsable(ctx context.Context, s *server) error {
 	return a.emit(messages(r.GetTemplates()), func() {
 		t := newTable(a.stdout, "TEMPLATE", "CUSTODY", "OFFLINE", "NAME")
 		for _, m := range r.GetTemplates() {
-			t.row(lastPart(m.GetName()), custodyName(m.GetCustodyMode()), offlineWord(m), displayName(m.GetDisplayNames()))
+			t.row(lastPart(m.GetName()), custodyName(m.GetCustodyMode()), offlineWord(m), inLanguage(m.GetDisplayNames(), lang))
 		}
 		t.flush()
 	})
@@ -91,29 +104,11 @@ func offlineWord(m interface{ GetOffline() *durationpb.Duration }) string {
 	return showDuration(m.GetOffline().AsDuration())
 }
 
-// displayName picks the name in the user's language, else in English, else
-// any.
-func displayName(names map[string]string) string {
-	lang := strings.ToLower(strings.ReplaceAll(strings.SplitN(or(os.Getenv("LC_ALL"), os.Getenv("LANG")), ".", 2)[0], "_", "-"))
-	for _, l := range []string{lang, strings.SplitN(lang, "-", 2)[0], "en"} {
-		if n := names[l]; n != "" {
-			return n
-		}
-	}
-	best := ""
-	for l := range names {
-		if best == "" || l < best {
-			best = l
-		}
-	}
-	return names[best]
-}
-
 func (a *app) templateShowCommand() *cobra.Command {
 	var revision uint32
 	c := &cobra.Command{
 		Use:   "show ID",
-		Short: "Show a template as its file",
+		Short: "Show a template as its file, with who wrote it and how many licenses follow it",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.online(func(ctx context.Context, s *server, args []string) error {
 			m, err := getTemplate(ctx, s, args[0], revision)
@@ -127,9 +122,9 @@ func (a *app) templateShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "# %s\n", clean(templateHead(m)))
+			a.showHead(m)
 			if t.State == policy.StateDeleted {
-				return nil // a file cannot say it, and the line above did
+				return nil // a file cannot say it, and the lines above did
 			}
 			b, err := templatefile.Format(t)
 			if err != nil {
@@ -143,8 +138,8 @@ func (a *app) templateShowCommand() *cobra.Command {
 	return a.formatFlag(c)
 }
 
-// templateHead is what a template's file does not hold.
-func templateHead(m *rmsv1.Template) string {
+// showHead prints what a template's file does not hold, as comments of the file.
+func (a *app) showHead(m *rmsv1.Template) {
 	s := fmt.Sprintf("%s revision %d", lastPart(m.GetName()), m.GetRevision())
 	if m.GetAuthor() != "" {
 		s += " by " + m.GetAuthor()
@@ -152,10 +147,11 @@ func templateHead(m *rmsv1.Template) string {
 	if m.GetReviseTime() != nil {
 		s += " " + showStamp(m.GetReviseTime())
 	}
+	a.outf("# %s%s", s, reasonSuffix(m.GetComment()))
 	if m.GetState() == rmsv1.Template_STATE_DELETED {
-		s += ", deleted"
+		a.outf("# deleted: what it protects opens for owner and issuer only")
 	}
-	return s + reasonSuffix(m.GetComment())
+	a.outf("# %s in force", licenses(m.GetLicenseCount()))
 }
 
 func (a *app) templateDiffCommand() *cobra.Command {
@@ -178,7 +174,7 @@ func (a *app) templateDiffCommand() *cobra.Command {
 					return err
 				}
 			}
-			a.printDiff(templateDiff(sides[0], sides[1]), "no difference")
+			a.printDiff(a.templateDiff(sides[0], sides[1]), "no difference")
 			return nil
 		}),
 	}
@@ -241,6 +237,8 @@ func (a *app) onTemplate(fn func(ctx context.Context, s *server, now *rmsv1.Temp
 
 func (a *app) templateRollbackCommand() *cobra.Command {
 	var to uint32
+	var dryRun bool
+	var comment string
 	c := &cobra.Command{
 		Use:   "rollback ID --to REVISION",
 		Short: "Write an earlier revision again, as a new one",
@@ -250,12 +248,32 @@ func (a *app) templateRollbackCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if then.GetState() == rmsv1.Template_STATE_DELETED {
+				return usagef("revision %d is the deletion of %s", to, args[0]).withNext("See: rmsctl template history %s", args[0])
+			}
+			wanted, err := templateFrom(then)
+			if err != nil {
+				return err
+			}
+			st, err := a.preview(ctx, s, wanted)
+			switch {
+			case err != nil:
+				return err
+			case st.unchanged():
+				return a.emit(now, func() {
+					a.outf("%s  revision %d, unchanged: it says the same as revision %d", args[0], st.revision, to)
+				})
+			case dryRun:
+				return a.applySteps(ctx, s, []step{st}, true)
+			}
 			then.Etag = now.GetEtag()
-			then.Comment = fmt.Sprintf("back to revision %d", to)
+			then.Comment = or(comment, fmt.Sprintf("back to revision %d", to))
 			return a.revise(ctx, s, now, then)
 		}),
 	}
 	c.Flags().Uint32Var(&to, "to", 0, "the revision to go back to (needed)")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "show what would change and write nothing")
+	c.Flags().StringVar(&comment, "comment", "", "why; kept with the revision")
 	_ = c.MarkFlagRequired("to")
 	return a.formatFlag(c)
 }
@@ -270,14 +288,14 @@ func (a *app) revise(ctx context.Context, s *server, now, next *rmsv1.Template) 
 	if err != nil {
 		return err
 	}
-	a.rememberBase(s, written)
+	a.rememberBases(s, written)
 	new, err := templateFrom(written)
 	if err != nil {
 		return err
 	}
 	err = a.emit(written, func() {
-		a.outf("%s", inForce(written))
-		a.printDiff(templateDiff(old, new), "")
+		a.outf("%s for %s", inForce(written), licenses(now.GetLicenseCount()))
+		a.printDiff(a.templateDiff(old, new), "")
 	})
 	if err != nil {
 		return err
@@ -288,10 +306,19 @@ func (a *app) revise(ctx context.Context, s *server, now, next *rmsv1.Template) 
 
 func inForce(m *rmsv1.Template) string {
 	s := fmt.Sprintf("%s  revision %d", lastPart(m.GetName()), m.GetRevision())
-	if m.GetReviseTime() != nil {
-		s += ", in force since " + m.GetReviseTime().AsTime().UTC().Format("15:04:05.000Z")
+	if since := showSince(m); since != "" {
+		s += ", in force since " + since
 	}
 	return s
+}
+
+// showSince is the time of day from which a revision that was just written is
+// in force.
+func showSince(m *rmsv1.Template) string {
+	if m.GetReviseTime() == nil {
+		return ""
+	}
+	return m.GetReviseTime().AsTime().UTC().Format("15:04:05.000Z")
 }
 
 func (a *app) templateArchiveCommand() *cobra.Command {
@@ -300,11 +327,11 @@ func (a *app) templateArchiveCommand() *cobra.Command {
 		Short: "Stop a template from being chosen; what it protects still opens",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.onTemplate(func(ctx context.Context, s *server, m *rmsv1.Template, args []string) error {
-			next, err := getTemplate(ctx, s, args[0], m.GetRevision())
-			if err != nil {
-				return err
+			if m.GetState() == rmsv1.Template_STATE_ARCHIVED {
+				return a.emit(m, func() { a.outf("%s  revision %d, unchanged: it is archived", args[0], m.GetRevision()) })
 			}
-			next.Etag, next.State, next.Comment = m.GetEtag(), rmsv1.Template_STATE_ARCHIVED, "archived"
+			next, _ := proto.Clone(m).(*rmsv1.Template)
+			next.State, next.Comment = rmsv1.Template_STATE_ARCHIVED, "archived"
 			return a.revise(ctx, s, m, next)
 		}),
 	})
@@ -318,7 +345,7 @@ func (a *app) templateDeleteCommand() *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: a.onTemplate(func(ctx context.Context, s *server, m *rmsv1.Template, args []string) error {
 			if force {
-				if err := a.confirm("Delete %s, so that what it protects opens for owner and issuer only", args[0]); err != nil {
+				if err := a.confirm("Delete %s, so that what it protects (%s) opens for owner and issuer only", args[0], licenses(m.GetLicenseCount())); err != nil {
 					return err
 				}
 			}
@@ -326,7 +353,7 @@ func (a *app) templateDeleteCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.rememberBase(s, gone)
+			a.rememberBases(s, gone)
 			if err := a.emit(gone, func() { a.outf("%s  deleted (revision %d); its ID stays taken", args[0], gone.GetRevision()) }); err != nil {
 				return err
 			}
@@ -355,11 +382,16 @@ func (a *app) templateUndeleteCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.rememberBase(s, m)
+			a.rememberBases(s, m)
 			if err := a.emit(m, func() { a.outf("%s (archived)", inForce(m)) }); err != nil {
 				return err
 			}
-			a.next("let it be chosen again: rmsctl template export %s, set state: published, and rmsctl template apply -f FILE", args[0])
+			// Two revisions back is what was deleted.
+			if before, err := getTemplate(ctx, s, args[0], m.GetRevision()-2); err == nil && before.GetState() == rmsv1.Template_STATE_PUBLISHED {
+				a.next("let it be chosen again: rmsctl template rollback %s --to %d", args[0], before.GetRevision())
+				return nil
+			}
+			a.next("undo: rmsctl template delete %s", args[0])
 			return nil
 		}),
 	})
@@ -370,36 +402,42 @@ func (a *app) templateExportCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "export [ID…]",
 		Short: "Write templates as files that apply reads",
+		Long: `Write templates as files that apply reads: all that are not deleted, or those
+named. The same templates give the same bytes, at any server, and applying what was
+exported changes nothing.`,
 		RunE: a.online(func(ctx context.Context, s *server, args []string) error {
 			list, err := a.exported(ctx, s, args)
 			if err != nil {
 				return err
 			}
+			templates := make([]*policy.Template, len(list))
 			for i, m := range list {
-				t, err := templateFrom(m)
+				if templates[i], err = templateFrom(m); err != nil {
+					return err
+				}
+			}
+			if dir == "" {
+				b, err := templatefile.Format(templates...)
+				if err == nil {
+					_, err = a.stdout.Write(b)
+				}
 				if err != nil {
 					return err
+				}
+			}
+			for _, t := range templates {
+				if dir == "" {
+					break
 				}
 				b, err := templatefile.Format(t)
 				if err != nil {
 					return err
 				}
-				b = append([]byte("# "+clean(templateHead(m))+"\n"), b...)
-				switch {
-				case dir != "":
-					if err := writeTemplateFile(filepath.Join(dir, t.Slug+".yaml"), b); err != nil {
-						return err
-					}
-				case i > 0:
-					b = append([]byte("---\n"), b...)
-					fallthrough
-				default:
-					if _, err := a.stdout.Write(b); err != nil {
-						return err
-					}
+				if err := writeTemplateFile(filepath.Join(dir, t.Slug+".yaml"), b); err != nil {
+					return err
 				}
-				a.rememberBase(s, m)
 			}
+			a.rememberBases(s, list...)
 			if dir != "" {
 				a.next("edit them, then: rmsctl template apply -f %s --dry-run", dir)
 			}

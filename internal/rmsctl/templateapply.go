@@ -6,9 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,9 +27,14 @@ import (
 // step is what apply does with one template.
 type step struct {
 	wanted *policy.Template
-	now    *rmsv1.Template // nil: to be created
-	diff   []string
+	now    *rmsv1.Template // what is in force, without its grants; nil: to be created
+	// revision is what the template is at afterwards.
+	revision uint32
+	changes  []string
+	warnings []string
 }
+
+func (st *step) unchanged() bool { return st.now != nil && st.now.GetRevision() == st.revision }
 
 // stepLine is a step as it is printed.
 type stepLine struct {
@@ -32,6 +42,8 @@ type stepLine struct {
 	Action   string   `json:"action"` // create, update, unchanged
 	From     uint32   `json:"from_revision,omitempty"`
 	Revision uint32   `json:"revision,omitempty"`
+	Licenses int64    `json:"licenses"` // how many follow the template
+	Since    string   `json:"in_force_since,omitempty"`
 	Changes  []string `json:"changes,omitempty"`
 }
 
@@ -44,7 +56,8 @@ func (a *app) templateApplyCommand() *cobra.Command {
 		Short: "Make templates what files say; what is written is in force for the next decision",
 		Long: `Make templates what files say. Templates that no file names stay as they are.
 
-Everything is checked before anything is written. If somebody else has changed a
+--dry-run says who would gain and who would lose which right, and how many licenses
+follow each template: all there are, revoked and expired ones too. Everything is checked before anything is written. If somebody else has changed a
 template since you last applied or exported it, nothing is written; look at what
 they changed, then export it anew or apply with --force.`,
 		Example: `  rmsctl template apply -f templates/ --dry-run
@@ -121,96 +134,175 @@ func readTemplates(paths []string) ([]*policy.Template, error) {
 	return all, nil
 }
 
-// plan compares files with the server, checks that nobody else's change would
-// be lost, and has the server check every write.
+// plan has the server say what each file would change, and checks that nobody
+// else's change would be lost.
 func (a *app) plan(ctx context.Context, s *server, wanted []*policy.Template, comment string, force bool) ([]step, error) {
 	bases := a.readBases(s)
-	var steps []step
-	for _, t := range wanted {
-		t.Comment = comment
-		st := step{wanted: t}
-		now, err := getTemplate(ctx, s, t.Slug, 0)
-		e := explain(err)
-		switch {
-		case err == nil:
-			st.now = now
-		case e != nil && e.Reason == vocab.ReasonResourceNotFound:
-			_, err := s.Policy().CreateTemplate(ctx, &rmsv1.CreateTemplateRequest{
-				Parent: s.parent(), TemplateId: t.Slug, Template: templateProto("", t), ValidateOnly: true,
-			})
-			if err != nil {
-				return nil, inTemplate(t.Slug, err)
-			}
-			steps = append(steps, st)
-			continue
-		default:
-			return nil, err
+	steps := make([]step, len(wanted))
+	watch := a.progress("%s of %s templates checked", len(wanted))
+	err := several(len(wanted), func(i int) (err error) {
+		wanted[i].Comment = comment
+		steps[i], err = a.preview(ctx, s, wanted[i])
+		watch.step()
+		return err
+	})
+	watch.end()
+	if err != nil {
+		return nil, err
+	}
+	for _, st := range steps {
+		for _, w := range st.warnings {
+			a.warnf("template %s: %s", st.wanted.Slug, w)
 		}
-		old, err := templateFrom(now)
-		if err != nil {
-			return nil, err
-		}
-		st.diff = templateDiff(old, t)
-		steps = append(steps, st)
-		if len(st.diff) == 0 {
+		base, known := bases[st.wanted.Slug]
+		if force || !known || st.now == nil || st.unchanged() || base == st.now.GetRevision() {
 			continue
 		}
-		if base, ok := bases[t.Slug]; ok && base != now.GetRevision() && !force {
-			return nil, vocab.Errorf(vocab.ReasonEtagMismatch, "conflict: revision %d of %s was written by %s %s, your file is based on %d; nothing written",
-				now.GetRevision(), t.Slug, or(now.GetAuthor(), "somebody"), showStamp(now.GetReviseTime()), base).
-				WithNext("See: rmsctl template diff %s %d %d", t.Slug, base, now.GetRevision())
-		}
-		_, err = s.Policy().UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: st.update(), ValidateOnly: true})
-		if err != nil {
-			return nil, inTemplate(t.Slug, err)
-		}
+		return nil, vocab.Errorf(vocab.ReasonEtagMismatch, "conflict: revision %d of %s was written by %s %s, your file is based on %d; nothing written",
+			st.now.GetRevision(), st.wanted.Slug, or(st.now.GetAuthor(), "somebody"), showStamp(st.now.GetReviseTime()), base).
+			WithNext("See: rmsctl template diff %s %d %d", st.wanted.Slug, base, st.now.GetRevision())
 	}
 	return steps, nil
 }
 
-func (st step) update() *rmsv1.Template {
+// preview asks what writing a template would change.
+func (a *app) preview(ctx context.Context, s *server, wanted *policy.Template) (step, error) {
+	st := step{wanted: wanted}
+	var answer *rmsv1.PreviewTemplateResponse
+	err := patiently(ctx, func() (err error) {
+		answer, err = s.Policy().PreviewTemplate(ctx, &rmsv1.PreviewTemplateRequest{Template: templateProto(templateName(s, wanted.Slug), wanted)})
+		return err
+	})
+	if err != nil {
+		return st, inTemplate(wanted.Slug, err)
+	}
+	st.now, st.revision, st.warnings = answer.GetCurrent(), answer.GetRevision(), answer.GetWarnings()
+	old := &policy.Template{Slug: wanted.Slug}
+	if st.now != nil {
+		if old, err = templateFrom(st.now); err != nil {
+			return st, err
+		}
+	}
+	var changes []policy.Change
+	for _, c := range answer.GetChanges() {
+		change, err := changeFrom(c)
+		if err != nil {
+			return st, err
+		}
+		changes = append(changes, change)
+	}
+	fields := answer.GetFields()
+	if st.now == nil {
+		fields = nil // of a new template every one of them is new
+	}
+	st.changes = a.changeLines(changes, fields, old, wanted)
+	if n := int(answer.GetChangeCount()) - len(changes); n > 0 {
+		st.changes = append(st.changes, fmt.Sprintf("~ and %s more principals", group(int64(n))))
+	}
+	return st, nil
+}
+
+// several does n pieces of work, a few at a time. After an error none is begun;
+// the error returned is that of the first piece that has one.
+func several(n int, do func(i int) error) error {
+	const atOnce = 8
+	errs := make([]error, n)
+	var next atomic.Int64
+	var failed atomic.Bool
+	var all sync.WaitGroup
+	for range min(n, atOnce) {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n && !failed.Load(); i = int(next.Add(1)) - 1 {
+				if errs[i] = do(i); errs[i] != nil {
+					failed.Store(true)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// patiently makes a call again while the server says that it gets too many.
+func patiently(ctx context.Context, call func() error) error {
+	for {
+		err := call()
+		if e := explain(err); e == nil || e.Reason != vocab.ReasonRateLimited {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (st *step) update() *rmsv1.Template {
 	m := templateProto(st.now.GetName(), st.wanted)
 	m.Etag = st.now.GetEtag()
 	return m
 }
 
-// inTemplate says in which template the server found something.
+// inTemplate says in which template the server found something, and what to do
+// about it here.
 func inTemplate(id string, err error) error {
-	if e := explain(err); e != nil {
-		e.Message = "template " + id + ": " + e.Message
-		return e
+	e := explain(err)
+	if e == nil {
+		return err
 	}
-	return err
+	if !strings.Contains(e.Message, strconv.Quote(id)) {
+		e.Message = "template " + id + ": " + e.Message
+	}
+	switch e.Reason {
+	case vocab.ReasonTemplateDeleted:
+		e.Next = "Restore it first: rmsctl template undelete " + id
+	case vocab.ReasonEtagMismatch: // somebody was faster, between look and write
+		e.Next = "See: rmsctl template history " + id
+	}
+	return e
 }
 
 // applySteps writes, or says what it would write.
 func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bool) error {
 	var lines []stepLine
 	var undo []string
+	var written []*rmsv1.Template
 	var failed error
+	watch := a.progress("%s of %s templates written", len(steps))
 	for _, st := range steps {
-		line := stepLine{Template: st.wanted.Slug, Action: "update", Changes: st.diff}
+		line := stepLine{Template: st.wanted.Slug, Action: "update", Revision: st.revision, Changes: st.changes,
+			From: st.now.GetRevision(), Licenses: st.now.GetLicenseCount()}
 		switch {
 		case st.now == nil:
-			line.Action, line.Revision = "create", 1
-		case len(st.diff) == 0:
-			line.Action, line.From, line.Revision = "unchanged", st.now.GetRevision(), st.now.GetRevision()
-		default:
-			line.From, line.Revision = st.now.GetRevision(), st.now.GetRevision()+1
+			line.Action = "create"
+		case st.unchanged():
+			line.Action = "unchanged"
 		}
 		if !dryRun && line.Action != "unchanged" {
-			written, err := a.write(ctx, s, st)
+			m, err := a.write(ctx, s, &st)
 			if err != nil {
 				failed = inTemplate(st.wanted.Slug, err)
 				break
 			}
-			line.Revision = written.GetRevision()
+			written = append(written, m)
+			line.Revision, line.Since = m.GetRevision(), showSince(m)
 			if st.now != nil {
 				undo = append(undo, fmt.Sprintf("rmsctl template rollback %s --to %d", st.wanted.Slug, line.From))
+			} else {
+				undo = append(undo, "rmsctl template delete "+st.wanted.Slug)
 			}
 		}
+		watch.step()
 		lines = append(lines, line)
 	}
+	watch.end()
+	a.rememberBases(s, written...)
 	err := a.emit(lines, func() {
 		for _, l := range lines {
 			a.outf("%s", l.String())
@@ -228,6 +320,8 @@ func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bo
 	case dryRun:
 		a.sayf("nothing written")
 		a.next("the same without --dry-run")
+	case len(undo) > 10:
+		a.next("undo: rmsctl template rollback ID --to REVISION for each that was changed, rmsctl template delete ID for each new one")
 	case len(undo) > 0:
 		a.next("undo: %s", strings.Join(undo, "; "))
 	}
@@ -235,26 +329,31 @@ func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bo
 }
 
 func (l stepLine) String() string {
-	switch l.Action {
-	case "create":
+	switch {
+	case l.Action == "create":
 		return l.Template + "  new, revision 1"
-	case "unchanged":
+	case l.Action == "unchanged":
 		return fmt.Sprintf("%s  revision %d, unchanged", l.Template, l.Revision)
+	case l.Since != "":
+		return fmt.Sprintf("%s  revision %d → %d, in force since %s for %s", l.Template, l.From, l.Revision, l.Since, licenses(l.Licenses))
 	}
-	return fmt.Sprintf("%s  revision %d → %d", l.Template, l.From, l.Revision)
+	return fmt.Sprintf("%s  revision %d → %d, %s in force", l.Template, l.From, l.Revision, licenses(l.Licenses))
 }
 
-func (a *app) write(ctx context.Context, s *server, st step) (m *rmsv1.Template, err error) {
-	if st.now == nil {
-		m, err = s.Policy().CreateTemplate(ctx, &rmsv1.CreateTemplateRequest{
-			Parent: s.parent(), TemplateId: st.wanted.Slug, Template: templateProto("", st.wanted),
-		})
-	} else {
-		m, err = s.Policy().UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: st.update()})
-	}
-	if err == nil {
-		a.rememberBase(s, m)
-	}
+// licenses is "1,204 licenses".
+func licenses(n int64) string { return plural(int(n), "license", "licenses") }
+
+func (a *app) write(ctx context.Context, s *server, st *step) (m *rmsv1.Template, err error) {
+	err = patiently(ctx, func() (err error) {
+		if st.now == nil {
+			m, err = s.Policy().CreateTemplate(ctx, &rmsv1.CreateTemplateRequest{
+				Parent: s.parent(), TemplateId: st.wanted.Slug, Template: templateProto("", st.wanted),
+			})
+		} else {
+			m, err = s.Policy().UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: st.update()})
+		}
+		return err
+	})
 	return m, err
 }
 
@@ -279,13 +378,16 @@ func (a *app) readBases(s *server) map[string]uint32 {
 	return bases
 }
 
-func (a *app) rememberBase(s *server, m *rmsv1.Template) {
+// rememberBases remembers what the user wrote or exported.
+func (a *app) rememberBases(s *server, list ...*rmsv1.Template) {
 	bases := a.readBases(s)
-	id := lastPart(m.GetName())
-	if bases[id] == m.GetRevision() {
+	before := maps.Clone(bases)
+	for _, m := range list {
+		bases[lastPart(m.GetName())] = m.GetRevision()
+	}
+	if maps.Equal(bases, before) {
 		return
 	}
-	bases[id] = m.GetRevision()
 	b, err := json.MarshalIndent(bases, "", "  ")
 	if err == nil {
 		err = contexts.WritePrivate(a.basesPath(s), append(b, '\n'))

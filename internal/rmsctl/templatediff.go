@@ -12,14 +12,19 @@ import (
 )
 
 // templateDiff says in lines for people what one revision of a template has
-// over another: first who gains (+) or loses (-), then what else changes (~).
-// No lines means that both say the same. Revision, author, comment and time
-// do not count.
-func templateDiff(old, new *policy.Template) []string {
+// over another. No lines means that both say the same. Revision, author, comment
+// and time do not count.
+func (a *app) templateDiff(old, new *policy.Template) []string {
+	changes, fields := policy.Diff(old, new, a.now())
+	return a.changeLines(changes, fields, old, new)
+}
+
+// changeLines writes a difference: first who gains (+) or loses (-), then what
+// else changes (~). Of the templates only the fields are looked at.
+func (a *app) changeLines(changes []policy.Change, fields []string, old, new *policy.Template) []string {
 	var lines []string
-	changes, fields := policy.Diff(old, new)
 	for _, c := range changes {
-		lines = append(lines, grantDiff(c.To, c.Before, c.After)...)
+		lines = append(lines, a.principalLine(c))
 	}
 	change := func(what, a, b string) {
 		lines = append(lines, fmt.Sprintf("~ %s: %s → %s", what, or(a, "none"), or(b, "none")))
@@ -41,6 +46,8 @@ func templateDiff(old, new *policy.Template) []string {
 			texts("description", old.Descriptions, new.Descriptions)
 		case "state":
 			change(field, stateName(old.State), stateName(new.State))
+		case "grants":
+			lines = append(lines, "~ grants: the same in another order")
 		case "expires":
 			change(field, templatefile.FormatExpiry(old.Expiry), templatefile.FormatExpiry(new.Expiry))
 		case "offline":
@@ -51,11 +58,52 @@ func templateDiff(old, new *policy.Template) []string {
 			change(field, old.Contact, new.Contact)
 		case "custody":
 			change(field, custodyWord(old.Custody), custodyWord(new.Custody))
-		default:
+		default: // of a newer server
 			lines = append(lines, "~ "+field)
 		}
 	}
 	return lines
+}
+
+// principalLine says what one principal gains or loses.
+func (a *app) principalLine(c policy.Change) string {
+	sign := "~"
+	switch {
+	case c.Less:
+		sign = "-"
+	case c.More:
+		sign = "+"
+	}
+	before, after := a.grantList(c.Before), a.grantList(c.After)
+	switch {
+	case len(c.Before) == 0 && c.More:
+		return fmt.Sprintf("%s %s  gains %s", sign, c.To, after)
+	case len(c.After) == 0 && c.Less:
+		return fmt.Sprintf("%s %s  loses %s", sign, c.To, before)
+	}
+	line := fmt.Sprintf("%s %s  %s → %s", sign, c.To, or(before, "none"), or(after, "none"))
+	switch {
+	case c.Loses != 0 && c.Gains != 0:
+		return line + ": loses " + c.Loses.String() + ", gains " + c.Gains.String()
+	case c.Loses != 0:
+		return line + ": loses " + c.Loses.String()
+	case c.Gains != 0:
+		return line + ": gains " + c.Gains.String()
+	}
+	return line
+}
+
+// grantList writes the grants of one principal.
+func (a *app) grantList(grants []policy.Grant) string {
+	const most = 4
+	var out []string
+	for i, g := range grants {
+		if i == most {
+			return strings.Join(out, ", ") + fmt.Sprintf(" and %s more", group(int64(len(grants)-most)))
+		}
+		out = append(out, policy.Describe(g.Rights)+a.grantTerms(g))
+	}
+	return strings.Join(out, " and ")
 }
 
 func merged[K comparable, V any](a, b map[K]V) map[K]V {
@@ -67,72 +115,23 @@ func merged[K comparable, V any](a, b map[K]V) map[K]V {
 	return m
 }
 
-// grantDiff compares what one principal has. Grants that are the same on both
-// sides do not count.
-func grantDiff(p vocab.Principal, before, after []policy.Grant) []string {
-	key := func(g policy.Grant) string {
-		return fmt.Sprint(uint32(g.Rights), g.Until.UnixMilli(), g.Login, g.Networks)
-	}
-	var gone, come []policy.Grant
-	left := slices.Clone(after)
-	for _, g := range before {
-		if i := slices.IndexFunc(left, func(h policy.Grant) bool { return key(g) == key(h) }); i >= 0 {
-			left = slices.Delete(left, i, i+1)
-		} else {
-			gone = append(gone, g)
-		}
-	}
-	come = left
-	if len(gone)+len(come) == 0 {
-		return []string{fmt.Sprintf("~ %s  the same grants in another order", p)}
-	}
-	if len(gone) == 1 && len(come) == 1 {
-		return []string{changedGrant(p, gone[0], come[0])}
-	}
-	var lines []string
-	for _, g := range gone {
-		lines = append(lines, fmt.Sprintf("- %s  loses %s%s", p, policy.Describe(g.Rights), grantTerms(g)))
-	}
-	for _, g := range come {
-		lines = append(lines, fmt.Sprintf("+ %s  gains %s%s", p, policy.Describe(g.Rights), grantTerms(g)))
-	}
-	return lines
-}
-
-func changedGrant(p vocab.Principal, old, new policy.Grant) string {
-	// What OWNER implies is not lost with the word.
-	lost, gained := old.Rights.Effective()&^new.Rights.Effective(), new.Rights.Effective()&^old.Rights.Effective()
-	line := fmt.Sprintf("%s  %s%s → %s%s", p, policy.Describe(old.Rights), grantTerms(old), policy.Describe(new.Rights), grantTerms(new))
-	sign := "~"
-	switch {
-	case lost != 0:
-		sign = "-"
-		line += ": loses " + lost.String()
-		if gained != 0 {
-			line += ", gains " + gained.String()
-		}
-	case gained != 0:
-		sign = "+"
-		line += ": gains " + gained.String()
-	}
-	return sign + " " + line
-}
-
 // grantTerms is what limits a grant, to follow its rights.
-func grantTerms(g policy.Grant) string {
+func (a *app) grantTerms(g policy.Grant) string {
 	var b strings.Builder
 	if !g.Until.IsZero() {
 		b.WriteString(" until " + showTime(g.Until))
+		if !g.Until.After(a.now()) {
+			b.WriteString(" (ended)")
+		}
 	}
 	if g.Login == policy.LoginMFA {
 		b.WriteString(" with a second factor")
 	}
 	if len(g.Networks) > 0 {
-		names := make([]string, len(g.Networks))
-		for i, n := range g.Networks {
-			names[i] = n.String()
+		var names []string
+		for _, n := range policy.SortedNetworks(g.Networks) {
+			names = append(names, n.String())
 		}
-		slices.Sort(names)
 		b.WriteString(" from " + strings.Join(names, ", "))
 	}
 	return b.String()
@@ -158,9 +157,9 @@ func custodyWord(m vocab.CustodyMode) string {
 }
 
 func principalList(list []vocab.Principal) string {
-	names := make([]string, len(list))
-	for i, p := range list {
-		names[i] = p.String()
+	var names []string
+	for _, p := range policy.SortedPrincipals(list) {
+		names = append(names, p.String())
 	}
 	return strings.Join(names, ", ")
 }

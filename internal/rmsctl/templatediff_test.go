@@ -33,7 +33,6 @@ func TestTemplateDiff(t *testing.T) {
 	}{
 		{"nothing", func(*policy.Template) {}, nil},
 		{"only what the server sets", func(t *policy.Template) { t.Revision, t.Author, t.Comment, t.Time = 9, "x", "y", until }, nil},
-		{"order", func(t *policy.Template) { t.Grants[0], t.Grants[1] = t.Grants[1], t.Grants[0] }, nil},
 		{
 			"somebody gains", func(t *policy.Template) {
 				t.Grants = append(t.Grants, policy.Grant{To: interns, Rights: policy.Viewer.Rights(), Until: until})
@@ -54,13 +53,38 @@ func TestTemplateDiff(t *testing.T) {
 			"conditions", func(t *policy.Template) {
 				t.Grants[1].Login, t.Grants[1].Networks = policy.LoginMFA, []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}
 			},
-			[]string{"~ group:audit@contoso.com  viewer → viewer with a second factor from 10.20.0.0/16"},
+			[]string{"- group:audit@contoso.com  viewer → viewer with a second factor from 10.20.0.0/16"},
 		},
 		{
 			"a second grant", func(t *policy.Template) {
 				t.Grants = append(t.Grants, policy.Grant{To: t.Grants[1].To, Rights: policy.CoAuthor.Rights(), Until: until})
 			},
-			[]string{"+ group:audit@contoso.com  gains co-author until 2026-11-27 17:00:00Z"},
+			[]string{"+ group:audit@contoso.com  viewer → viewer and co-author until 2026-11-27 17:00:00Z: gains DOCEDIT EDIT FORWARD PRINT REPLY REPLYALL EXTRACT"},
+		},
+		{
+			"many grants", func(t *policy.Template) {
+				t.Grants = t.Grants[:1]
+				for i := range 6 {
+					t.Grants = append(t.Grants, policy.Grant{To: interns, Rights: policy.Viewer.Rights(), Until: until.Add(time.Duration(i) * time.Hour)})
+				}
+			},
+			[]string{
+				"- group:audit@contoso.com  loses viewer",
+				"+ group:interns@contoso.com  gains viewer until 2026-11-27 17:00:00Z, viewer until 2026-11-27 18:00:00Z, " +
+					"viewer until 2026-11-27 19:00:00Z, viewer until 2026-11-27 20:00:00Z and 2 more",
+			},
+		},
+		{
+			"an end that has passed", func(t *policy.Template) {
+				t.Grants = append(t.Grants, policy.Grant{To: interns, Rights: policy.Viewer.Rights(), Until: noon})
+			},
+			[]string{"~ group:interns@contoso.com  none → viewer until 2026-11-22 12:00:00Z (ended)"},
+		},
+		{
+			"the order of one's grants", func(t *policy.Template) {
+				t.Grants = []policy.Grant{t.Grants[1], t.Grants[0]}
+			},
+			[]string{"~ grants: the same in another order"},
 		},
 		{
 			"everything else", func(t *policy.Template) {
@@ -84,7 +108,7 @@ func TestTemplateDiff(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			edited := base()
 			tt.edit(edited)
-			if diff := cmp.Diff(tt.want, templateDiff(base(), edited)); diff != "" {
+			if diff := cmp.Diff(tt.want, (&app{now: func() time.Time { return noon }}).templateDiff(base(), edited)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})

@@ -69,6 +69,28 @@ func grantFrom(g *rmsv1.Grant) (policy.Grant, error) {
 	return out, nil
 }
 
+// changeFrom reads what an edit means for one principal.
+func changeFrom(m *rmsv1.TemplateChange) (policy.Change, error) {
+	to, err := vocab.ParsePrincipal(m.GetPrincipal())
+	if err != nil {
+		return policy.Change{}, err
+	}
+	c := policy.Change{To: to, Gains: rightsOf(m.GetGains()), Loses: rightsOf(m.GetLoses()), More: m.GetMore(), Less: m.GetLess()}
+	for _, side := range []struct {
+		from []*rmsv1.Grant
+		to   *[]policy.Grant
+	}{{m.GetBefore(), &c.Before}, {m.GetAfter(), &c.After}} {
+		for _, g := range side.from {
+			grant, err := grantFrom(g)
+			if err != nil {
+				return c, err
+			}
+			*side.to = append(*side.to, grant)
+		}
+	}
+	return c, nil
+}
+
 // templateProto writes a template for the API, under its resource name.
 func templateProto(name string, t *policy.Template) *rmsv1.Template {
 	m := &rmsv1.Template{

@@ -68,6 +68,26 @@ func TestLargestTemplate(t *testing.T) {
 		t.Errorf("listed %q", listed)
 	}
 
+	// A preview of what concerns everybody says how many they are, and names as
+	// many as a client takes; also where all the grants are one person's.
+	next := template("everyone-a", policy.MaxTemplateGrants, "user:other.lastname-%05d@contoso.test").GetTemplate()
+	next.Name = "tenants/contoso/templates/everyone-a"
+	preview, err := alice.Policy().PreviewTemplate(t.Context(), &rmsv1.PreviewTemplateRequest{Template: next})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := int(preview.GetChangeCount()); n != 2*(policy.MaxTemplateGrants-1) || len(preview.GetChanges()) >= n || len(preview.GetChanges()) < 1000 {
+		t.Errorf("%d of %d changes", len(preview.GetChanges()), n)
+	}
+	next.Grants = next.Grants[:1]
+	for i := range policy.MaxTemplateGrants - 1 {
+		next.Grants = append(next.Grants, &rmsv1.Grant{To: "user:bob@contoso.test", Rights: []rmsv1.Right{rmsv1.Right(1 + i%14)}})
+	}
+	preview, err = alice.Policy().PreviewTemplate(t.Context(), &rmsv1.PreviewTemplateRequest{Template: next})
+	if err != nil || int(preview.GetChangeCount()) != policy.MaxTemplateGrants+1 {
+		t.Errorf("%d changes, %v", preview.GetChangeCount(), err)
+	}
+
 	plain := []byte("for everyone")
 	var file, out bytes.Buffer
 	if _, err := alice.Protect(t.Context(), &file, bytes.NewReader(plain), rms.ProtectOptions{Template: "everyone-b"}); err != nil {

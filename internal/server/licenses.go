@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/policy"
@@ -36,23 +37,8 @@ func (l *licenses) ListLicenses(ctx context.Context, req *rmsv1.ListLicensesRequ
 	c := callOf(ctx)
 	f := tenant.LicenseFilter{Title: req.GetTitle()}
 	var err error
-	if req.GetOwner() != "" {
-		if f.Owner, err = vocab.ParsePrincipal(req.GetOwner()); err != nil {
-			return nil, invalid("%s", err)
-		}
-	}
-	if !c.byRole {
-		// Whoever holds no role lists what they own, and nothing else.
-		own, ok := ownPrincipal(c.caller)
-		if !ok || !f.Owner.IsZero() && !c.tenant.Owns(c.caller, f.Owner) {
-			return nil, vocab.Errorf(vocab.ReasonRoleRequired, "listing other people's licenses needs the role policy-admin or auditor")
-		}
-		if f.Owner.IsZero() {
-			f.Owner = own
-		}
-		if err := c.owns(f.Owner); err != nil {
-			return nil, err
-		}
+	if f.Owners, err = listedOwners(c, req.GetOwner(), "licenses"); err != nil {
+		return nil, err
 	}
 	if req.GetTemplate() != "" {
 		if f.Template, err = idOf(c.tenant.Name(), "templates", req.GetTemplate()); err != nil {
@@ -79,15 +65,38 @@ func (l *licenses) ListLicenses(ctx context.Context, req *rmsv1.ListLicensesRequ
 	return out, nil
 }
 
-// ownPrincipal is the principal under which a caller owns what they publish.
-func ownPrincipal(id *vocab.Identity) (vocab.Principal, bool) {
-	switch {
-	case id.Service != "":
-		return vocab.Principal{Kind: vocab.KindService, Value: id.Service}, true
-	case len(id.Addresses) > 0:
-		return vocab.Principal{Kind: vocab.KindUser, Value: id.Addresses[0]}, true
+// listedOwners are the owners whose things a caller lists: the one asked for, or
+// all (none). Whoever holds no role lists what they own, and nothing else.
+func listedOwners(c *call, asked, what string) (owners []vocab.Principal, err error) {
+	if asked != "" {
+		owner, err := vocab.ParsePrincipal(asked)
+		if err != nil {
+			return nil, invalid("%s", err)
+		}
+		owners = []vocab.Principal{owner}
 	}
-	return vocab.Principal{}, false
+	if c.byRole {
+		return owners, nil
+	}
+	if len(owners) == 0 {
+		owners = ownPrincipals(c.caller)
+	}
+	owners = slices.DeleteFunc(owners, func(p vocab.Principal) bool { return !c.tenant.Owns(c.caller, p) })
+	if len(owners) == 0 {
+		return nil, vocab.Errorf(vocab.ReasonRoleRequired, "listing other people's %s needs the role policy-admin or auditor", what)
+	}
+	return owners, c.owns(owners[0])
+}
+
+// ownPrincipals are those under which a caller may own something.
+func ownPrincipals(id *vocab.Identity) (out []vocab.Principal) {
+	if id.Service != "" {
+		return []vocab.Principal{{Kind: vocab.KindService, Value: id.Service}}
+	}
+	for _, a := range id.Addresses {
+		out = append(out, vocab.Principal{Kind: vocab.KindUser, Value: a})
+	}
+	return out
 }
 
 func (l *licenses) UpdateLicense(ctx context.Context, req *rmsv1.UpdateLicenseRequest) (*rmsv1.License, error) {

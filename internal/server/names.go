@@ -62,7 +62,7 @@ func addressOf(req proto.Message) string {
 		return r.GetName()
 	case *rmsv1.UpdateLicenseRequest:
 		return r.GetLicense().GetName()
-	case *rmsv1.UpdateTemplateRequest:
+	case interface{ GetTemplate() *rmsv1.Template }:
 		return r.GetTemplate().GetName()
 	case *rmsv1.UpdateSettingsRequest:
 		return r.GetSettings().GetName()

@@ -38,7 +38,9 @@ func (p *policies) GetTemplate(ctx context.Context, req *rmsv1.GetTemplateReques
 	if err != nil {
 		return nil, err
 	}
-	return protoTemplate(c.tenant.Name(), t), nil
+	out := protoTemplate(c.tenant.Name(), t)
+	out.LicenseCount, err = c.tenant.CountFollowers(ctx, t.UID)
+	return out, err
 }
 
 func (p *policies) ListTemplates(ctx context.Context, req *rmsv1.ListTemplatesRequest) (*rmsv1.ListTemplatesResponse, error) {

@@ -110,6 +110,9 @@ func publishOf(t *tenant.Tenant, req *rmsv1.PublishRequest) (*tenant.PublishRequ
 	}
 	switch pol := req.GetPolicy().(type) {
 	case *rmsv1.PublishRequest_Template:
+		if pol.Template == "" {
+			return nil, invalid("the template has no name")
+		}
 		if in.Template, err = idOf(t.Name(), "templates", pol.Template); err != nil {
 			return nil, err
 		}

@@ -139,21 +139,9 @@ func (l *licenses) GetRevocation(ctx context.Context, req *rmsv1.GetRevocationRe
 
 func (l *licenses) ListRevocations(ctx context.Context, req *rmsv1.ListRevocationsRequest) (*rmsv1.ListRevocationsResponse, error) {
 	c := callOf(ctx)
-	var owner vocab.Principal
-	var err error
-	if req.GetOwner() != "" {
-		if owner, err = vocab.ParsePrincipal(req.GetOwner()); err != nil {
-			return nil, invalid("%s", err)
-		}
-	}
-	if !c.byRole {
-		own, ok := ownPrincipal(c.caller)
-		if owner.IsZero() {
-			owner = own
-		}
-		if !ok || c.owns(owner) != nil {
-			return nil, vocab.Errorf(vocab.ReasonRoleRequired, "listing other people's revocations needs the role policy-admin or auditor")
-		}
+	owners, err := listedOwners(c, req.GetOwner(), "revocations")
+	if err != nil {
+		return nil, err
 	}
 	cursor, err := l.s.pages.cursor(c, req)
 	if err != nil {
@@ -161,7 +149,7 @@ func (l *licenses) ListRevocations(ctx context.Context, req *rmsv1.ListRevocatio
 	}
 	var before vocab.EventID
 	copy(before[:], cursor)
-	page, next, err := c.tenant.ListRevocations(ctx, owner, !c.byRole, before, pageSize(req.GetPageSize()))
+	page, next, err := c.tenant.ListRevocations(ctx, owners, !c.byRole, before, pageSize(req.GetPageSize()))
 	if err != nil {
 		return nil, err
 	}

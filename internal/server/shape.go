@@ -31,7 +31,7 @@ func (d *door) checkShape(req proto.Message) error {
 	switch req.(type) {
 	case *rmsv1.BatchAcquireRequest: // has a limit and a reason of its own
 		limit = maxRequest
-	case *rmsv1.CreateTemplateRequest, *rmsv1.UpdateTemplateRequest:
+	case *rmsv1.CreateTemplateRequest, *rmsv1.UpdateTemplateRequest, *rmsv1.PreviewTemplateRequest:
 		limit = maxTemplateRequest
 	}
 	if n := proto.Size(req); n > limit {

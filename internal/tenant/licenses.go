@@ -1,7 +1,9 @@
 package tenant
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,7 +95,8 @@ func (t *Tenant) GetLicense(ctx context.Context, c vocab.ContentID, authorize Au
 
 // LicenseFilter selects licenses; everything set must hold.
 type LicenseFilter struct {
-	Owner    vocab.Principal
+	// Owners are whose licenses; none: everybody's.
+	Owners   []vocab.Principal
 	Template string // slug
 	Title    string // contained, ignoring ASCII case
 }
@@ -102,7 +105,6 @@ type LicenseFilter struct {
 // the newest), newest first, and the ID to go on before, zero at the end.
 func (t *Tenant) ListLicenses(ctx context.Context, f LicenseFilter, before vocab.ContentID, limit int) (out []*LicenseView, next vocab.ContentID, err error) {
 	err = t.store.View(ctx, func(r store.Reader) error {
-		q := record.ListQuery{Owner: f.Owner, Before: before, Limit: limit}
 		var wanted vocab.TemplateUID
 		if f.Template != "" {
 			if wanted, err = record.FindTemplate(r, t.id, f.Template); err != nil {
@@ -111,13 +113,10 @@ func (t *Tenant) ListLicenses(ctx context.Context, f LicenseFilter, before vocab
 			if wanted.IsZero() {
 				return noTemplate(f.Template)
 			}
-			if f.Owner.IsZero() {
-				q.Template = wanted
-			}
 		}
 		title := strings.ToLower(f.Title)
 		var problem error
-		q.Match = func(l *record.License) bool {
+		match := func(l *record.License) bool {
 			if title != "" && !strings.Contains(strings.ToLower(l.Title), title) {
 				return false
 			}
@@ -127,9 +126,19 @@ func (t *Tenant) ListLicenses(ctx context.Context, f LicenseFilter, before vocab
 				return false
 			}
 			// The owner's index holds a hash: the record says who it is.
-			return (wanted.IsZero() || p.Template == wanted) && (f.Owner.IsZero() || p.Owner == f.Owner)
+			return (wanted.IsZero() || p.Template == wanted) && (len(f.Owners) == 0 || slices.Contains(f.Owners, p.Owner))
 		}
-		page, n, err := record.ListLicenses(r, t.id, q)
+		queries := []record.ListQuery{{Template: wanted}}
+		if len(f.Owners) > 0 {
+			queries = nil
+			for _, owner := range f.Owners {
+				queries = append(queries, record.ListQuery{Owner: owner})
+			}
+		}
+		for i := range queries {
+			queries[i].Before, queries[i].Limit, queries[i].Match = before, limit, match
+		}
+		page, n, err := listTogether(r, t.id, queries, limit)
 		if err := firstError(err, problem); err != nil {
 			return err
 		}
@@ -144,6 +153,30 @@ func (t *Tenant) ListLicenses(ctx context.Context, f LicenseFilter, before vocab
 		return nil
 	})
 	return out, next, err
+}
+
+// listTogether makes one listing of several that share no license: newest first,
+// up to limit, and the content ID to go on before.
+func listTogether(r store.Reader, t vocab.TenantID, queries []record.ListQuery, limit int) (page []*record.License, next vocab.ContentID, err error) {
+	for _, q := range queries {
+		found, n, err := record.ListLicenses(r, t, q)
+		if err != nil {
+			return nil, next, err
+		}
+		page = append(page, found...)
+		// Of this one there may be more before n, so that the others count
+		// down to n only.
+		if bytes.Compare(n[:], next[:]) > 0 {
+			next = n
+		}
+	}
+	slices.SortFunc(page, func(a, b *record.License) int { return bytes.Compare(b.Content[:], a.Content[:]) })
+	page = slices.DeleteFunc(page, func(l *record.License) bool { return bytes.Compare(l.Content[:], next[:]) < 0 })
+	if len(page) > limit {
+		page = page[:limit]
+		next = page[limit-1].Content
+	}
+	return page, next, nil
 }
 
 // LicenseEdit is what may be changed of a license; nil fields stay.

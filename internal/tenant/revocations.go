@@ -303,11 +303,11 @@ func (t *Tenant) GetRevocation(ctx context.Context, id vocab.EventID, authorize 
 
 // ListRevocations returns up to limit revocations by rule that are in force,
 // before one (zero: from the newest), newest first, and the one to go on
-// before, zero at the end. owner, unless zero, selects those with this owner as
-// their condition, and byOwner of them those that the owner made.
-func (t *Tenant) ListRevocations(ctx context.Context, owner vocab.Principal, byOwner bool, before vocab.EventID, limit int) (out []*RevocationView, next vocab.EventID, err error) {
+// before, zero at the end. owners, unless there are none, select those with one
+// of them as their condition, and byOwner of them those that the owner made.
+func (t *Tenant) ListRevocations(ctx context.Context, owners []vocab.Principal, byOwner bool, before vocab.EventID, limit int) (out []*RevocationView, next vocab.EventID, err error) {
 	t.live.mu.RLock()
-	ids := t.live.revocations.Find(func(r *policy.RevocationRule) bool { return owner.IsZero() || r.Owner == owner })
+	ids := t.live.revocations.Find(func(r *policy.RevocationRule) bool { return len(owners) == 0 || slices.Contains(owners, r.Owner) })
 	t.live.mu.RUnlock()
 	err = t.store.View(ctx, func(r store.Reader) error {
 		for _, id := range slices.Backward(ids) {

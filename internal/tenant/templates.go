@@ -226,7 +226,7 @@ func (t *Tenant) WriteTemplate(ctx context.Context, c Call, slug string, next *p
 		case current == nil:
 			return nil, noTemplate(slug)
 		case current.State == policy.StateDeleted:
-			return nil, vocab.Errorf(vocab.ReasonTemplateDeleted, "template %q is deleted", slug).WithNext("Undelete it first")
+			return nil, templateDeleted(slug)
 		case !anyRevision && current.Revision != want:
 			return nil, conflict("template", current.Author, current.Revision, want)
 		default:
@@ -256,7 +256,11 @@ func (t *Tenant) DeleteTemplate(ctx context.Context, c Call, slug string, want u
 			return nil, err
 		}
 		if n > 0 && !force {
-			return nil, vocab.Errorf(vocab.ReasonTemplateInUse, "%d licenses follow template %q", n, slug).
+			follow := "licenses follow"
+			if n == 1 {
+				follow = "license follows"
+			}
+			return nil, vocab.Errorf(vocab.ReasonTemplateInUse, "%d %s template %q", n, follow, slug).
 				WithNext("Archive it instead, so that they still open; or delete it with force, and only owners and issuers open them")
 		}
 		draft := *current
@@ -290,14 +294,13 @@ func (t *Tenant) revise(ctx context.Context, c Call, slug string, kind audit.Kin
 	now := t.now()
 	e := t.newEvent(kind, c, now)
 	for range maxAttempts {
-		var draft *policy.Template
+		var draft, before *policy.Template
 		var base uint32
 		err := t.store.View(ctx, func(r store.Reader) error {
 			current, err := t.findTemplate(r, slug)
 			if err != nil {
 				return err
 			}
-			var before *policy.Template
 			if current != nil {
 				before, base = current.Template, current.Revision
 			}
@@ -340,6 +343,11 @@ func (t *Tenant) revise(ctx context.Context, c Call, slug string, kind audit.Kin
 				at = head.Revision
 			}
 			if at != base || !uid.IsZero() && uid != draft.UID {
+				return errStale
+			}
+			if _, err := edit(tx, before); err != nil {
+				// What the edit rests on beside the template has changed: a
+				// license follows it now.
 				return errStale
 			}
 			return record.PutTemplateRevision(tx, t.id, draft.UID, record.TemplateHead{Slug: slug, Revision: draft.Revision}, signed.Raw())

@@ -81,6 +81,12 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 		next.DisplayNames["de"] = "Von einem Test"
 		return &rmsv1.UpdateTemplateRequest{Template: next}
 	},
+	"rms.v1.PolicyService/PreviewTemplate": func(t *testing.T, w *world) proto.Message {
+		next := templateForm()
+		next.Name = w.template(t).GetName()
+		next.Grants = nil
+		return &rmsv1.PreviewTemplateRequest{Template: next}
+	},
 	"rms.v1.PolicyService/DeleteTemplate": func(t *testing.T, w *world) proto.Message {
 		old := w.template(t)
 		return &rmsv1.DeleteTemplateRequest{Name: old.GetName(), Etag: old.GetEtag()}

@@ -365,6 +365,14 @@ func TestPythonOneCallEachWay(t *testing.T) {
 		}
 	}
 	w.refused(t, open("mallory"), "NO_RIGHTS")
+
+	// The template names the service. Without such a grant it cannot open what
+	// it sealed, but for its users.
+	row = []byte(w.run(t, env, []byte("the row"), "one_call.py", "seal", "user:alice@contoso.test", "board-secret").done(t).out)
+	w.refused(t, open(""), "NO_RIGHTS")
+	if r := open("alice").done(t); r.out != "the row" {
+		t.Errorf("the owner opens %q", r.out)
+	}
 }
 
 // After a rotation two roots sign a bundle. Whoever pinned either one follows,

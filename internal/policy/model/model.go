@@ -48,6 +48,7 @@ type Question struct {
 
 	Owner            vocab.Principal
 	IssuedBy         [2]string
+	IssuedByService  bool // for itself or for others
 	RevokedAlone     bool // the document itself
 	RevokedOtherwise bool // anything else that covers it
 	RevokedPerhaps   bool // something that covers it if the caller is in a group nobody knows of
@@ -91,7 +92,7 @@ func Decide(q Question) Answer {
 	if q.Recovery {
 		return q.recovered()
 	}
-	issuer := q.IssuedBy == [2]string{q.Caller.Issuer, q.Caller.Subject}
+	issuer := q.IssuedBy == [2]string{q.Caller.Issuer, q.Caller.Subject} && !q.IssuedByService
 	owner := (q.Owner.Kind == vocab.KindUser || q.Owner.Kind == vocab.KindService) && q.named(q.Owner)
 	gone := !q.AdHoc && q.Template == "gone"
 

@@ -15,9 +15,10 @@ import (
 )
 
 // Format writes templates as one file that [Parse] reads back as the same
-// templates, without UID, revision, author, comment and time. The same
-// templates give the same bytes. A deleted or invalid template is refused: a
-// file cannot say it.
+// templates, without UID, revision, author, comment and time: the canonical
+// form. The same templates give the same bytes, and lists whose order means
+// nothing, of networks and of select, are sorted; grants keep theirs. A deleted
+// or invalid template is refused: a file cannot say it.
 func Format(templates ...*policy.Template) ([]byte, error) {
 	var out bytes.Buffer
 	enc := yaml.NewEncoder(&out)
@@ -88,7 +89,7 @@ func templateNode(t *policy.Template) *yaml.Node {
 	o.add("offline", raw(FormatOffline(t.Offline)))
 	if len(t.Select) > 0 {
 		n := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
-		for _, p := range t.Select {
+		for _, p := range policy.SortedPrincipals(t.Select) {
 			n.Content = append(n.Content, quoted(p.String()))
 		}
 		o.add("select", n)
@@ -115,14 +116,14 @@ func grantNode(g policy.Grant) *yaml.Node {
 		o.add("rights", n)
 	}
 	if !g.Until.IsZero() {
-		o.add("until", raw(FormatTime(g.Until)))
+		o.add("until", quoted(FormatTime(g.Until)))
 	}
 	if g.Login == policy.LoginMFA {
 		o.add("login", str("mfa"))
 	}
 	if len(g.Networks) > 0 {
 		n := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
-		for _, p := range g.Networks {
+		for _, p := range policy.SortedNetworks(g.Networks) {
 			n.Content = append(n.Content, quoted(p.String()))
 		}
 		o.add("networks", n)

@@ -132,7 +132,7 @@ func (x Settings_ClearKeys) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Settings_ClearKeys.Descriptor instead.
 func (Settings_ClearKeys) EnumDescriptor() ([]byte, []int) {
-	return file_rms_v1_policy_proto_rawDescGZIP(), []int{11, 0}
+	return file_rms_v1_policy_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Expiry is when content protected with a template expires.
@@ -258,7 +258,10 @@ type Template struct {
 	// When this revision came into force; set by the server.
 	ReviseTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=revise_time,json=reviseTime,proto3" json:"revise_time,omitempty"`
 	// For optimistic concurrency; set by the server.
-	Etag          string `protobuf:"bytes,16,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,16,opt,name=etag,proto3" json:"etag,omitempty"`
+	// How many licenses follow the template now; set by the server in the
+	// answers of GetTemplate and PreviewTemplate, and nowhere else.
+	LicenseCount  int64 `protobuf:"varint,17,opt,name=license_count,json=licenseCount,proto3" json:"license_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -403,6 +406,13 @@ func (x *Template) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *Template) GetLicenseCount() int64 {
+	if x != nil {
+		return x.LicenseCount
+	}
+	return 0
 }
 
 // GetTemplateRequest names a template.
@@ -717,6 +727,250 @@ func (x *UpdateTemplateRequest) GetValidateOnly() bool {
 	return false
 }
 
+// PreviewTemplateRequest asks what a write would change.
+type PreviewTemplateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The template with its name and all its values, as CreateTemplate or
+	// UpdateTemplate would get it. It is compared with what is in force, whatever
+	// its etag.
+	Template      *Template `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewTemplateRequest) Reset() {
+	*x = PreviewTemplateRequest{}
+	mi := &file_rms_v1_policy_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewTemplateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewTemplateRequest) ProtoMessage() {}
+
+func (x *PreviewTemplateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_policy_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewTemplateRequest.ProtoReflect.Descriptor instead.
+func (*PreviewTemplateRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_policy_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PreviewTemplateRequest) GetTemplate() *Template {
+	if x != nil {
+		return x.Template
+	}
+	return nil
+}
+
+// TemplateChange is what a write means for one principal.
+type TemplateChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whom the grants are for.
+	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	// The rights that the grants give afterwards and not before, all conditions
+	// met: OWNER is spelled out, and a grant that has ended gives nothing.
+	Gains []Right `protobuf:"varint,2,rep,packed,name=gains,proto3,enum=rms.v1.Right" json:"gains,omitempty"`
+	// The rights that they give before and not afterwards.
+	Loses []Right `protobuf:"varint,3,rep,packed,name=loses,proto3,enum=rms.v1.Right" json:"loses,omitempty"`
+	// Whether the principal may more in some situation: gains a right, or has one
+	// for longer or under fewer conditions.
+	More bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
+	// Whether the principal may less in some situation.
+	Less bool `protobuf:"varint,5,opt,name=less,proto3" json:"less,omitempty"`
+	// The principal's grants in force, in order; at most 100.
+	Before []*Grant `protobuf:"bytes,6,rep,name=before,proto3" json:"before,omitempty"`
+	// The principal's grants after the write, in order; at most 100.
+	After         []*Grant `protobuf:"bytes,7,rep,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TemplateChange) Reset() {
+	*x = TemplateChange{}
+	mi := &file_rms_v1_policy_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TemplateChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TemplateChange) ProtoMessage() {}
+
+func (x *TemplateChange) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_policy_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TemplateChange.ProtoReflect.Descriptor instead.
+func (*TemplateChange) Descriptor() ([]byte, []int) {
+	return file_rms_v1_policy_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *TemplateChange) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *TemplateChange) GetGains() []Right {
+	if x != nil {
+		return x.Gains
+	}
+	return nil
+}
+
+func (x *TemplateChange) GetLoses() []Right {
+	if x != nil {
+		return x.Loses
+	}
+	return nil
+}
+
+func (x *TemplateChange) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *TemplateChange) GetLess() bool {
+	if x != nil {
+		return x.Less
+	}
+	return false
+}
+
+func (x *TemplateChange) GetBefore() []*Grant {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *TemplateChange) GetAfter() []*Grant {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// PreviewTemplateResponse is what a write would change.
+type PreviewTemplateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is in force, without its grants; unset: the write would make a new
+	// template.
+	Current *Template `protobuf:"bytes,1,opt,name=current,proto3" json:"current,omitempty"`
+	// The revision after the write: the current one if nothing changes.
+	Revision uint32 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Who gains or loses, by principal; as many as go into one answer.
+	Changes []*TemplateChange `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	// How many there are in all.
+	ChangeCount int32 `protobuf:"varint,4,opt,name=change_count,json=changeCount,proto3" json:"change_count,omitempty"`
+	// What else changes, by the keys of template files: names, descriptions,
+	// state, grants (their order alone), expires, offline, select, contact,
+	// custody.
+	Fields []string `protobuf:"bytes,5,rep,name=fields,proto3" json:"fields,omitempty"`
+	// What is valid yet probably not meant; a sentence each.
+	Warnings      []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewTemplateResponse) Reset() {
+	*x = PreviewTemplateResponse{}
+	mi := &file_rms_v1_policy_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewTemplateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewTemplateResponse) ProtoMessage() {}
+
+func (x *PreviewTemplateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_policy_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewTemplateResponse.ProtoReflect.Descriptor instead.
+func (*PreviewTemplateResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_policy_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PreviewTemplateResponse) GetCurrent() *Template {
+	if x != nil {
+		return x.Current
+	}
+	return nil
+}
+
+func (x *PreviewTemplateResponse) GetRevision() uint32 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *PreviewTemplateResponse) GetChanges() []*TemplateChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *PreviewTemplateResponse) GetChangeCount() int32 {
+	if x != nil {
+		return x.ChangeCount
+	}
+	return 0
+}
+
+func (x *PreviewTemplateResponse) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *PreviewTemplateResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 // DeleteTemplateRequest deletes a template.
 type DeleteTemplateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -732,7 +986,7 @@ type DeleteTemplateRequest struct {
 
 func (x *DeleteTemplateRequest) Reset() {
 	*x = DeleteTemplateRequest{}
-	mi := &file_rms_v1_policy_proto_msgTypes[7]
+	mi := &file_rms_v1_policy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +998,7 @@ func (x *DeleteTemplateRequest) String() string {
 func (*DeleteTemplateRequest) ProtoMessage() {}
 
 func (x *DeleteTemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_policy_proto_msgTypes[7]
+	mi := &file_rms_v1_policy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +1011,7 @@ func (x *DeleteTemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTemplateRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTemplateRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_policy_proto_rawDescGZIP(), []int{7}
+	return file_rms_v1_policy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteTemplateRequest) GetName() string {
@@ -792,7 +1046,7 @@ type UndeleteTemplateRequest struct {
 
 func (x *UndeleteTemplateRequest) Reset() {
 	*x = UndeleteTemplateRequest{}
-	mi := &file_rms_v1_policy_proto_msgTypes[8]
+	mi := &file_rms_v1_policy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +1058,7 @@ func (x *UndeleteTemplateRequest) String() string {
 func (*UndeleteTemplateRequest) ProtoMessage() {}
 
 func (x *UndeleteTemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_policy_proto_msgTypes[8]
+	mi := &file_rms_v1_policy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +1071,7 @@ func (x *UndeleteTemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndeleteTemplateRequest.ProtoReflect.Descriptor instead.
 func (*UndeleteTemplateRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_policy_proto_rawDescGZIP(), []int{8}
+	return file_rms_v1_policy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UndeleteTemplateRequest) GetName() string {
@@ -842,7 +1096,7 @@ type ListTemplateRevisionsRequest struct {
 
 func (x *ListTemplateRevisionsRequest) Reset() {
 	*x = ListTemplateRevisionsRequest{}
-	mi := &file_rms_v1_policy_proto_msgTypes[9]
+	mi := &file_rms_v1_policy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1108,7 @@ func (x *ListTemplateRevisionsRequest) String() string {
 func (*ListTemplateRevisionsRequest) ProtoMessage() {}
 
 func (x *ListTemplateRevisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_policy_proto_msgTypes[9]
+	mi := &file_rms_v1_policy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1121,7 @@ func (x *ListTemplateRevisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTemplateRevisionsRequest.ProtoReflect.Descriptor instead.
 func (*ListTemplateRevisionsRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_policy_proto_rawDescGZIP(), []int{9}
+	return file_rms_v1_policy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListTemplateRevisionsRequest) GetName() string {
@@ -904,7 +1158,7 @@ type ListTemplateRevisionsResponse struct {
 
 func (x *ListTemplateRevisionsResponse) Reset() {
 	*x = ListTemplateRevisionsResponse{}
-	mi := &file_rms_v1_policy_proto_msgTypes[10]
+	mi := &file_rms_v1_policy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1170,7 @@ func (x *ListTemplateRevisionsResponse) String() string {
 func (*ListTemplateRevisionsResponse) ProtoMessage() {}
 
 func (x *ListTemplateRevisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_policy_proto_msgTypes[10]
+	mi := &file_rms_v1_policy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1183,7 @@ func (x *ListTemplateRevisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTemplateRevisionsResponse.ProtoReflect.Descriptor instead.
 func (*ListTemplateRevisionsResponse) Descriptor() ([]byte, []int) {
-	return file_rms_v1_policy_proto_rawDescGZIP(), []int{10}
+	return file_rms_v1_policy_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListTemplateRevisionsResponse) GetRevisions() []*Template {
@@ -979,7 +1233,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_rms_v1_policy_proto_msgTypes[11]
+	mi := &file_rms_v1_policy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1245,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_policy_proto_msgTypes[11]
+	mi := &file_rms_v1_policy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1258,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_rms_v1_policy_proto_rawDescGZIP(), []int{11}
+	return file_rms_v1_policy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Settings) GetName() string {
@@ -1102,7 +1356,7 @@ type GetSettingsRequest struct {
 
 func (x *GetSettingsRequest) Reset() {
 	*x = GetSettingsRequest{}
-	mi := &file_rms_v1_policy_proto_msgTypes[12]
+	mi := &file_rms_v1_policy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1368,7 @@ func (x *GetSettingsRequest) String() string {
 func (*GetSettingsRequest) ProtoMessage() {}
 
 func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_policy_proto_msgTypes[12]
+	mi := &file_rms_v1_policy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1381,7 @@ func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_policy_proto_rawDescGZIP(), []int{12}
+	return file_rms_v1_policy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetSettingsRequest) GetName() string {
@@ -1151,7 +1405,7 @@ type UpdateSettingsRequest struct {
 
 func (x *UpdateSettingsRequest) Reset() {
 	*x = UpdateSettingsRequest{}
-	mi := &file_rms_v1_policy_proto_msgTypes[13]
+	mi := &file_rms_v1_policy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1417,7 @@ func (x *UpdateSettingsRequest) String() string {
 func (*UpdateSettingsRequest) ProtoMessage() {}
 
 func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_policy_proto_msgTypes[13]
+	mi := &file_rms_v1_policy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1430,7 @@ func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_policy_proto_rawDescGZIP(), []int{13}
+	return file_rms_v1_policy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UpdateSettingsRequest) GetSettings() *Settings {
@@ -1201,7 +1455,7 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\x06Expiry\x12,\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x02at\x121\n" +
 	"\x05after\x18\x02 \x01(\v2\x19.google.protobuf.DurationH\x00R\x05afterB\x06\n" +
-	"\x04when\"\xa2\a\n" +
+	"\x04when\"\xc7\a\n" +
 	"\bTemplate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x1a\n" +
@@ -1221,7 +1475,8 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\acomment\x18\x0e \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\acomment\x12;\n" +
 	"\vrevise_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"reviseTime\x12\x12\n" +
-	"\x04etag\x18\x10 \x01(\tR\x04etag\x1a?\n" +
+	"\x04etag\x18\x10 \x01(\tR\x04etag\x12#\n" +
+	"\rlicense_count\x18\x11 \x01(\x03R\flicenseCount\x1a?\n" +
 	"\x11DisplayNamesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a?\n" +
@@ -1255,7 +1510,24 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"r\n" +
 	"\x15UpdateTemplateRequest\x124\n" +
 	"\btemplate\x18\x01 \x01(\v2\x10.rms.v1.TemplateB\x06\xbaH\x03\xc8\x01\x01R\btemplate\x12#\n" +
-	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"l\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"N\n" +
+	"\x16PreviewTemplateRequest\x124\n" +
+	"\btemplate\x18\x01 \x01(\v2\x10.rms.v1.TemplateB\x06\xbaH\x03\xc8\x01\x01R\btemplate\"\xec\x01\n" +
+	"\x0eTemplateChange\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12#\n" +
+	"\x05gains\x18\x02 \x03(\x0e2\r.rms.v1.RightR\x05gains\x12#\n" +
+	"\x05loses\x18\x03 \x03(\x0e2\r.rms.v1.RightR\x05loses\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\x12\x12\n" +
+	"\x04less\x18\x05 \x01(\bR\x04less\x12%\n" +
+	"\x06before\x18\x06 \x03(\v2\r.rms.v1.GrantR\x06before\x12#\n" +
+	"\x05after\x18\a \x03(\v2\r.rms.v1.GrantR\x05after\"\xea\x01\n" +
+	"\x17PreviewTemplateResponse\x12*\n" +
+	"\acurrent\x18\x01 \x01(\v2\x10.rms.v1.TemplateR\acurrent\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\rR\brevision\x120\n" +
+	"\achanges\x18\x03 \x03(\v2\x16.rms.v1.TemplateChangeR\achanges\x12!\n" +
+	"\fchange_count\x18\x04 \x01(\x05R\vchangeCount\x12\x16\n" +
+	"\x06fields\x18\x05 \x03(\tR\x06fields\x12\x1a\n" +
+	"\bwarnings\x18\x06 \x03(\tR\bwarnings\"l\n" +
 	"\x15DeleteTemplateRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12\x1d\n" +
@@ -1302,14 +1574,16 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\x15UpdateSettingsRequest\x124\n" +
 	"\bsettings\x18\x01 \x01(\v2\x10.rms.v1.SettingsB\x06\xbaH\x03\xc8\x01\x01R\bsettings\x12C\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\n" +
-	"updateMask2\x82\x06\n" +
+	"updateMask2\xe2\x06\n" +
 	"\rPolicyService\x12G\n" +
 	"\vGetTemplate\x12\x1a.rms.v1.GetTemplateRequest\x1a\x10.rms.v1.Template\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04\x12X\n" +
 	"\rListTemplates\x12\x1c.rms.v1.ListTemplatesRequest\x1a\x1d.rms.v1.ListTemplatesResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04\x12N\n" +
 	"\x0eCreateTemplate\x12\x1d.rms.v1.CreateTemplateRequest\x1a\x10.rms.v1.Template\"\v\xca\xf3\x18\a\b\x04\x12\x01\x02\x18\x01\x12N\n" +
-	"\x0eUpdateTemplate\x12\x1d.rms.v1.UpdateTemplateRequest\x1a\x10.rms.v1.Template\"\v\xca\xf3\x18\a\b\x04\x12\x01\x02\x18\x01\x12N\n" +
+	"\x0eUpdateTemplate\x12\x1d.rms.v1.UpdateTemplateRequest\x1a\x10.rms.v1.Template\"\v\xca\xf3\x18\a\b\x04\x12\x01\x02\x18\x01\x12^\n" +
+	"\x0fPreviewTemplate\x12\x1e.rms.v1.PreviewTemplateRequest\x1a\x1f.rms.v1.PreviewTemplateResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04\x12N\n" +
 	"\x0eDeleteTemplate\x12\x1d.rms.v1.DeleteTemplateRequest\x1a\x10.rms.v1.Template\"\v\xca\xf3\x18\a\b\x04\x12\x01\x02\x18\x01\x12R\n" +
 	"\x10UndeleteTemplate\x12\x1f.rms.v1.UndeleteTemplateRequest\x1a\x10.rms.v1.Template\"\v\xca\xf3\x18\a\b\x04\x12\x01\x02\x18\x01\x12p\n" +
 	"\x15ListTemplateRevisions\x12$.rms.v1.ListTemplateRevisionsRequest\x1a%.rms.v1.ListTemplateRevisionsResponse\"\n" +
@@ -1330,7 +1604,7 @@ func file_rms_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rms_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_rms_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_rms_v1_policy_proto_goTypes = []any{
 	(Template_State)(0),                   // 0: rms.v1.Template.State
 	(Settings_ClearKeys)(0),               // 1: rms.v1.Settings.ClearKeys
@@ -1341,67 +1615,80 @@ var file_rms_v1_policy_proto_goTypes = []any{
 	(*ListTemplatesResponse)(nil),         // 6: rms.v1.ListTemplatesResponse
 	(*CreateTemplateRequest)(nil),         // 7: rms.v1.CreateTemplateRequest
 	(*UpdateTemplateRequest)(nil),         // 8: rms.v1.UpdateTemplateRequest
-	(*DeleteTemplateRequest)(nil),         // 9: rms.v1.DeleteTemplateRequest
-	(*UndeleteTemplateRequest)(nil),       // 10: rms.v1.UndeleteTemplateRequest
-	(*ListTemplateRevisionsRequest)(nil),  // 11: rms.v1.ListTemplateRevisionsRequest
-	(*ListTemplateRevisionsResponse)(nil), // 12: rms.v1.ListTemplateRevisionsResponse
-	(*Settings)(nil),                      // 13: rms.v1.Settings
-	(*GetSettingsRequest)(nil),            // 14: rms.v1.GetSettingsRequest
-	(*UpdateSettingsRequest)(nil),         // 15: rms.v1.UpdateSettingsRequest
-	nil,                                   // 16: rms.v1.Template.DisplayNamesEntry
-	nil,                                   // 17: rms.v1.Template.DescriptionsEntry
-	(*timestamppb.Timestamp)(nil),         // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 19: google.protobuf.Duration
-	(*Grant)(nil),                         // 20: rms.v1.Grant
-	(CustodyMode)(0),                      // 21: rms.v1.CustodyMode
-	(*fieldmaskpb.FieldMask)(nil),         // 22: google.protobuf.FieldMask
+	(*PreviewTemplateRequest)(nil),        // 9: rms.v1.PreviewTemplateRequest
+	(*TemplateChange)(nil),                // 10: rms.v1.TemplateChange
+	(*PreviewTemplateResponse)(nil),       // 11: rms.v1.PreviewTemplateResponse
+	(*DeleteTemplateRequest)(nil),         // 12: rms.v1.DeleteTemplateRequest
+	(*UndeleteTemplateRequest)(nil),       // 13: rms.v1.UndeleteTemplateRequest
+	(*ListTemplateRevisionsRequest)(nil),  // 14: rms.v1.ListTemplateRevisionsRequest
+	(*ListTemplateRevisionsResponse)(nil), // 15: rms.v1.ListTemplateRevisionsResponse
+	(*Settings)(nil),                      // 16: rms.v1.Settings
+	(*GetSettingsRequest)(nil),            // 17: rms.v1.GetSettingsRequest
+	(*UpdateSettingsRequest)(nil),         // 18: rms.v1.UpdateSettingsRequest
+	nil,                                   // 19: rms.v1.Template.DisplayNamesEntry
+	nil,                                   // 20: rms.v1.Template.DescriptionsEntry
+	(*timestamppb.Timestamp)(nil),         // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 22: google.protobuf.Duration
+	(*Grant)(nil),                         // 23: rms.v1.Grant
+	(CustodyMode)(0),                      // 24: rms.v1.CustodyMode
+	(Right)(0),                            // 25: rms.v1.Right
+	(*fieldmaskpb.FieldMask)(nil),         // 26: google.protobuf.FieldMask
 }
 var file_rms_v1_policy_proto_depIdxs = []int32{
-	18, // 0: rms.v1.Expiry.at:type_name -> google.protobuf.Timestamp
-	19, // 1: rms.v1.Expiry.after:type_name -> google.protobuf.Duration
-	16, // 2: rms.v1.Template.display_names:type_name -> rms.v1.Template.DisplayNamesEntry
-	17, // 3: rms.v1.Template.descriptions:type_name -> rms.v1.Template.DescriptionsEntry
+	21, // 0: rms.v1.Expiry.at:type_name -> google.protobuf.Timestamp
+	22, // 1: rms.v1.Expiry.after:type_name -> google.protobuf.Duration
+	19, // 2: rms.v1.Template.display_names:type_name -> rms.v1.Template.DisplayNamesEntry
+	20, // 3: rms.v1.Template.descriptions:type_name -> rms.v1.Template.DescriptionsEntry
 	0,  // 4: rms.v1.Template.state:type_name -> rms.v1.Template.State
-	20, // 5: rms.v1.Template.grants:type_name -> rms.v1.Grant
+	23, // 5: rms.v1.Template.grants:type_name -> rms.v1.Grant
 	2,  // 6: rms.v1.Template.expiry:type_name -> rms.v1.Expiry
-	19, // 7: rms.v1.Template.offline:type_name -> google.protobuf.Duration
-	21, // 8: rms.v1.Template.custody_mode:type_name -> rms.v1.CustodyMode
-	18, // 9: rms.v1.Template.revise_time:type_name -> google.protobuf.Timestamp
+	22, // 7: rms.v1.Template.offline:type_name -> google.protobuf.Duration
+	24, // 8: rms.v1.Template.custody_mode:type_name -> rms.v1.CustodyMode
+	21, // 9: rms.v1.Template.revise_time:type_name -> google.protobuf.Timestamp
 	3,  // 10: rms.v1.ListTemplatesResponse.templates:type_name -> rms.v1.Template
 	3,  // 11: rms.v1.CreateTemplateRequest.template:type_name -> rms.v1.Template
 	3,  // 12: rms.v1.UpdateTemplateRequest.template:type_name -> rms.v1.Template
-	3,  // 13: rms.v1.ListTemplateRevisionsResponse.revisions:type_name -> rms.v1.Template
-	19, // 14: rms.v1.Settings.offline_max:type_name -> google.protobuf.Duration
-	1,  // 15: rms.v1.Settings.clear_keys:type_name -> rms.v1.Settings.ClearKeys
-	21, // 16: rms.v1.Settings.custody_mode:type_name -> rms.v1.CustodyMode
-	19, // 17: rms.v1.Settings.cache_ttl:type_name -> google.protobuf.Duration
-	19, // 18: rms.v1.Settings.outage_grace:type_name -> google.protobuf.Duration
-	19, // 19: rms.v1.Settings.token_age_max:type_name -> google.protobuf.Duration
-	13, // 20: rms.v1.UpdateSettingsRequest.settings:type_name -> rms.v1.Settings
-	22, // 21: rms.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
-	4,  // 22: rms.v1.PolicyService.GetTemplate:input_type -> rms.v1.GetTemplateRequest
-	5,  // 23: rms.v1.PolicyService.ListTemplates:input_type -> rms.v1.ListTemplatesRequest
-	7,  // 24: rms.v1.PolicyService.CreateTemplate:input_type -> rms.v1.CreateTemplateRequest
-	8,  // 25: rms.v1.PolicyService.UpdateTemplate:input_type -> rms.v1.UpdateTemplateRequest
-	9,  // 26: rms.v1.PolicyService.DeleteTemplate:input_type -> rms.v1.DeleteTemplateRequest
-	10, // 27: rms.v1.PolicyService.UndeleteTemplate:input_type -> rms.v1.UndeleteTemplateRequest
-	11, // 28: rms.v1.PolicyService.ListTemplateRevisions:input_type -> rms.v1.ListTemplateRevisionsRequest
-	14, // 29: rms.v1.PolicyService.GetSettings:input_type -> rms.v1.GetSettingsRequest
-	15, // 30: rms.v1.PolicyService.UpdateSettings:input_type -> rms.v1.UpdateSettingsRequest
-	3,  // 31: rms.v1.PolicyService.GetTemplate:output_type -> rms.v1.Template
-	6,  // 32: rms.v1.PolicyService.ListTemplates:output_type -> rms.v1.ListTemplatesResponse
-	3,  // 33: rms.v1.PolicyService.CreateTemplate:output_type -> rms.v1.Template
-	3,  // 34: rms.v1.PolicyService.UpdateTemplate:output_type -> rms.v1.Template
-	3,  // 35: rms.v1.PolicyService.DeleteTemplate:output_type -> rms.v1.Template
-	3,  // 36: rms.v1.PolicyService.UndeleteTemplate:output_type -> rms.v1.Template
-	12, // 37: rms.v1.PolicyService.ListTemplateRevisions:output_type -> rms.v1.ListTemplateRevisionsResponse
-	13, // 38: rms.v1.PolicyService.GetSettings:output_type -> rms.v1.Settings
-	13, // 39: rms.v1.PolicyService.UpdateSettings:output_type -> rms.v1.Settings
-	31, // [31:40] is the sub-list for method output_type
-	22, // [22:31] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	3,  // 13: rms.v1.PreviewTemplateRequest.template:type_name -> rms.v1.Template
+	25, // 14: rms.v1.TemplateChange.gains:type_name -> rms.v1.Right
+	25, // 15: rms.v1.TemplateChange.loses:type_name -> rms.v1.Right
+	23, // 16: rms.v1.TemplateChange.before:type_name -> rms.v1.Grant
+	23, // 17: rms.v1.TemplateChange.after:type_name -> rms.v1.Grant
+	3,  // 18: rms.v1.PreviewTemplateResponse.current:type_name -> rms.v1.Template
+	10, // 19: rms.v1.PreviewTemplateResponse.changes:type_name -> rms.v1.TemplateChange
+	3,  // 20: rms.v1.ListTemplateRevisionsResponse.revisions:type_name -> rms.v1.Template
+	22, // 21: rms.v1.Settings.offline_max:type_name -> google.protobuf.Duration
+	1,  // 22: rms.v1.Settings.clear_keys:type_name -> rms.v1.Settings.ClearKeys
+	24, // 23: rms.v1.Settings.custody_mode:type_name -> rms.v1.CustodyMode
+	22, // 24: rms.v1.Settings.cache_ttl:type_name -> google.protobuf.Duration
+	22, // 25: rms.v1.Settings.outage_grace:type_name -> google.protobuf.Duration
+	22, // 26: rms.v1.Settings.token_age_max:type_name -> google.protobuf.Duration
+	16, // 27: rms.v1.UpdateSettingsRequest.settings:type_name -> rms.v1.Settings
+	26, // 28: rms.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 29: rms.v1.PolicyService.GetTemplate:input_type -> rms.v1.GetTemplateRequest
+	5,  // 30: rms.v1.PolicyService.ListTemplates:input_type -> rms.v1.ListTemplatesRequest
+	7,  // 31: rms.v1.PolicyService.CreateTemplate:input_type -> rms.v1.CreateTemplateRequest
+	8,  // 32: rms.v1.PolicyService.UpdateTemplate:input_type -> rms.v1.UpdateTemplateRequest
+	9,  // 33: rms.v1.PolicyService.PreviewTemplate:input_type -> rms.v1.PreviewTemplateRequest
+	12, // 34: rms.v1.PolicyService.DeleteTemplate:input_type -> rms.v1.DeleteTemplateRequest
+	13, // 35: rms.v1.PolicyService.UndeleteTemplate:input_type -> rms.v1.UndeleteTemplateRequest
+	14, // 36: rms.v1.PolicyService.ListTemplateRevisions:input_type -> rms.v1.ListTemplateRevisionsRequest
+	17, // 37: rms.v1.PolicyService.GetSettings:input_type -> rms.v1.GetSettingsRequest
+	18, // 38: rms.v1.PolicyService.UpdateSettings:input_type -> rms.v1.UpdateSettingsRequest
+	3,  // 39: rms.v1.PolicyService.GetTemplate:output_type -> rms.v1.Template
+	6,  // 40: rms.v1.PolicyService.ListTemplates:output_type -> rms.v1.ListTemplatesResponse
+	3,  // 41: rms.v1.PolicyService.CreateTemplate:output_type -> rms.v1.Template
+	3,  // 42: rms.v1.PolicyService.UpdateTemplate:output_type -> rms.v1.Template
+	11, // 43: rms.v1.PolicyService.PreviewTemplate:output_type -> rms.v1.PreviewTemplateResponse
+	3,  // 44: rms.v1.PolicyService.DeleteTemplate:output_type -> rms.v1.Template
+	3,  // 45: rms.v1.PolicyService.UndeleteTemplate:output_type -> rms.v1.Template
+	15, // 46: rms.v1.PolicyService.ListTemplateRevisions:output_type -> rms.v1.ListTemplateRevisionsResponse
+	16, // 47: rms.v1.PolicyService.GetSettings:output_type -> rms.v1.Settings
+	16, // 48: rms.v1.PolicyService.UpdateSettings:output_type -> rms.v1.Settings
+	39, // [39:49] is the sub-list for method output_type
+	29, // [29:39] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_policy_proto_init() }
@@ -1421,7 +1708,7 @@ func file_rms_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_policy_proto_rawDesc), len(file_rms_v1_policy_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

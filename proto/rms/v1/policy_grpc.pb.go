@@ -23,6 +23,7 @@ const (
 	PolicyService_ListTemplates_FullMethodName         = "/rms.v1.PolicyService/ListTemplates"
 	PolicyService_CreateTemplate_FullMethodName        = "/rms.v1.PolicyService/CreateTemplate"
 	PolicyService_UpdateTemplate_FullMethodName        = "/rms.v1.PolicyService/UpdateTemplate"
+	PolicyService_PreviewTemplate_FullMethodName       = "/rms.v1.PolicyService/PreviewTemplate"
 	PolicyService_DeleteTemplate_FullMethodName        = "/rms.v1.PolicyService/DeleteTemplate"
 	PolicyService_UndeleteTemplate_FullMethodName      = "/rms.v1.PolicyService/UndeleteTemplate"
 	PolicyService_ListTemplateRevisions_FullMethodName = "/rms.v1.PolicyService/ListTemplateRevisions"
@@ -46,6 +47,9 @@ type PolicyServiceClient interface {
 	// UpdateTemplate writes a new revision. It is in force for the next
 	// decision on every connection when the call returns.
 	UpdateTemplate(ctx context.Context, in *UpdateTemplateRequest, opts ...grpc.CallOption) (*Template, error)
+	// PreviewTemplate says what a write would change: who gains and who loses
+	// which right, and how many licenses it is about. Nothing is written.
+	PreviewTemplate(ctx context.Context, in *PreviewTemplateRequest, opts ...grpc.CallOption) (*PreviewTemplateResponse, error)
 	// DeleteTemplate leaves a tombstone whose name stays taken. It is refused
 	// while licenses follow the template, unless forced.
 	DeleteTemplate(ctx context.Context, in *DeleteTemplateRequest, opts ...grpc.CallOption) (*Template, error)
@@ -101,6 +105,16 @@ func (c *policyServiceClient) UpdateTemplate(ctx context.Context, in *UpdateTemp
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Template)
 	err := c.cc.Invoke(ctx, PolicyService_UpdateTemplate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) PreviewTemplate(ctx context.Context, in *PreviewTemplateRequest, opts ...grpc.CallOption) (*PreviewTemplateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PreviewTemplateResponse)
+	err := c.cc.Invoke(ctx, PolicyService_PreviewTemplate_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -173,6 +187,9 @@ type PolicyServiceServer interface {
 	// UpdateTemplate writes a new revision. It is in force for the next
 	// decision on every connection when the call returns.
 	UpdateTemplate(context.Context, *UpdateTemplateRequest) (*Template, error)
+	// PreviewTemplate says what a write would change: who gains and who loses
+	// which right, and how many licenses it is about. Nothing is written.
+	PreviewTemplate(context.Context, *PreviewTemplateRequest) (*PreviewTemplateResponse, error)
 	// DeleteTemplate leaves a tombstone whose name stays taken. It is refused
 	// while licenses follow the template, unless forced.
 	DeleteTemplate(context.Context, *DeleteTemplateRequest) (*Template, error)
@@ -205,6 +222,9 @@ func (UnimplementedPolicyServiceServer) CreateTemplate(context.Context, *CreateT
 }
 func (UnimplementedPolicyServiceServer) UpdateTemplate(context.Context, *UpdateTemplateRequest) (*Template, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateTemplate not implemented")
+}
+func (UnimplementedPolicyServiceServer) PreviewTemplate(context.Context, *PreviewTemplateRequest) (*PreviewTemplateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PreviewTemplate not implemented")
 }
 func (UnimplementedPolicyServiceServer) DeleteTemplate(context.Context, *DeleteTemplateRequest) (*Template, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteTemplate not implemented")
@@ -310,6 +330,24 @@ func _PolicyService_UpdateTemplate_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PolicyServiceServer).UpdateTemplate(ctx, req.(*UpdateTemplateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_PreviewTemplate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PreviewTemplateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).PreviewTemplate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_PreviewTemplate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).PreviewTemplate(ctx, req.(*PreviewTemplateRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -426,6 +464,10 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateTemplate",
 			Handler:    _PolicyService_UpdateTemplate_Handler,
+		},
+		{
+			MethodName: "PreviewTemplate",
+			Handler:    _PolicyService_PreviewTemplate_Handler,
 		},
 		{
 			MethodName: "DeleteTemplate",

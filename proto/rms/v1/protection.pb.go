@@ -467,13 +467,16 @@ func (x *ListUsableTemplatesResponse) GetTemplates() []*UsableTemplate {
 
 // PublishRequest asks for a license. One content key encrypts exactly one
 // stream: an edited document is published anew, with the old one as parent.
+// Whoever may edit a parent and not export it makes a derived license: its
+// policy, its owner and who protected it are the parent's.
 type PublishRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// Makes the call safe to repeat for 24 hours; empty: not.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Where the rights come from.
+	// Where the rights come from; unset: from the first of the parents, which
+	// there must be then, and whose template or rights and expiry are kept.
 	//
 	// Types that are valid to be assigned to Policy:
 	//
@@ -1284,7 +1287,7 @@ const file_rms_v1_protection_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
 	"\x1bListUsableTemplatesResponse\x124\n" +
-	"\ttemplates\x18\x01 \x03(\v2\x16.rms.v1.UsableTemplateR\ttemplates\"\x8f\x04\n" +
+	"\ttemplates\x18\x01 \x03(\v2\x16.rms.v1.UsableTemplateR\ttemplates\"\x88\x04\n" +
 	"\x0ePublishRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12'\n" +
 	"\n" +
@@ -1299,8 +1302,8 @@ const file_rms_v1_protection_proto_rawDesc = "" +
 	"\rvalidate_only\x18\n" +
 	" \x01(\bR\fvalidateOnly\x12;\n" +
 	"\vexpire_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTimeB\x0f\n" +
-	"\x06policy\x12\x05\xbaH\x02\b\x01\"\xb8\x01\n" +
+	"expireTimeB\b\n" +
+	"\x06policy\"\xb8\x01\n" +
 	"\x0fPublishResponse\x12)\n" +
 	"\alicense\x18\x01 \x01(\v2\x0f.rms.v1.LicenseR\alicense\x12-\n" +
 	"\x12publishing_license\x18\x02 \x01(\fR\x11publishingLicense\x125\n" +
