@@ -53,6 +53,7 @@ var exits = map[vocab.Reason]int{
 	vocab.ReasonClearKeyNotAllowed:    exitRefused,
 	vocab.ReasonCustodianRefused:      exitRefused,
 	vocab.ReasonKeySuspended:          exitRefused,
+	vocab.ReasonRecoveryInvalid:       exitRefused,
 
 	vocab.ReasonTokenMissing:         exitSignIn,
 	vocab.ReasonTokenInvalid:         exitSignIn,
@@ -75,6 +76,7 @@ var exits = map[vocab.Reason]int{
 	vocab.ReasonCustodianChanged:    exitConflict,
 	vocab.ReasonCustodianActs:       exitConflict,
 	vocab.ReasonStoreNewer:          exitConflict,
+	vocab.ReasonOperationState:      exitConflict,
 	vocab.ReasonEtagMismatch:        exitConflict,
 	vocab.ReasonResourceExists:      exitConflict,
 	vocab.ReasonContentIDTaken:      exitConflict,
