@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"strings"
 
+	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -117,6 +118,8 @@ func (s *Resource) check() (err error) {
 		_, err = DecodeHolders(s.Body)
 	case strings.HasPrefix(s.Name, PrefixPrincipals):
 		_, err = DecodeDisabled(s.Body)
+	case strings.HasPrefix(s.Name, PrefixOperations):
+		_, err = operation.Decode(s.Body)
 	}
 	return err
 }
