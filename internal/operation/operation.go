@@ -106,7 +106,18 @@ type Operation struct {
 	Message string       `cbor:"16,keyasint,omitempty"`
 	// Result names what came of it, such as a template's revision.
 	Result string `cbor:"17,keyasint,omitempty"`
+	// Failed are the first of the licenses that could not be worked on.
+	Failed []ItemError `cbor:"18,keyasint,omitempty"`
 }
+
+// ItemError is why one license could not be worked on.
+type ItemError struct {
+	License vocab.ContentID `cbor:"1,keyasint"`
+	Reason  vocab.Reason    `cbor:"2,keyasint"`
+}
+
+// MaxItemErrors is how many failures are kept by name; all are counted.
+const MaxItemErrors = 100
 
 // Approval is one person's yes.
 type Approval struct {

@@ -37,7 +37,7 @@ func putOperation(t *testing.T, tx store.Tx, s operation.State) {
 func TestCheckLeavesWorkThatGoesOnAlone(t *testing.T) {
 	tx := full(t)
 	putOperation(t, tx, operation.Running)
-	if err := PutProgress(tx, tenantA, operationOne, &Progress{Done: 1, Failed: []ItemError{{License: strictOne, Reason: vocab.ReasonStoreDamaged}}}); err != nil {
+	if err := PutProgress(tx, tenantA, operationOne, &Progress{Done: 1, Failed: []operation.ItemError{{License: strictOne, Reason: vocab.ReasonStoreDamaged}}}); err != nil {
 		t.Fatal(err)
 	}
 	if problems, _ := findings(t, tx, tenantA); len(problems) > 0 {

@@ -54,17 +54,11 @@ type Progress struct {
 	Done     uint64 `cbor:"3,keyasint,omitempty"`
 	Failures uint64 `cbor:"4,keyasint,omitempty"`
 	// Failed are the first of the licenses that could not be worked on.
-	Failed []ItemError `cbor:"5,keyasint,omitempty"`
+	Failed []operation.ItemError `cbor:"5,keyasint,omitempty"`
+	// Finished is 1 when nothing is left, of an operation that goes on all the
+	// same.
+	Finished uint8 `cbor:"6,keyasint,omitempty"`
 }
-
-// ItemError is why one license could not be worked on.
-type ItemError struct {
-	License vocab.ContentID `cbor:"1,keyasint"`
-	Reason  vocab.Reason    `cbor:"2,keyasint"`
-}
-
-// MaxItemErrors is how many failures are kept by name; all are counted.
-const MaxItemErrors = 100
 
 // GetProgress returns how far an operation is; the zero value if it has not
 // begun.

@@ -28,6 +28,9 @@ type AcquireItem struct {
 	Store bool
 	// Subject is the person a service opens for, verified; nil otherwise.
 	Subject *vocab.Identity
+	// Recovery is the recovery the caller means to open it by; zero: by the
+	// policy.
+	Recovery vocab.OperationID
 	// Err is why the item is refused before it is looked at.
 	Err error
 }
@@ -301,6 +304,10 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 		return err
 	}
 	in := &a.inputs
+	glass, err := t.recoveryOf(r, a)
+	if err != nil {
+		return err
+	}
 	if in.record != nil {
 		if a.event.LicenseRevision, err = t.verifyRecord(r, in.record); err != nil {
 			return err
@@ -309,9 +316,14 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 	if err := t.matchRecord(a); err != nil {
 		return err
 	}
+	if err := glass.covers(a.Content, in.policy); err != nil {
+		return err
+	}
 	who := t.standingOf(a.caller, settings)
 	in.epoch = who.epoch
-	a.decision = policy.Evaluate(in.evaluation(who, a.Right, a.event.Time, settings))
+	q := in.evaluation(who, a.Right, a.event.Time, settings)
+	q.Recovery = glass != nil
+	a.decision = glass.until(policy.Evaluate(q))
 	a.event.Template, a.event.TemplateRevision = a.decision.Template, a.decision.Revision
 	if a.decision.Contact == "" {
 		// An ad hoc policy has no contact of its own; the owner may have set one.
@@ -458,6 +470,9 @@ func (t *Tenant) releaseOne(ctx context.Context, d *sealer, a *acquisition) (err
 	}
 	if dec.ExpiryExempt {
 		u.Flags |= license.FlagExpiryExempt
+	}
+	if dec.Recovery {
+		u.Flags |= license.FlagBreakGlass
 	}
 	a.ul, err = d.delivery.UseLicense(ctx, d.signer, d.cert, u, a.key)
 	return err

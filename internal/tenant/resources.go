@@ -24,6 +24,9 @@ type live struct {
 	pending   map[uint64]*record.Resource // durable, but an earlier one is not here yet
 	arrived   chan struct{}               // closed when the epoch grows; nil while nobody waits
 	directory directory.Directory
+	// operations are those that go on; bell rings when one changed.
+	operations map[vocab.OperationID]goingOn
+	bell       bell
 }
 
 // take takes over a resource whose writing made the epoch what it is. Commits
@@ -44,6 +47,9 @@ func (l *live) take(epoch uint64, s *record.Resource) {
 		l.epoch++
 		// It was decoded before it was written, so that it can be.
 		_ = l.set(next)
+		if strings.HasPrefix(next.Name, record.PrefixOperations) {
+			l.bell.ring()
+		}
 		if l.arrived != nil {
 			close(l.arrived)
 			l.arrived = nil
@@ -84,6 +90,8 @@ func (l *live) set(s *record.Resource) error {
 			l.directory.SetDisabled(p, !gone)
 		}
 		return err
+	case strings.HasPrefix(s.Name, record.PrefixOperations):
+		return l.setOperation(s)
 	}
 	return nil // nothing that decisions read
 }
@@ -168,7 +176,7 @@ func eachResource(r store.Reader, t vocab.TenantID, fn func(*record.Resource) er
 
 // isResource tells the names of resources from the other targets of events.
 func isResource(target string) bool {
-	for _, prefix := range []string{record.PrefixGroups, record.PrefixRoles, record.PrefixPrincipals} {
+	for _, prefix := range []string{record.PrefixGroups, record.PrefixRoles, record.PrefixPrincipals, record.PrefixOperations} {
 		if strings.HasPrefix(target, prefix) {
 			return true
 		}
@@ -210,7 +218,7 @@ type resourceEdit func(r store.Reader, now *record.Resource, e *audit.Event) (bo
 // other resource changes between the decision and the writing.
 func (t *Tenant) changeResource(ctx context.Context, c Call, kind audit.Kind, name string, edit resourceEdit) (*record.Resource, vocab.EventID, error) {
 	first := t.newEvent(kind, c, t.now())
-	first.Target = name
+	first.Target, first.Operation = name, operationOf(name)
 	for range maxAttempts {
 		var out *record.Resource
 		own := *first

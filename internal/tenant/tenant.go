@@ -86,6 +86,7 @@ type Tenant struct {
 	trust     trust
 	templates templates
 	live      live
+	stuck     stuck
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -158,6 +159,7 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	t.stop = stop
 	t.running.Go(func() { t.run(run) })
+	t.running.Go(func() { t.operate(run) })
 	return t, nil
 }
 
