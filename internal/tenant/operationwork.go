@@ -78,18 +78,20 @@ func (t *Tenant) workThrough(ctx context.Context, w work) (done bool, err error)
 			break
 		}
 	}
+	all := true
 	if len(list) > 0 {
-		if err := t.commitWork(ctx, w, p, list, ready); err != nil {
+		if all, err = t.commitWork(ctx, w, p, list, ready); err != nil {
 			return false, err
 		}
 	}
-	return held == nil && len(list) < w.batch, held
+	return all && held == nil && len(list) < w.batch, held
 }
 
 // commitWork writes what was made ready, with an event for each license, and how
-// far that is.
-func (t *Tenant) commitWork(ctx context.Context, w work, p *record.Progress, list []record.Listed, ready []*changed) error {
-	return t.store.Commit(ctx, func(tx store.Tx) error {
+// far that is. all says that it wrote everything.
+func (t *Tenant) commitWork(ctx context.Context, w work, p *record.Progress, list []record.Listed, ready []*changed) (all bool, err error) {
+	err = t.store.Commit(ctx, func(tx store.Tx) error {
+		all = true
 		_, o, err := t.operation(tx, w.id)
 		if err != nil {
 			return err
@@ -105,6 +107,7 @@ func (t *Tenant) commitWork(ctx context.Context, w work, p *record.Progress, lis
 				return err
 			}
 			if stale {
+				all = false
 				break // from here on the next time
 			}
 			next.After = l.Content
@@ -115,6 +118,7 @@ func (t *Tenant) commitWork(ctx context.Context, w work, p *record.Progress, lis
 		tx.AfterCommit(t.live.bell.ring)
 		return nil
 	})
+	return all, err
 }
 
 // putWork writes one license and counts it. stale says that somebody else
