@@ -611,11 +611,148 @@ func (x *ListLicenseEventsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// TransferLicensesRequest hands everything of one owner over.
+type TransferLicensesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Whose licenses: a user or a service.
+	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	// Whose they shall be: a user or a service.
+	To string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	// Why; recorded.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Count them and change nothing.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLicensesRequest) Reset() {
+	*x = TransferLicensesRequest{}
+	mi := &file_rms_v1_license_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLicensesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLicensesRequest) ProtoMessage() {}
+
+func (x *TransferLicensesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_license_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLicensesRequest.ProtoReflect.Descriptor instead.
+func (*TransferLicensesRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_license_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TransferLicensesRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *TransferLicensesRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *TransferLicensesRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *TransferLicensesRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TransferLicensesRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// TransferLicensesResponse is the operation, or what it would do.
+type TransferLicensesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation; unset with validate_only.
+	Operation *Operation `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	// How many licenses the old owner had when the call came.
+	Licenses      int64 `protobuf:"varint,2,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLicensesResponse) Reset() {
+	*x = TransferLicensesResponse{}
+	mi := &file_rms_v1_license_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLicensesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLicensesResponse) ProtoMessage() {}
+
+func (x *TransferLicensesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_license_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLicensesResponse.ProtoReflect.Descriptor instead.
+func (*TransferLicensesResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_license_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *TransferLicensesResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *TransferLicensesResponse) GetLicenses() int64 {
+	if x != nil {
+		return x.Licenses
+	}
+	return 0
+}
+
 var File_rms_v1_license_proto protoreflect.FileDescriptor
 
 const file_rms_v1_license_proto_rawDesc = "" +
 	"\n" +
-	"\x14rms/v1/license.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/audit.proto\x1a\x12rms/v1/types.proto\"3\n" +
+	"\x14rms/v1/license.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/audit.proto\x1a\x16rms/v1/operation.proto\x1a\x12rms/v1/types.proto\"3\n" +
 	"\x11GetLicenseRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"\xf0\x01\n" +
@@ -660,7 +797,18 @@ const file_rms_v1_license_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"j\n" +
 	"\x19ListLicenseEventsResponse\x12%\n" +
 	"\x06events\x18\x01 \x03(\v2\r.rms.v1.EventR\x06events\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x8a\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbf\x01\n" +
+	"\x17TransferLicensesRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12\x1e\n" +
+	"\x04from\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x8e\x02R\x04from\x12\x1a\n" +
+	"\x02to\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x8e\x02R\x02to\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"g\n" +
+	"\x18TransferLicensesResponse\x12/\n" +
+	"\toperation\x18\x01 \x01(\v2\x11.rms.v1.OperationR\toperation\x12\x1a\n" +
+	"\blicenses\x18\x02 \x01(\x03R\blicenses2\xee\x04\n" +
 	"\x0eLicenseService\x12D\n" +
 	"\n" +
 	"GetLicense\x12\x19.rms.v1.GetLicenseRequest\x1a\x0f.rms.v1.License\"\n" +
@@ -669,7 +817,8 @@ const file_rms_v1_license_proto_rawDesc = "" +
 	"\xca\xf3\x18\x06\b\x03\x12\x02\x02\x04\x12K\n" +
 	"\rUpdateLicense\x12\x1c.rms.v1.UpdateLicenseRequest\x1a\x0f.rms.v1.License\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01\x12Y\n" +
 	"\rRevokeLicense\x12\x1c.rms.v1.RevokeLicenseRequest\x1a\x1d.rms.v1.RevokeLicenseResponse\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01\x12M\n" +
-	"\x0eRestoreLicense\x12\x1d.rms.v1.RestoreLicenseRequest\x1a\x0f.rms.v1.License\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01\x12d\n" +
+	"\x0eRestoreLicense\x12\x1d.rms.v1.RestoreLicenseRequest\x1a\x0f.rms.v1.License\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01\x12b\n" +
+	"\x10TransferLicenses\x12\x1f.rms.v1.TransferLicensesRequest\x1a .rms.v1.TransferLicensesResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x02\x18\x01\x12d\n" +
 	"\x11ListLicenseEvents\x12 .rms.v1.ListLicenseEventsRequest\x1a!.rms.v1.ListLicenseEventsResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x03\x12\x02\x02\x04B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
@@ -685,7 +834,7 @@ func file_rms_v1_license_proto_rawDescGZIP() []byte {
 	return file_rms_v1_license_proto_rawDescData
 }
 
-var file_rms_v1_license_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_rms_v1_license_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_rms_v1_license_proto_goTypes = []any{
 	(*GetLicenseRequest)(nil),         // 0: rms.v1.GetLicenseRequest
 	(*ListLicensesRequest)(nil),       // 1: rms.v1.ListLicensesRequest
@@ -697,36 +846,42 @@ var file_rms_v1_license_proto_goTypes = []any{
 	(*RestoreLicenseRequest)(nil),     // 7: rms.v1.RestoreLicenseRequest
 	(*ListLicenseEventsRequest)(nil),  // 8: rms.v1.ListLicenseEventsRequest
 	(*ListLicenseEventsResponse)(nil), // 9: rms.v1.ListLicenseEventsResponse
-	(*License)(nil),                   // 10: rms.v1.License
-	(*fieldmaskpb.FieldMask)(nil),     // 11: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil),     // 12: google.protobuf.Timestamp
-	(*Event)(nil),                     // 13: rms.v1.Event
+	(*TransferLicensesRequest)(nil),   // 10: rms.v1.TransferLicensesRequest
+	(*TransferLicensesResponse)(nil),  // 11: rms.v1.TransferLicensesResponse
+	(*License)(nil),                   // 12: rms.v1.License
+	(*fieldmaskpb.FieldMask)(nil),     // 13: google.protobuf.FieldMask
+	(*timestamppb.Timestamp)(nil),     // 14: google.protobuf.Timestamp
+	(*Event)(nil),                     // 15: rms.v1.Event
+	(*Operation)(nil),                 // 16: rms.v1.Operation
 }
 var file_rms_v1_license_proto_depIdxs = []int32{
-	10, // 0: rms.v1.ListLicensesResponse.licenses:type_name -> rms.v1.License
-	10, // 1: rms.v1.UpdateLicenseRequest.license:type_name -> rms.v1.License
-	11, // 2: rms.v1.UpdateLicenseRequest.update_mask:type_name -> google.protobuf.FieldMask
-	12, // 3: rms.v1.CachedUse.expire_time:type_name -> google.protobuf.Timestamp
-	10, // 4: rms.v1.RevokeLicenseResponse.license:type_name -> rms.v1.License
+	12, // 0: rms.v1.ListLicensesResponse.licenses:type_name -> rms.v1.License
+	12, // 1: rms.v1.UpdateLicenseRequest.license:type_name -> rms.v1.License
+	13, // 2: rms.v1.UpdateLicenseRequest.update_mask:type_name -> google.protobuf.FieldMask
+	14, // 3: rms.v1.CachedUse.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 4: rms.v1.RevokeLicenseResponse.license:type_name -> rms.v1.License
 	5,  // 5: rms.v1.RevokeLicenseResponse.cached_uses:type_name -> rms.v1.CachedUse
-	13, // 6: rms.v1.ListLicenseEventsResponse.events:type_name -> rms.v1.Event
-	0,  // 7: rms.v1.LicenseService.GetLicense:input_type -> rms.v1.GetLicenseRequest
-	1,  // 8: rms.v1.LicenseService.ListLicenses:input_type -> rms.v1.ListLicensesRequest
-	3,  // 9: rms.v1.LicenseService.UpdateLicense:input_type -> rms.v1.UpdateLicenseRequest
-	4,  // 10: rms.v1.LicenseService.RevokeLicense:input_type -> rms.v1.RevokeLicenseRequest
-	7,  // 11: rms.v1.LicenseService.RestoreLicense:input_type -> rms.v1.RestoreLicenseRequest
-	8,  // 12: rms.v1.LicenseService.ListLicenseEvents:input_type -> rms.v1.ListLicenseEventsRequest
-	10, // 13: rms.v1.LicenseService.GetLicense:output_type -> rms.v1.License
-	2,  // 14: rms.v1.LicenseService.ListLicenses:output_type -> rms.v1.ListLicensesResponse
-	10, // 15: rms.v1.LicenseService.UpdateLicense:output_type -> rms.v1.License
-	6,  // 16: rms.v1.LicenseService.RevokeLicense:output_type -> rms.v1.RevokeLicenseResponse
-	10, // 17: rms.v1.LicenseService.RestoreLicense:output_type -> rms.v1.License
-	9,  // 18: rms.v1.LicenseService.ListLicenseEvents:output_type -> rms.v1.ListLicenseEventsResponse
-	13, // [13:19] is the sub-list for method output_type
-	7,  // [7:13] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	15, // 6: rms.v1.ListLicenseEventsResponse.events:type_name -> rms.v1.Event
+	16, // 7: rms.v1.TransferLicensesResponse.operation:type_name -> rms.v1.Operation
+	0,  // 8: rms.v1.LicenseService.GetLicense:input_type -> rms.v1.GetLicenseRequest
+	1,  // 9: rms.v1.LicenseService.ListLicenses:input_type -> rms.v1.ListLicensesRequest
+	3,  // 10: rms.v1.LicenseService.UpdateLicense:input_type -> rms.v1.UpdateLicenseRequest
+	4,  // 11: rms.v1.LicenseService.RevokeLicense:input_type -> rms.v1.RevokeLicenseRequest
+	7,  // 12: rms.v1.LicenseService.RestoreLicense:input_type -> rms.v1.RestoreLicenseRequest
+	10, // 13: rms.v1.LicenseService.TransferLicenses:input_type -> rms.v1.TransferLicensesRequest
+	8,  // 14: rms.v1.LicenseService.ListLicenseEvents:input_type -> rms.v1.ListLicenseEventsRequest
+	12, // 15: rms.v1.LicenseService.GetLicense:output_type -> rms.v1.License
+	2,  // 16: rms.v1.LicenseService.ListLicenses:output_type -> rms.v1.ListLicensesResponse
+	12, // 17: rms.v1.LicenseService.UpdateLicense:output_type -> rms.v1.License
+	6,  // 18: rms.v1.LicenseService.RevokeLicense:output_type -> rms.v1.RevokeLicenseResponse
+	12, // 19: rms.v1.LicenseService.RestoreLicense:output_type -> rms.v1.License
+	11, // 20: rms.v1.LicenseService.TransferLicenses:output_type -> rms.v1.TransferLicensesResponse
+	9,  // 21: rms.v1.LicenseService.ListLicenseEvents:output_type -> rms.v1.ListLicenseEventsResponse
+	15, // [15:22] is the sub-list for method output_type
+	8,  // [8:15] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_license_proto_init() }
@@ -736,6 +891,7 @@ func file_rms_v1_license_proto_init() {
 	}
 	file_rms_v1_access_proto_init()
 	file_rms_v1_audit_proto_init()
+	file_rms_v1_operation_proto_init()
 	file_rms_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -743,7 +899,7 @@ func file_rms_v1_license_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_license_proto_rawDesc), len(file_rms_v1_license_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

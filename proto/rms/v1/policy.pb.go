@@ -258,7 +258,16 @@ type Template struct {
 	// When this revision came into force; set by the server.
 	ReviseTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=revise_time,json=reviseTime,proto3" json:"revise_time,omitempty"`
 	// For optimistic concurrency; set by the server.
-	Etag          string `protobuf:"bytes,16,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,16,opt,name=etag,proto3" json:"etag,omitempty"`
+	// How many licenses that follow it are kept less strictly than custody_mode
+	// demands: by an earlier rule. Set by the server, for the current revision.
+	BelowFloor int64 `protobuf:"varint,20,opt,name=below_floor,json=belowFloor,proto3" json:"below_floor,omitempty"`
+	// tenants/{tenant}/operations/{operation} that seals those anew; set by the
+	// server while there is one.
+	ResealOperation string `protobuf:"bytes,21,opt,name=reseal_operation,json=resealOperation,proto3" json:"reseal_operation,omitempty"`
+	// Whether writing it takes another policy-admin's approval, for the caller
+	// gains access by it; set by the server in answers to validate_only.
+	NeedsApproval bool `protobuf:"varint,22,opt,name=needs_approval,json=needsApproval,proto3" json:"needs_approval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -403,6 +412,27 @@ func (x *Template) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *Template) GetBelowFloor() int64 {
+	if x != nil {
+		return x.BelowFloor
+	}
+	return 0
+}
+
+func (x *Template) GetResealOperation() string {
+	if x != nil {
+		return x.ResealOperation
+	}
+	return ""
+}
+
+func (x *Template) GetNeedsApproval() bool {
+	if x != nil {
+		return x.NeedsApproval
+	}
+	return false
 }
 
 // GetTemplateRequest names a template.
@@ -1201,7 +1231,7 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\x06Expiry\x12,\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x02at\x121\n" +
 	"\x05after\x18\x02 \x01(\v2\x19.google.protobuf.DurationH\x00R\x05afterB\x06\n" +
-	"\x04when\"\xa2\a\n" +
+	"\x04when\"\x95\b\n" +
 	"\bTemplate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x1a\n" +
@@ -1221,7 +1251,11 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\acomment\x18\x0e \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\acomment\x12;\n" +
 	"\vrevise_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"reviseTime\x12\x12\n" +
-	"\x04etag\x18\x10 \x01(\tR\x04etag\x1a?\n" +
+	"\x04etag\x18\x10 \x01(\tR\x04etag\x12\x1f\n" +
+	"\vbelow_floor\x18\x14 \x01(\x03R\n" +
+	"belowFloor\x12)\n" +
+	"\x10reseal_operation\x18\x15 \x01(\tR\x0fresealOperation\x12%\n" +
+	"\x0eneeds_approval\x18\x16 \x01(\bR\rneedsApproval\x1a?\n" +
 	"\x11DisplayNamesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a?\n" +

@@ -44,7 +44,9 @@ type PolicyServiceClient interface {
 	// CreateTemplate makes a template under a name its caller chooses.
 	CreateTemplate(ctx context.Context, in *CreateTemplateRequest, opts ...grpc.CallOption) (*Template, error)
 	// UpdateTemplate writes a new revision. It is in force for the next
-	// decision on every connection when the call returns.
+	// decision on every connection when the call returns. One by which the caller
+	// gains access to documents waits for another policy-admin:
+	// APPROVAL_REQUIRED, with the operation.
 	UpdateTemplate(ctx context.Context, in *UpdateTemplateRequest, opts ...grpc.CallOption) (*Template, error)
 	// DeleteTemplate leaves a tombstone whose name stays taken. It is refused
 	// while licenses follow the template, unless forced.
@@ -171,7 +173,9 @@ type PolicyServiceServer interface {
 	// CreateTemplate makes a template under a name its caller chooses.
 	CreateTemplate(context.Context, *CreateTemplateRequest) (*Template, error)
 	// UpdateTemplate writes a new revision. It is in force for the next
-	// decision on every connection when the call returns.
+	// decision on every connection when the call returns. One by which the caller
+	// gains access to documents waits for another policy-admin:
+	// APPROVAL_REQUIRED, with the operation.
 	UpdateTemplate(context.Context, *UpdateTemplateRequest) (*Template, error)
 	// DeleteTemplate leaves a tombstone whose name stays taken. It is refused
 	// while licenses follow the template, unless forced.
