@@ -18,6 +18,8 @@ func eventWord(e *rmsv1.Event) string {
 	switch {
 	case e.GetAlarm():
 		return "ALARM"
+	case e.GetKind() == "operation-failed": // of its own kind: nobody was refused
+		return e.GetKind()
 	case refused(e):
 		return "REFUSED"
 	case e.GetKind() == "released":
@@ -56,6 +58,12 @@ func eventMore(e *rmsv1.Event) string {
 	var parts []string
 	if refused(e) {
 		parts = append(parts, e.GetOutcome())
+	}
+	if e.GetBreakGlass() {
+		parts = append(parts, "BREAK-GLASS")
+	}
+	if e.GetOperation() != "" && !strings.Contains(e.GetDetail(), lastPart(e.GetOperation())) {
+		parts = append(parts, "operation "+lastPart(e.GetOperation()))
 	}
 	if e.GetClient() != "" {
 		parts = append(parts, e.GetClient())

@@ -135,6 +135,8 @@ type failure struct {
 	Next    string `json:"next,omitempty"`
 	Contact string `json:"contact,omitempty"`
 	Event   string `json:"event,omitempty"`
+	// Operation is what waits for approval, if something does.
+	Operation string `json:"operation,omitempty"`
 }
 
 // describe finds out what an error means to the user.
@@ -151,6 +153,9 @@ func describe(err error) failure {
 		}
 		if !e.Event.IsZero() {
 			f.Event = e.Event.String()
+		}
+		if !e.Operation.IsZero() {
+			f.Operation = e.Operation.String()
 		}
 		if f.Exit == 0 {
 			f.Exit = exitInternal

@@ -19,7 +19,7 @@ import (
 func (a *app) licenseCommand() *cobra.Command {
 	return noun("license", "The server's record of a document: who may open it, who did, revoke it",
 		a.licenseListCommand(), a.licenseShowCommand(), a.licenseShareCommand(), a.licenseUnshareCommand(),
-		a.licenseTrackCommand(), a.licenseRevokeCommand(), a.licenseRestoreCommand())
+		a.licenseTrackCommand(), a.licenseRevokeCommand(), a.licenseRestoreCommand(), a.licenseTransferCommand())
 }
 
 // licenseOf connects to the server of a document, named by its file or by the

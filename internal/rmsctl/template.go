@@ -124,6 +124,9 @@ func (a *app) templateShowCommand() *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(a.stdout, "# %s\n", clean(templateHead(m)))
+			if n := m.GetBelowFloor(); n > 0 {
+				fmt.Fprintf(a.stdout, "# %s %s kept less strictly than that%s\n", plural(int(n), "license", "licenses"), isAre(n), resealWord(m))
+			}
 			if t.State == policy.StateDeleted {
 				return nil // a file cannot say it, and the line above did
 			}
@@ -137,6 +140,14 @@ func (a *app) templateShowCommand() *cobra.Command {
 	}
 	c.Flags().Uint32Var(&revision, "revision", 0, "an earlier revision")
 	return a.formatFlag(c)
+}
+
+// resealWord says what seals the licenses of a template anew.
+func resealWord(m *rmsv1.Template) string {
+	if m.GetResealOperation() == "" {
+		return "; its next revision has them sealed anew"
+	}
+	return ", and sealed anew by operation " + lastPart(m.GetResealOperation())
 }
 
 // templateHead is what a template's file does not hold.
@@ -278,6 +289,7 @@ func (a *app) revise(ctx context.Context, s *server, now, next *rmsv1.Template) 
 	if err != nil {
 		return err
 	}
+	a.sayReseal(written)
 	a.next("undo: rmsctl template rollback %s --to %d", old.Slug, old.Revision)
 	return nil
 }

@@ -24,15 +24,22 @@ type step struct {
 	wanted *policy.Template
 	now    *rmsv1.Template // nil: to be created
 	diff   []string
+	// approval says that the user gains access by it, so that another
+	// policy-admin must approve it.
+	approval bool
 }
 
 // stepLine is a step as it is printed.
 type stepLine struct {
 	Template string   `json:"template"`
-	Action   string   `json:"action"` // create, update, unchanged
+	Action   string   `json:"action"` // create, update, unchanged; waits: for approval
 	From     uint32   `json:"from_revision,omitempty"`
 	Revision uint32   `json:"revision,omitempty"`
 	Changes  []string `json:"changes,omitempty"`
+	// NeedsApproval says that another policy-admin must approve it, Operation is
+	// what waits for that.
+	NeedsApproval bool   `json:"needs_approval,omitempty"`
+	Operation     string `json:"operation,omitempty"`
 }
 
 func (a *app) templateApplyCommand() *cobra.Command {
@@ -150,9 +157,8 @@ func (a *app) plan(ctx context.Context, s *server, wanted []*policy.Template, co
 		if err != nil {
 			return nil, err
 		}
-		st.diff = templateDiff(old, t)
-		steps = append(steps, st)
-		if len(st.diff) == 0 {
+		if st.diff = templateDiff(old, t); len(st.diff) == 0 {
+			steps = append(steps, st)
 			continue
 		}
 		if base, ok := bases[t.Slug]; ok && base != now.GetRevision() && !force {
@@ -160,10 +166,12 @@ func (a *app) plan(ctx context.Context, s *server, wanted []*policy.Template, co
 				now.GetRevision(), t.Slug, or(now.GetAuthor(), "somebody"), showStamp(now.GetReviseTime()), base).
 				WithNext("See: rmsctl template diff %s %d %d", t.Slug, base, now.GetRevision())
 		}
-		_, err = s.Policy().UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: st.update(), ValidateOnly: true})
+		checked, err := s.Policy().UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: st.update(), ValidateOnly: true})
 		if err != nil {
 			return nil, inTemplate(t.Slug, err)
 		}
+		st.approval = checked.GetNeedsApproval()
+		steps = append(steps, st)
 	}
 	return steps, nil
 }
@@ -187,9 +195,9 @@ func inTemplate(id string, err error) error {
 func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bool) error {
 	var lines []stepLine
 	var undo []string
-	var failed error
+	var failed, waits error
 	for _, st := range steps {
-		line := stepLine{Template: st.wanted.Slug, Action: "update", Changes: st.diff}
+		line := stepLine{Template: st.wanted.Slug, Action: "update", Changes: st.diff, NeedsApproval: st.approval}
 		switch {
 		case st.now == nil:
 			line.Action, line.Revision = "create", 1
@@ -200,11 +208,20 @@ func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bo
 		}
 		if !dryRun && line.Action != "unchanged" {
 			written, err := a.write(ctx, s, st)
+			e := explain(err)
+			if e != nil && e.Reason == vocab.ReasonApprovalRequired {
+				// It waits; the others need not.
+				line.Action, line.Operation, line.NeedsApproval = "waits", e.Operation.String(), true
+				waits = inTemplate(st.wanted.Slug, err)
+				lines = append(lines, line)
+				continue
+			}
 			if err != nil {
 				failed = inTemplate(st.wanted.Slug, err)
 				break
 			}
 			line.Revision = written.GetRevision()
+			a.sayReseal(written)
 			if st.now != nil {
 				undo = append(undo, fmt.Sprintf("rmsctl template rollback %s --to %d", st.wanted.Slug, line.From))
 			}
@@ -214,8 +231,11 @@ func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bo
 	err := a.emit(lines, func() {
 		for _, l := range lines {
 			a.outf("%s", l.String())
-			if dryRun || l.Action == "update" {
+			if dryRun || l.Action == "update" || l.Action == "waits" {
 				a.printDiff(l.Changes, "")
+			}
+			if l.NeedsApproval {
+				a.outf("  needs approval by another policy-admin: you gain access to documents by it")
 			}
 		}
 	})
@@ -231,7 +251,25 @@ func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bo
 	case len(undo) > 0:
 		a.next("undo: %s", strings.Join(undo, "; "))
 	}
+	if failed == nil {
+		failed = waits
+	}
 	return failed
+}
+
+// sayReseal says that a revision has licenses sealed anew.
+func (a *app) sayReseal(m *rmsv1.Template) {
+	if op := lastPart(m.GetResealOperation()); op != "" {
+		a.sayf("%s of %s %s kept less strictly than it demands now; sealed anew by operation %s",
+			plural(int(m.GetBelowFloor()), "license", "licenses"), lastPart(m.GetName()), isAre(m.GetBelowFloor()), op)
+	}
+}
+
+func isAre(n int64) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
 }
 
 func (l stepLine) String() string {
@@ -240,6 +278,8 @@ func (l stepLine) String() string {
 		return l.Template + "  new, revision 1"
 	case "unchanged":
 		return fmt.Sprintf("%s  revision %d, unchanged", l.Template, l.Revision)
+	case "waits":
+		return fmt.Sprintf("%s  revision %d, waits as operation %s", l.Template, l.Revision, l.Operation)
 	}
 	return fmt.Sprintf("%s  revision %d → %d", l.Template, l.From, l.Revision)
 }
