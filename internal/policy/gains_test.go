@@ -3,6 +3,7 @@ package policy_test
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -171,7 +172,7 @@ func TestWithoutGainsNothingOpensThatDidNot(t *testing.T) {
 			asks.MFA, asks.Peer = d(2) == 0, pick(d, peers)
 			if author.GroupsIncomplete {
 				// What was held back may be sent another time.
-				asks.Groups = append(asks.Groups[:len(asks.Groups):len(asks.Groups)], pick(d, groups))
+				asks.Groups = append(slices.Clip(asks.Groups), pick(d, groups))
 			}
 			in := policy.Input{
 				Policy: &policy.Policy{

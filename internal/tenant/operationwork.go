@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/openrms/rms/internal/audit"
@@ -127,7 +128,7 @@ func (t *Tenant) putWork(tx store.Tx, w work, l record.Listed, c *changed, p *re
 	if l.Err != nil {
 		p.Failures++
 		if len(p.Failed) < operation.MaxItemErrors {
-			p.Failed = append(p.Failed[:len(p.Failed):len(p.Failed)], operation.ItemError{License: l.Content, Reason: vocab.ReasonOf(l.Err)})
+			p.Failed = append(slices.Clip(p.Failed), operation.ItemError{License: l.Content, Reason: vocab.ReasonOf(l.Err)})
 		}
 		return false, nil
 	}

@@ -119,9 +119,6 @@ func (r *runner) round(ctx context.Context) (wait time.Duration, waits bool) {
 			case o.State != operation.Running, r.told[o.id], busy && o.Kind.Long():
 				continue
 			default:
-				if o.Kind.Long() {
-					busy = true
-				}
 				pause, err := t.workOn(ctx, r, o.id)
 				r.after(o.id, pause, err)
 			}
