@@ -96,8 +96,8 @@ type Operation struct {
 	State     State      `cbor:"11,keyasint"`
 	// Ended is when it came to its end.
 	Ended uint64 `cbor:"12,keyasint,omitempty"`
-	// Done and Failures are how many licenses were and could not be worked on,
-	// set at the end.
+	// Done and Failures are how many of Total licenses were and could not be
+	// worked on, set at the end.
 	Done     uint64 `cbor:"13,keyasint,omitempty"`
 	Failures uint64 `cbor:"14,keyasint,omitempty"`
 	// Why and Message are why it failed or was ended: a reason of the closed
@@ -108,6 +108,7 @@ type Operation struct {
 	Result string `cbor:"17,keyasint,omitempty"`
 	// Failed are the first of the licenses that could not be worked on.
 	Failed []ItemError `cbor:"18,keyasint,omitempty"`
+	Total  uint64      `cbor:"19,keyasint,omitempty"`
 }
 
 // ItemError is why one license could not be worked on.

@@ -199,11 +199,7 @@ func protoOperation(ctx context.Context, t *tenant.Tenant, v *tenant.OperationVi
 	if p := v.Progress; p.Total+p.Done+p.Failures > 0 {
 		out.Progress = &rmsv1.Operation_Progress{Total: int64(max(p.Total, p.Done+p.Failures)), Done: int64(p.Done), Failed: int64(p.Failures)}
 	}
-	failed := v.Progress.Failed
-	if v.Operation.State.Ended() {
-		failed = v.Failed
-	}
-	for _, f := range failed {
+	for _, f := range v.Progress.Failed {
 		out.Errors = append(out.Errors, &rmsv1.Operation_ItemError{
 			License: resourceName(t.Name(), "licenses", f.License.String()), Reason: string(f.Reason),
 		})

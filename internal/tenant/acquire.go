@@ -290,8 +290,13 @@ func (t *Tenant) decide(ctx context.Context, work []*acquisition) error {
 			return err
 		}
 		for _, a := range work {
-			if !a.done && a.err == nil {
+			switch {
+			case a.done || a.AcquireItem.Err != nil:
+			case a.err == nil:
 				a.err = t.decideOne(r, a, settings)
+			default:
+				// Refused already; its event names the recovery all the same.
+				_, _ = t.recoveryOf(r, a)
 			}
 		}
 		return nil

@@ -330,7 +330,7 @@ func (t *Tenant) manage(ctx context.Context, c Call, kind audit.Kind, id vocab.O
 func (t *Tenant) keepCounts(r store.Reader, id vocab.OperationID, o *operation.Operation) error {
 	p, err := record.GetProgress(r, t.id, id)
 	if err == nil {
-		o.Done, o.Failures, o.Failed = p.Done, p.Failures, p.Failed
+		o.Total, o.Done, o.Failures, o.Failed = p.Total, p.Done, p.Failures, p.Failed
 	}
 	return err
 }

@@ -140,7 +140,7 @@ func (t *Tenant) viewOperation(r store.Reader, s *record.Resource, o *operation.
 		return nil, err
 	}
 	if v.Progress = *p; o.State.Ended() {
-		v.Progress.Done, v.Progress.Failures = o.Done, o.Failures
+		v.Progress = record.Progress{Total: o.Total, Done: o.Done, Failures: o.Failures, Failed: o.Failed}
 	}
 	if v.State == operation.Running {
 		v.Waiting = t.stuck.why(v.ID)

@@ -154,18 +154,16 @@ func (t *Tenant) putWork(tx store.Tx, w work, l record.Listed, c *changed, p *re
 // finishWork ends an operation that went through all of its licenses.
 func (t *Tenant) finishWork(ctx context.Context, id vocab.OperationID, done string) error {
 	_, _, err := t.moveOperation(ctx, t.newEvent(audit.KindOperationSucceeded, byItself, t.now()), id, func(tx store.Tx, o *operation.Operation, e *audit.Event) error {
-		p, err := record.GetProgress(tx, t.id, id)
-		if err != nil {
+		if err := t.keepCounts(tx, id, o); err != nil {
 			return err
 		}
-		if o.Done, o.Failures = p.Done, p.Failures; o.Failures == 0 {
+		if o.Failures == 0 {
 			e.Detail = done
 			return o.Succeed(done, e.Time)
 		}
-		o.Failed = p.Failed
 		reason := vocab.ReasonStoreDamaged
-		if len(p.Failed) > 0 {
-			reason = p.Failed[0].Reason
+		if len(o.Failed) > 0 {
+			reason = o.Failed[0].Reason
 		}
 		return t.failed(o, e, vocab.Errorf(reason, "%d of %d licenses could not be worked on; ask again for what is left",
 			o.Failures, o.Done+o.Failures))

@@ -388,8 +388,8 @@ func TestResealIsGentle(t *testing.T) {
 		o.mustWrite(person("grace"), "finance", o.template("finance", 0, user("dan")))
 		o.custodian.be(func(c *moody) { c.err = nil })
 		done := o.eventually(id, operation.Cancelled)
-		if done.Message != "the template does not demand strict custody any more" {
-			t.Errorf("it was cancelled: %s", done.Message)
+		if done.Message != "the template does not demand strict custody any more" || done.Progress.Total != 50 || done.Progress.Done == 50 {
+			t.Errorf("it was cancelled after %d of %d: %s", done.Progress.Done, done.Progress.Total, done.Message)
 		}
 		// Raised again, what is left is done.
 		o.mustWrite(person("grace"), "finance", o.template("finance", vocab.CustodyStrict, user("dan")))

@@ -166,6 +166,33 @@ func TestRecoveryAttacks(t *testing.T) {
 	})
 }
 
+// An officer by a group of the identity provider's, and a document whose license
+// somebody forged: the attempt is marked like any other.
+func TestRecoveryOfAGroupAndAForgedLicense(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		p := o.publish("bob", "")
+		dan := person("dan", "rescue@contoso.test", "other@contoso.test")
+		v, _, err := o.RequestRecovery(t.Context(), dan, tenant.RecoveryScope{Owner: user("bob")}, time.Now().Add(time.Hour), "why", "C-1", false)
+		o.check(err)
+		if diff := cmp.Diff([]string{"rescue@contoso.test"}, v.Requester.Groups); diff != "" {
+			t.Errorf("the groups that are kept: %s", diff)
+		}
+		if v = o.mustApprove(person("rita"), v); v.State != operation.Running {
+			t.Fatalf("it is %s: %s", v.State, v.Message)
+		}
+		o.opens(dan, by(item(p), v), "")
+		o.opens(person("dan"), by(item(p), v), vocab.ReasonRoleRequired) // without the group
+		forged := by(item(p), v)
+		forged.PublishingLicense = append([]byte{}, p.PublishingLicense...)
+		forged.PublishingLicense[len(forged.PublishingLicense)-1] ^= 1
+		o.opens(dan, forged, vocab.ReasonLicenseSignature)
+		_, events := o.events(v.ID)
+		if last := events[len(events)-1]; last.Reason != vocab.ReasonLicenseSignature || !last.BreakGlass {
+			t.Errorf("the attempt with a forged license is not among the recovery's events: %+v", last)
+		}
+	})
+}
+
 // Items of one batch are each by themselves.
 func TestRecoveryInABatch(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {

@@ -144,6 +144,9 @@ func (r *runner) after(id vocab.OperationID, pause time.Duration, err error) {
 	default:
 		p := max(r.pause[id], firstRetry)
 		r.next[id], r.pause[id] = time.Now().Add(p), min(2*p, longestRetry)
+		if errors.Is(err, context.Canceled) {
+			return // the tenant is being closed
+		}
 		r.t.logger.Info("an operation does not go on now", "tenant", r.t.name, "operation", id.String(), "reason", string(vocab.ReasonOf(err)), "error", err)
 	}
 	if r.t.stuck.set(id, err) {
