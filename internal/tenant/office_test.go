@@ -49,11 +49,16 @@ type cutStore struct {
 	armed atomic.Bool
 	left  atomic.Int64
 	cut   chan struct{} // closed when it happens
+	// before, if set, is called once, before the next transaction.
+	before atomic.Pointer[func()]
 }
 
 var errKilled = vocab.Errorf(vocab.ReasonStoreDamaged, "killed by the test")
 
 func (s *cutStore) Commit(ctx context.Context, fn func(store.Tx) error) error {
+	if f := s.before.Swap(nil); f != nil {
+		(*f)()
+	}
 	if s.armed.Load() && s.left.Add(-1) < 0 {
 		if s.left.Load() == -1 {
 			close(s.cut)

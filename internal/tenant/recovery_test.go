@@ -294,6 +294,14 @@ func TestRecoveryRequestsThatCannotBe(t *testing.T) {
 		if _, err := o.approve(person("erin"), o.glass(scope, false)); !errors.Is(err, vocab.ReasonRoleRequired) {
 			t.Errorf("an auditor approves it: %v", err)
 		}
+		late := o.glass(scope, false)
+		o.holders(vocab.RoleRecoveryOfficer, user("ron"))
+		if done := o.mustApprove(person("ron"), late); done.State != operation.Failed || done.Why != vocab.ReasonRoleRequired {
+			t.Errorf("for somebody who is no officer any more it is %s (%s)", done.State, done.Why)
+		}
+		if kinds, events := o.events(late.ID); len(kinds) != 2 || kinds[1] != "operation-failed" || events[1].Principal.Name != "ron@contoso.test" {
+			t.Errorf("events %v", kinds)
+		}
 	})
 }
 

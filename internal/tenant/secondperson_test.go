@@ -122,12 +122,38 @@ func TestAnEditOfWhatHasChangedFails(t *testing.T) {
 		if diff := cmp.Diff([]string{"operation-requested", "operation-failed"}, kinds); diff != "" {
 			t.Error(diff)
 		}
-		// And what somebody protected meanwhile is looked at when it is written.
-		_, _, err = o.WriteTemplate(t.Context(), person("alice"), "new", o.template("new", 0, user("bob")), 0, false, false)
-		o.check(err)
-		_, _, err = o.WriteTemplate(t.Context(), person("alice"), "new", o.template("new", 0, user("alice")), 1, false, false)
-		o.check(err)
 	})
+}
+
+// What happens between the look at an edit and its writing counts: somebody
+// protects the first document with the template, or the author gets into a group
+// that it names.
+func TestAnEditIsLookedAtWhenItIsWritten(t *testing.T) {
+	board := vocab.Principal{Kind: vocab.KindGroup, Value: "board@contoso.test"}
+	for name, c := range map[string]struct {
+		follower  bool
+		names     vocab.Principal
+		meanwhile func(o *office)
+	}{
+		"the first follower": {false, user("alice"), func(o *office) { o.publish("bob", "new") }},
+		"a group of hers":    {true, board, func(o *office) { o.group(board.Value, user("alice")) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inOffice(t, func(t *testing.T, o *office) {
+				o.mustWrite(person("alice"), "new", o.template("new", 0, user("bob")))
+				if c.follower {
+					o.publish("bob", "new")
+				}
+				meanwhile := func() { c.meanwhile(o) }
+				o.store.before.Store(&meanwhile)
+				_, _, err := o.WriteTemplate(t.Context(), person("alice"), "new", o.template("new", 0, c.names), 1, false, false)
+				o.waits(err)
+				if now, _ := o.GetTemplate(t.Context(), "new", 0); now.Revision != 1 {
+					t.Errorf("revision %d is in force", now.Revision)
+				}
+			})
+		})
+	}
 }
 
 // A deleted template opens nothing, so restoring one that names her is a gain;
