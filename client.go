@@ -109,8 +109,8 @@ func (c *Client) Tenant() string { return "tenants/" + c.config.Tenant }
 // TenantID returns the pinned identity of the tenant.
 func (c *Client) TenantID() TenantID { return c.config.Trust.TenantID }
 
-// Protection is for whoever signed in. Like Licenses, Policy, Custody and Audit
-// it is a client of the service whose calls carry the client's identity, are
+// Protection is for whoever signed in. Like Licenses, Policy, Custody, Audit,
+// Operations and Recovery it is a client of the service whose calls carry the client's identity, are
 // repeated where that is safe, and have an [Error] for every error. What it
 // returns has not been verified: signed objects are checked by [Client.Protect]
 // and [Client.Open] alone.
@@ -129,6 +129,17 @@ func (c *Client) Custody() rmsv1.CustodyServiceClient { return rmsv1.NewCustodyS
 
 // Audit is for auditors. See [Client.Protection].
 func (c *Client) Audit() rmsv1.AuditServiceClient { return rmsv1.NewAuditServiceClient(c.conn) }
+
+// Operations is for whatever takes time or a second person: for who asked for it,
+// may approve it, or audits. See [Client.Protection].
+func (c *Client) Operations() rmsv1.OperationServiceClient {
+	return rmsv1.NewOperationServiceClient(c.conn)
+}
+
+// Recovery is for recovery-officers. See [Client.Protection].
+func (c *Client) Recovery() rmsv1.RecoveryServiceClient {
+	return rmsv1.NewRecoveryServiceClient(c.conn)
+}
 
 // getTrust asks the server for the tenant's trust material, without signing in.
 func (c *Client) getTrust(ctx context.Context) (*rmsv1.GetTrustResponse, error) {

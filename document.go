@@ -25,6 +25,8 @@ type Document struct {
 	// the tenant's log.
 	Event   EventID
 	Receipt [32]byte
+	// BreakGlass says that a recovery opened it: see [ByRecovery].
+	BreakGlass bool
 	// Name is the original's name: no folders, safe to create as a file.
 	Name string
 	// MediaType is "type/subtype".

@@ -14,9 +14,10 @@ import (
 type OpenOption func(*openOptions)
 
 type openOptions struct {
-	subject string
-	reason  string
-	byID    bool
+	subject  string
+	reason   string
+	byID     bool
+	recovery OperationID
 }
 
 // OnBehalfOf opens for the person whose token it is: a service passes on the
@@ -25,6 +26,12 @@ func OnBehalfOf(token string) OpenOption { return func(o *openOptions) { o.subje
 
 // Because says why, at most 1 KiB. It is recorded and decides nothing.
 func Because(reason string) OpenOption { return func(o *openOptions) { o.reason = reason } }
+
+// ByRecovery opens by a recovery, break-glass, that was approved for the caller:
+// whatever the document's policy says. Every such open is marked in the tenant's
+// log, and the use license is for this one open. A recovery that does not cover
+// the document, has ended or is somebody else's refuses with RECOVERY_INVALID.
+func ByRecovery(id OperationID) OpenOption { return func(o *openOptions) { o.recovery = id } }
 
 // ByID opens a document by its content ID and does not look at the publishing
 // license in it: for a document whose license was damaged by an interrupted
@@ -60,6 +67,9 @@ func (c *Client) Open(ctx context.Context, src io.ReaderAt, size int64, right Ri
 	}
 	request := &rmsv1.AcquireRequest{
 		Parent: c.Tenant(), Right: protoRight(right), Reason: o.reason, SubjectToken: o.subject, Client: c.info(),
+	}
+	if !o.recovery.IsZero() {
+		request.Recovery = c.Tenant() + "/operations/" + o.recovery.String()
 	}
 	d := &Document{License: header.Prefix().Content}
 	if err := c.nameDocument(ctx, header, request, d, &o); err != nil {
@@ -163,7 +173,11 @@ func (c *Client) acquire(ctx context.Context, prefix container.Prefix, request *
 	}
 	c.trust.sawTime(ul.IssuedAt)
 	d.Rights, d.ExpireTime, d.Event = ul.Rights.Effective(), ul.NotAfter, ul.ID
-	d.Receipt = ul.Leaf
+	d.Receipt, d.BreakGlass = ul.Leaf, ul.Flags&license.FlagBreakGlass != 0
+	if d.BreakGlass != !o.recovery.IsZero() {
+		// Neither side may take the one for the other unseen.
+		return nil, vocab.Errorf(vocab.ReasonUseLicenseRejected, "the server's use license does not say truly whether it was given by a recovery")
+	}
 	return key.OpenUL(answer.GetContentKey().GetSealed().GetEnc(), ul)
 }
 

@@ -46,6 +46,7 @@ const (
 	ReasonClearKeyNotAllowed    = vocab.ReasonClearKeyNotAllowed
 	ReasonCustodianRefused      = vocab.ReasonCustodianRefused
 	ReasonKeySuspended          = vocab.ReasonKeySuspended
+	ReasonRecoveryInvalid       = vocab.ReasonRecoveryInvalid // the recovery that was named does not open this
 )
 
 // States that must change first.
@@ -61,6 +62,7 @@ const (
 	ReasonCustodianChanged    = vocab.ReasonCustodianChanged
 	ReasonCustodianActs       = vocab.ReasonCustodianActs
 	ReasonStoreNewer          = vocab.ReasonStoreNewer
+	ReasonOperationState      = vocab.ReasonOperationState // the operation has ended, or its state does not allow this
 )
 
 // Conflicts and things that are not there.

@@ -78,6 +78,7 @@ func readInfo(e *Error, info *errdetails.ErrorInfo) {
 	e.Reason = Reason(info.GetReason())
 	e.Contact = clip(md["contact"])
 	e.Event, _ = vocab.ParseEventID(md["event"])
+	e.Operation, _ = vocab.ParseOperationID(md["operation"])
 	// The message on the wire ends with the next step and the contact.
 	if e.Contact != "" {
 		e.Message = strings.TrimSuffix(e.Message, ". Ask "+e.Contact)

@@ -19,6 +19,8 @@ type (
 	ContentID = vocab.ContentID
 	// EventID is an event of the tenant's log: what a person quotes.
 	EventID = vocab.EventID
+	// OperationID is an operation: what takes time or a second person.
+	OperationID = vocab.OperationID
 )
 
 // ParseTenantID reads the text form of a [TenantID].
@@ -29,6 +31,9 @@ func ParseContentID(s string) (ContentID, error) { return vocab.ParseContentID(s
 
 // ParseEventID reads the text form of an [EventID].
 func ParseEventID(s string) (EventID, error) { return vocab.ParseEventID(s) }
+
+// ParseOperationID reads the text form of an [OperationID].
+func ParseOperationID(s string) (OperationID, error) { return vocab.ParseOperationID(s) }
 
 // Usage rights. OWNER implies all others, nothing else implies anything.
 type (

@@ -36,6 +36,11 @@ type Event struct {
 	// Parent is the event this one belongs to, such as the publication of a
 	// refused document's parent.
 	Parent vocab.EventID
+	// Operation is the operation this event belongs to: its own changes, and
+	// what was done by it or under it.
+	Operation vocab.OperationID
+	// BreakGlass marks what somebody did, or tried, with a recovery.
+	BreakGlass bool
 
 	Principal Principal // who
 	Actor     Principal // the service that called for them, if one did
@@ -118,7 +123,12 @@ const (
 )
 
 // Bits of field 178.
-const flagAlarm = 1
+const (
+	flagAlarm      = 1 << 0
+	flagBreakGlass = 1 << 1
+
+	allFlags = flagAlarm | flagBreakGlass
+)
 
 // leaf is the encoding of an event: a deterministic CBOR map. Numbers below
 // 160 mean what they mean in every object of the service.
@@ -154,6 +164,7 @@ type leaf struct {
 	Detail           string   `cbor:"179,keyasint,omitempty"`
 	Target           string   `cbor:"180,keyasint,omitempty"`
 	State            []byte   `cbor:"181,keyasint,omitempty"`
+	Operation        []byte   `cbor:"182,keyasint,omitempty"`
 }
 
 type leafWho struct {
@@ -189,7 +200,7 @@ func (e *Event) Encode() ([]byte, error) {
 	l := leaf{
 		Tenant: e.Tenant[:], Time: millis(e.Time), ID: e.ID[:], Kind: uint16(e.Kind),
 		Content: id(e.Content), Generation: id(e.Generation), Template: id(e.Template),
-		Custodian: id(e.Custodian), Parent: id(e.Parent),
+		Custodian: id(e.Custodian), Parent: id(e.Parent), Operation: id(e.Operation),
 		Granted: uint32(e.Granted), Asked: uint32(e.Asked), NotAfter: millis(e.NotAfter),
 		Method: clean(e.Method, maxMethod), Reason: clean(string(e.Reason), maxReason),
 		Principal: who(e.Principal), Actor: who(e.Actor),
@@ -210,6 +221,9 @@ func (e *Event) Encode() ([]byte, error) {
 	}
 	if e.Alarm {
 		l.Flags |= flagAlarm
+	}
+	if e.BreakGlass {
+		l.Flags |= flagBreakGlass
 	}
 	b, err := canon.Marshal(&l)
 	if err != nil {
@@ -244,7 +258,7 @@ func ParseEvent(b []byte) (*Event, error) {
 	}
 	e := Event{
 		Time: fromMillis(l.Time), Kind: Kind(l.Kind),
-		Method: l.Method, Reason: vocab.Reason(l.Reason), Alarm: l.Flags&flagAlarm != 0,
+		Method: l.Method, Reason: vocab.Reason(l.Reason), Alarm: l.Flags&flagAlarm != 0, BreakGlass: l.Flags&flagBreakGlass != 0,
 		Principal: l.Principal.principal(), Actor: l.Actor.principal(), Peer: l.Peer, Client: l.Client,
 		LicenseRevision: l.LicenseRevision, TemplateRevision: l.TemplateRevision,
 		Target: l.Target, Asked: vocab.Rights(l.Asked), Granted: vocab.Rights(l.Granted),
@@ -254,7 +268,7 @@ func ParseEvent(b []byte) (*Event, error) {
 	}
 	ok := setID(&e.ID, l.ID) && setID(&e.Tenant, l.Tenant) && setID(&e.Content, l.Content) &&
 		setID(&e.Generation, l.Generation) && setID(&e.Template, l.Template) &&
-		setID(&e.Custodian, l.Custodian) && setID(&e.Parent, l.Parent)
+		setID(&e.Custodian, l.Custodian) && setID(&e.Parent, l.Parent) && setID(&e.Operation, l.Operation)
 	if l.RecipientKey != nil {
 		ok = ok && len(l.RecipientKey) == 32
 		copy(e.RecipientKey[:], l.RecipientKey)
@@ -265,7 +279,7 @@ func ParseEvent(b []byte) (*Event, error) {
 	}
 	ok = ok && e.ID.Version() == 7 && !e.Tenant.IsZero() && validMillis(l.Time) && l.Time > 0 && validMillis(l.NotAfter) &&
 		e.Kind != 0 && e.Asked.Valid() && bits.OnesCount32(l.Asked) <= 1 && e.Granted.Valid() &&
-		(l.Custody == 0 || e.Custody.Valid()) && l.Cache <= 1 && l.Flags&^flagAlarm == 0 && len(l.Decision) <= MaxDecision &&
+		(l.Custody == 0 || e.Custody.Valid()) && l.Cache <= 1 && l.Flags&^allFlags == 0 && len(l.Decision) <= MaxDecision &&
 		fits(l.Method, maxMethod) && fits(l.Reason, maxReason) && fits(l.Peer, maxPeer) && fits(l.Client, maxClient) &&
 		fits(l.Target, maxTarget) && fits(l.CustodianRequest, maxRequestID) && fits(l.Detail, maxDetail) &&
 		l.Principal.valid() && l.Actor.valid()

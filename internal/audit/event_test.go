@@ -17,7 +17,7 @@ import (
 
 var testTime = time.Date(2026, 11, 22, 9, 14, 3, 412e6, time.UTC)
 
-// fullEvent has every field.
+// fullEvent has every field of the first version.
 func fullEvent() *Event {
 	return &Event{
 		ID: id7(1), Tenant: tenantA, Time: testTime, Kind: KindRefused,
@@ -30,6 +30,14 @@ func fullEvent() *Event {
 		Generation: vocab.GenerationID(id7(5)), Custodian: vocab.CustodianID(id7(6)), KeyVersion: 3, Custody: vocab.CustodyStrict,
 		CustodianRequest: "5b0f1c9e-0000-4000-8000-000000000000", RecipientKey: [32]byte{0xaa, 31: 0xbb},
 		Detail: "sent by mistake", Decision: []byte{0xa0},
+	}
+}
+
+// breakGlassEvent has the fields that came with operations.
+func breakGlassEvent() *Event {
+	return &Event{
+		ID: id7(1), Tenant: tenantA, Time: testTime, Kind: KindReleased,
+		Operation: vocab.OperationID(id7(7)), BreakGlass: true, State: [32]byte{0xcc, 31: 0xdd},
 	}
 }
 
@@ -53,6 +61,7 @@ func TestLeafVectors(t *testing.T) {
 	}{
 		{"smallest", small, vectorSmallLeaf, vectorSmallHash},
 		{"every field", fullEvent(), vectorFullLeaf, vectorFullHash},
+		{"break-glass", breakGlassEvent(), vectorBreakGlassLeaf, vectorBreakGlassHash},
 	} {
 		b, err := c.event.Encode()
 		if err != nil {
@@ -207,6 +216,8 @@ func TestParseRefuses(t *testing.T) {
 		"short template":      change(func(l *leaf) { l.Template = []byte{1} }),
 		"short custodian":     change(func(l *leaf) { l.Custodian = []byte{1} }),
 		"short parent":        change(func(l *leaf) { l.Parent = []byte{1} }),
+		"short operation":     change(func(l *leaf) { l.Operation = []byte{1} }),
+		"zero operation":      change(func(l *leaf) { l.Operation = make([]byte, 16) }),
 		"short recipient key": change(func(l *leaf) { l.RecipientKey = make([]byte, 31) }),
 		"time zero":           change(func(l *leaf) { l.Time = 0 }),
 		"time too late":       change(func(l *leaf) { l.Time = 1 << 63 }),
@@ -216,7 +227,7 @@ func TestParseRefuses(t *testing.T) {
 		"unknown right":       change(func(l *leaf) { l.Granted = 1 << 14 }),
 		"unknown custody":     change(func(l *leaf) { l.Custody = 3 }),
 		"unknown cache":       change(func(l *leaf) { l.Cache = 2 }),
-		"unknown flag":        change(func(l *leaf) { l.Flags = 2 }),
+		"unknown flag":        change(func(l *leaf) { l.Flags = 4 }),
 		"decision too long":   change(func(l *leaf) { l.Decision = make([]byte, MaxDecision+1) }),
 		"nobody as principal": change(func(l *leaf) { l.Principal = &leafWho{} }),
 		"long method":         change(func(l *leaf) { l.Method = strings.Repeat("x", maxMethod+1) }),
@@ -280,6 +291,11 @@ func FuzzParseEvent(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	glass, err := breakGlassEvent().Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(glass)
 	f.Add(full)
 	f.Add(small)
 	f.Add(written)

@@ -31,6 +31,7 @@ const (
 	KindPrincipalDisabled Kind = 32
 	KindPrincipalEnabled  Kind = 33
 	KindSignInChanged     Kind = 34 // the operator's files now trust other issuers, certificates or domains
+	KindRoleChanged       Kind = 35
 
 	KindKeyRegistered       Kind = 40
 	KindKeyActivated        Kind = 41
@@ -42,6 +43,17 @@ const (
 	KindGenerationRewrapped Kind = 47
 	KindSignerCertified     Kind = 48 // the tenant's root certified a daemon key, checkpoint keys included
 	KindBundlePublished     Kind = 49
+
+	KindOperationRequested Kind = 50
+	KindOperationApproved  Kind = 51 // by one person; with the last of them it runs
+	KindOperationRejected  Kind = 52
+	KindOperationResumed   Kind = 53 // it goes on after a pause
+	KindOperationSucceeded Kind = 54
+	KindOperationFailed    Kind = 55
+	KindOperationCancelled Kind = 56
+	KindRecoveryAnnounced  Kind = 57 // a license that a recovery may open is told so
+	KindOperationPaused    Kind = 58
+	KindOperationExpired   Kind = 59 // nobody approved it in time
 
 	KindAlarm Kind = 60 // something does not add up, outside a call that could be refused
 
@@ -57,10 +69,16 @@ var kindNames = map[Kind]string{
 	KindTemplateDeleted: "template-deleted", KindTemplateUndeleted: "template-undeleted",
 	KindTenantCreated: "tenant-created", KindSettingsChanged: "settings-changed",
 	KindPrincipalDisabled: "principal-disabled", KindPrincipalEnabled: "principal-enabled", KindSignInChanged: "sign-in-changed",
+	KindRoleChanged:   "role-changed",
 	KindKeyRegistered: "key-registered", KindKeyActivated: "key-activated", KindKeySuspended: "key-suspended",
 	KindKeyResumed: "key-resumed", KindKeyRetired: "key-retired", KindKeyRotated: "key-rotated",
 	KindGenerationCreated: "generation-created", KindGenerationRewrapped: "generation-rewrapped",
 	KindSignerCertified: "signer-certified", KindBundlePublished: "bundle-published",
+	KindOperationRequested: "operation-requested", KindOperationApproved: "operation-approved",
+	KindOperationRejected: "operation-rejected", KindOperationResumed: "operation-resumed",
+	KindOperationSucceeded: "operation-succeeded", KindOperationFailed: "operation-failed",
+	KindOperationCancelled: "operation-cancelled", KindRecoveryAnnounced: "recovery-announced",
+	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
 	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 

@@ -60,14 +60,15 @@ func find(r store.Reader, t vocab.TenantID, id vocab.EventID) (Entry, error) {
 
 // Filter selects events; the zero value selects all. Everything set must hold.
 type Filter struct {
-	Content   vocab.ContentID // about this license
-	Principal string          // by this principal, by name, or on its behalf
-	Kinds     []Kind          // any of these
-	Refused   bool            // only those with a reason: refusals and failures
-	Reason    vocab.Reason    // only those with this reason
-	Alarm     bool            // only alarms
-	Since     time.Time       // not before
-	Until     time.Time       // before
+	Content   vocab.ContentID   // about this license
+	Principal string            // by this principal, by name, or on its behalf
+	Kinds     []Kind            // any of these
+	Refused   bool              // only those with a reason: refusals and failures
+	Reason    vocab.Reason      // only those with this reason
+	Alarm     bool              // only alarms
+	Operation vocab.OperationID // only those that belong to this operation
+	Since     time.Time         // not before
+	Until     time.Time         // before
 }
 
 func (f *Filter) matches(e *Event) bool {
@@ -77,6 +78,7 @@ func (f *Filter) matches(e *Event) bool {
 		f.Refused && e.Reason == "",
 		f.Reason != "" && e.Reason != f.Reason,
 		f.Alarm && !e.Alarm,
+		!f.Operation.IsZero() && e.Operation != f.Operation,
 		!f.Since.IsZero() && e.Time.Before(f.Since),
 		!f.Until.IsZero() && !e.Time.Before(f.Until):
 		return false

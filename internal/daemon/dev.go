@@ -225,9 +225,10 @@ func (d *Dev) writeConfig(o DevOptions) error {
 		return vocab.Principal{Kind: vocab.KindUser, Value: name + "@" + devDomain}
 	}
 	t := config.Tenant{
-		ID: DevTenant, Domains: []string{devDomain}, Admins: []vocab.Principal{user("alice")},
+		ID: DevTenant, Domains: []string{devDomain}, Admins: []vocab.Principal{user("alice"), user("grace")},
 		Roles: map[vocab.Role][]vocab.Principal{
-			vocab.RolePolicyAdmin: {user("alice")}, vocab.RoleKeyCustodian: {user("carla"), user("dan")}, vocab.RoleAuditor: {user("erin")},
+			vocab.RolePolicyAdmin: {user("alice"), user("grace")}, vocab.RoleKeyCustodian: {user("carla"), user("dan")},
+			vocab.RoleAuditor: {user("erin")}, vocab.RoleRecoveryOfficer: {user("heidi")},
 		},
 		Providers: []string{"dev-contoso"}, GuestProviders: []string{"dev-fabrikam"},
 		Services:  map[string]identity.ServiceMatch{"dlp-scanner": {URI: "spiffe://" + devDomain + "/dlp"}},

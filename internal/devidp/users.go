@@ -50,6 +50,10 @@ func ContosoUsers() []User {
 			Groups: []string{"all-staff@contoso.test", "custodians@contoso.test"}},
 		{Email: "erin@contoso.test", Name: "Erin Ek", Role: "auditor", AMR: []string{"pwd", "mfa"},
 			Groups: []string{"all-staff@contoso.test", "auditors@contoso.test"}},
+		{Email: "grace@contoso.test", Name: "Grace Grant", Role: "second administrator", AMR: []string{"pwd", "mfa"},
+			Groups: []string{"all-staff@contoso.test"}},
+		{Email: "heidi@contoso.test", Name: "Heidi Holm", Role: "recovery officer", AMR: []string{"pwd", "mfa"},
+			Groups: []string{"all-staff@contoso.test"}},
 		{Email: "mallory@contoso.test", Name: "Mallory Moss", Role: "no rights on anything", AMR: []string{"pwd"},
 			Groups: []string{"all-staff@contoso.test"}},
 	}

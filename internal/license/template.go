@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/openrms/rms/internal/canon"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -28,7 +29,12 @@ func (r *TemplateRevision) Raw() []byte { return r.envelope.raw }
 
 type templateHeader struct {
 	common
-	Certificate  []byte            `cbor:"4,keyasint"`
+	templateFields
+	Certificate []byte `cbor:"4,keyasint"`
+}
+
+// templateFields is what a revision says, whoever signs it and when.
+type templateFields struct {
 	UID          vocab.TemplateUID `cbor:"160,keyasint"`
 	Revision     uint32            `cbor:"161,keyasint"`
 	Slug         string            `cbor:"162,keyasint"`
@@ -47,7 +53,12 @@ type templateHeader struct {
 	Comment      string            `cbor:"175,keyasint,omitempty"`
 }
 
-const whatTemplate = "template revision"
+const (
+	whatTemplate = "template revision"
+	// maxDraft bounds a revision that is not signed yet, in bytes: what keeps
+	// it while it waits adds who asks, and who approved.
+	maxDraft = MaxTemplateEnvelope - 256<<10
+)
 
 // SignTemplate signs a revision with a daemon key whose certificate allows
 // templates. Select is sorted; everything else is kept as it is.
@@ -55,13 +66,15 @@ func SignTemplate(ctx context.Context, signer Signer, cert *Certificate, t *poli
 	if err := cert.mayIssue(UsageTemplate, signer, cert.Tenant, t.Time); err != nil {
 		return nil, err
 	}
-	h, err := toTemplateHeader(cert, t)
+	head, err := newCommon(KindTemplate, cert.Tenant, t.Time)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.template(); err != nil {
+	fields, err := toTemplateFields(t)
+	if err != nil {
 		return nil, err
 	}
+	h := &templateHeader{common: head, templateFields: *fields, Certificate: cert.Raw()}
 	b, err := encodeHeader(KindTemplate, h)
 	if err != nil {
 		return nil, err
@@ -73,16 +86,45 @@ func SignTemplate(ctx context.Context, signer Signer, cert *Certificate, t *poli
 	return ParseTemplate(e.raw)
 }
 
-func toTemplateHeader(cert *Certificate, t *policy.Template) (*templateHeader, error) {
-	head, err := newCommon(KindTemplate, cert.Tenant, t.Time)
+// EncodeTemplate returns the canonical bytes of a revision that is not signed
+// yet: what waits for somebody's approval. Its time is left out; signing gives
+// it one. It refuses what [SignTemplate] would.
+func EncodeTemplate(t *policy.Template) ([]byte, error) {
+	fields, err := toTemplateFields(t)
 	if err != nil {
 		return nil, err
 	}
-	h := &templateHeader{
-		common: head, Certificate: cert.Raw(), UID: t.UID, Revision: t.Revision, Slug: t.Slug,
+	b, err := canon.Marshal(fields)
+	if err != nil {
+		return nil, vocab.Errorf(vocab.ReasonRequestInvalid, "a text in this template has control characters or is not in Unicode normal form C").Because(err)
+	}
+	if len(b) > maxDraft {
+		return nil, vocab.Errorf(vocab.ReasonRequestInvalid, "this template is %d bytes, more than %d", len(b), maxDraft).
+			WithNext("Use groups in place of single people")
+	}
+	return b, nil
+}
+
+// DecodeTemplate reads what [EncodeTemplate] wrote, and nothing else.
+func DecodeTemplate(b []byte) (*policy.Template, error) {
+	if len(b) > maxDraft {
+		return nil, malformed(whatTemplate, "%d bytes, more than %d", len(b), maxDraft)
+	}
+	var f templateFields
+	if err := canon.Unmarshal(b, &f); err != nil {
+		return nil, decoding(whatTemplate, err)
+	}
+	return f.template()
+}
+
+// toTemplateFields returns the fields of a revision that can be read back.
+func toTemplateFields(t *policy.Template) (*templateFields, error) {
+	h := &templateFields{
+		UID: t.UID, Revision: t.Revision, Slug: t.Slug,
 		Names: toPairs(t.Names), Descriptions: toPairs(t.Descriptions), State: t.State,
 		Contact: t.Contact, Custody: t.Custody, Author: t.Author, Comment: t.Comment,
 	}
+	var err error
 	for _, p := range t.Select {
 		h.Select = append(h.Select, p.String())
 	}
@@ -110,6 +152,9 @@ func toTemplateHeader(cert *Certificate, t *policy.Template) (*templateHeader, e
 	default:
 		err = malformed(whatTemplate, "unknown kind of expiry")
 	}
+	if err == nil {
+		_, err = h.template()
+	}
 	return h, err
 }
 
@@ -124,6 +169,7 @@ func ParseTemplate(b []byte) (*TemplateRevision, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.Time = h.issued()
 	cert, err := ParseCertificate(h.Certificate)
 	if err != nil {
 		return nil, err
@@ -132,10 +178,10 @@ func ParseTemplate(b []byte) (*TemplateRevision, error) {
 }
 
 // template checks the fields and returns their meaning.
-func (h *templateHeader) template() (*policy.Template, error) {
+func (h *templateFields) template() (*policy.Template, error) {
 	t := &policy.Template{
 		UID: h.UID, Slug: h.Slug, Revision: h.Revision, State: h.State, Contact: h.Contact,
-		Custody: h.Custody, Author: h.Author, Comment: h.Comment, Time: h.issued(),
+		Custody: h.Custody, Author: h.Author, Comment: h.Comment,
 	}
 	switch {
 	case h.UID.IsZero() || h.Revision == 0:

@@ -12,7 +12,8 @@ import (
 )
 
 // TestMutants breaks one line of the evaluator at a time and demands that the
-// tables and the comparison with the model each notice. A patch that does not
+// tables and the comparison with the model each notice; of what an author gains,
+// its table and its property. A patch that does not
 // apply or compile any more fails too: it says nothing about the tests.
 func TestMutants(t *testing.T) {
 	if testing.Short() {
@@ -26,7 +27,11 @@ func TestMutants(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(patch), ".patch"), func(t *testing.T) {
 			t.Parallel()
 			binary := compileMutant(t, patch)
-			for _, suite := range []string{"^TestTable", "^TestPropertyModel(Sequences|Covering)$"} {
+			suites := []string{"^TestTable", "^TestPropertyModel(Sequences|Covering)$"}
+			if b, err := os.ReadFile(patch); err == nil && strings.Contains(string(b), "+++ b/internal/policy/gains.go\n") {
+				suites = []string{"^TestGains", "^TestWithoutGains"}
+			}
+			for _, suite := range suites {
 				out, err := runTests(t, binary, suite)
 				exit, failed := errors.AsType[*exec.ExitError](err)
 				switch {

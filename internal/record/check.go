@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -14,7 +15,7 @@ import (
 // error is one that kept it from finishing.
 func Check(r store.Reader, t vocab.TenantID, found func(error)) (int64, error) {
 	c := &checker{r: r, t: t, found: found, counts: map[string]int64{}}
-	for _, step := range []func() error{c.licenses, c.indexes, c.countRows, c.templates, c.slugs, c.uses, c.requests, c.others} {
+	for _, step := range []func() error{c.licenses, c.indexes, c.countRows, c.templates, c.slugs, c.uses, c.requests, c.progress, c.others} {
 		if err := step(); err != nil {
 			return c.records, err
 		}
@@ -67,7 +68,7 @@ func (c *checker) licenses() error {
 // indexes checks that every entry of an index leads to a license that belongs
 // there.
 func (c *checker) indexes() error {
-	for _, table := range []store.Table{tableByOwner, tableByTemplate, tableByGeneration, tableByKeyVersion} {
+	for _, table := range []store.Table{tableByOwner, tableByTemplate, tableByGeneration, tableByKeyVersion, tableByCustody} {
 		for item, err := range c.r.Scan(table, store.Range{Prefix: key(c.t)}) {
 			if err != nil {
 				return err
@@ -247,6 +248,33 @@ func (c *checker) requests() error {
 			return err
 		} else if !there {
 			c.problem("a request for license %s is missing from %s", q.Content, tableRequestsByTime)
+		}
+	}
+	return nil
+}
+
+// progress checks that what is half done belongs to an operation that goes on.
+func (c *checker) progress() error {
+	for item, err := range c.r.Scan(tableProgress, store.Range{Prefix: key(c.t)}) {
+		if err != nil {
+			return err
+		}
+		if len(item.Key) != 32 {
+			c.problem("%s has a key that cannot be", tableProgress)
+			continue
+		}
+		id := vocab.OperationID(item.Key[16:])
+		if _, err := GetProgress(c.r, c.t, id); err != nil {
+			c.problem("the progress of operation %s: %v", id, err)
+		}
+		s, err := GetResource(c.r, c.t, OperationName(id))
+		if err != nil {
+			continue // found with the resources
+		}
+		if s == nil {
+			c.problem("there is progress of operation %s, which is not there", id)
+		} else if o, err := operation.Decode(s.Body); err == nil && o.State.Ended() {
+			c.problem("there is progress of operation %s, which has ended", id)
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -18,7 +19,37 @@ var (
 
 	custodianOne, custodianTwo = vocab.CustodianID{1}, vocab.CustodianID{2}
 	generationOne              = vocab.GenerationID{1}
+	operationOne               = vocab.OperationID{0: 1, 6: 0x70}
 )
+
+func putOperation(t *testing.T, tx store.Tx, s operation.State) {
+	t.Helper()
+	o := &operation.Operation{Kind: operation.Transfer, State: s, Requester: operation.Person{Issuer: "i", Subject: "s", Name: "n"}, Created: 1}
+	body, err := o.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := PutResource(tx, tenantA, &Resource{Name: OperationName(operationOne), Revision: 1, Body: body}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCheckLeavesWorkThatGoesOnAlone(t *testing.T) {
+	tx := full(t)
+	putOperation(t, tx, operation.Running)
+	if err := PutProgress(tx, tenantA, operationOne, &Progress{Done: 1, Failed: []operation.ItemError{{License: strictOne, Reason: vocab.ReasonStoreDamaged}}}); err != nil {
+		t.Fatal(err)
+	}
+	if problems, _ := findings(t, tx, tenantA); len(problems) > 0 {
+		t.Errorf("the check finds %q", problems)
+	}
+	if err := DeleteProgress(tx, tenantA, operationOne); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := GetProgress(tx, tenantA, operationOne); err != nil || p.Done != 0 {
+		t.Errorf("progress after it was forgotten: %v, %v", p, err)
+	}
+}
 
 // full is a store with something in every table.
 func full(t *testing.T) store.Tx {
@@ -161,6 +192,27 @@ func TestCheckFindsDamage(t *testing.T) {
 		{"generation moved", copied(tableGenerations, key(tenantA, u32(1)), key(tenantA, u32(2))), "generations"},
 		{"key unreadable", written(tableKeys, key(tenantA, custodianOne[:]), []byte{0xff}), "keys"},
 		{"key moved", copied(tableKeys, key(tenantA, custodianOne[:]), key(tenantA, custodianTwo[:])), "keys"},
+		{"custody's row missing", drop(tableByCustody, key(tenantA, uidOne[:], []byte{2}, strictOne[:])), "is missing from licenses-by-custody"},
+		{"row of another custody", written(tableByCustody, key(tenantA, uidOne[:], []byte{1}, strictOne[:]), nil), "does not belong there"},
+		{"progress of no operation", written(tableProgress, key(tenantA, operationOne[:]), []byte{0xa1, 1, 0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}), "which is not there"},
+		{"progress of an operation that has ended", func(t *testing.T, tx store.Tx) {
+			putOperation(t, tx, operation.Succeeded)
+			if err := PutProgress(tx, tenantA, operationOne, &Progress{Done: 1}); err != nil {
+				t.Fatal(err)
+			}
+		}, "which has ended"},
+		{"progress unreadable", func(t *testing.T, tx store.Tx) {
+			putOperation(t, tx, operation.Running)
+			if err := tx.Put(tableProgress, key(tenantA, operationOne[:]), []byte{0xff}); err != nil {
+				t.Fatal(err)
+			}
+		}, "the progress of operation"},
+		{"progress with a key that cannot be", written(tableProgress, key(tenantA, []byte{1}), nil), "operation-progress has a key that cannot be"},
+		{"operation unreadable", func(t *testing.T, tx store.Tx) {
+			if _, err := PutResource(tx, tenantA, &Resource{Name: OperationName(operationOne), Revision: 1, Body: []byte{0xa0}}); err != nil {
+				t.Fatal(err)
+			}
+		}, OperationName(operationOne)},
 		{"state of a version unreadable", written(tableVersionStates, key(tenantA, custodianOne[:], u32(1)), []byte{1, 2}), "states of key versions"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -53,6 +53,12 @@ func CountByOwner(r store.Reader, t vocab.TenantID, owner vocab.Principal) (int6
 	return readCount(r, countKey(tableByOwner, key(t, ownerKey(owner))))
 }
 
+// CountByCustody returns how many licenses follow a template and are kept in a
+// custody mode.
+func CountByCustody(r store.Reader, t vocab.TenantID, uid vocab.TemplateUID, mode vocab.CustodyMode) (int64, error) {
+	return readCount(r, countKey(tableByCustody, key(t, uid[:], []byte{byte(mode)})))
+}
+
 // CountByGeneration returns how many licenses are wrapped under a generation.
 func CountByGeneration(r store.Reader, t vocab.TenantID, g vocab.GenerationID) (int64, error) {
 	return readCount(r, countKey(tableByGeneration, key(t, g[:])))

@@ -36,6 +36,7 @@ const (
 	tableByTemplate     store.Table = "licenses-by-template"   // template, content -> nothing
 	tableByGeneration   store.Table = "licenses-by-generation" // generation, content -> nothing; not of strict ones
 	tableByKeyVersion   store.Table = "licenses-by-version"    // custodian, version, content -> nothing; strict ones only
+	tableByCustody      store.Table = "licenses-by-custody"    // template, custody mode, content -> nothing
 	tableCounts         store.Table = "counts"                 // index prefix -> number of entries
 	tableTemplates      store.Table = "templates"              // uid -> TemplateHead
 	tableSlugs          store.Table = "template-slugs"         // slug -> uid
@@ -50,6 +51,7 @@ const (
 	tableBundles        store.Table = "bundles"                // -> newest trust bundle
 	tableResources      store.Table = "resources"              // name -> Resource
 	tableEpochs         store.Table = "epochs"                 // -> number of changes of resources
+	tableProgress       store.Table = "operation-progress"     // operation -> Progress; of those that go on
 )
 
 // maxScan bounds what one call goes through, in rows.

@@ -145,6 +145,9 @@ func eachIndex(t vocab.TenantID, l *License, fn func(table store.Table, prefix [
 			if err := fn(tableByTemplate, key(t, p.Template[:])); err != nil {
 				return err
 			}
+			if err := fn(tableByCustody, key(t, p.Template[:], []byte{byte(l.Custody())})); err != nil {
+				return err
+			}
 		}
 	}
 	if len(l.Wrap) == 0 {

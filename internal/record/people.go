@@ -10,6 +10,7 @@ const (
 	PrefixGroups     = "groups/"     // by address: [Group]
 	PrefixRoles      = "roles/"      // by role: [Holders]
 	PrefixPrincipals = "principals/" // by principal: [Disabled]; a tombstone is one that was enabled again
+	PrefixOperations = "operations/" // by ID: [operation.Operation]; never deleted
 )
 
 // Group is the body of a group of the tenant's own directory.

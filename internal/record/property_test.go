@@ -117,6 +117,12 @@ func compareCounts(t *rapid.T, tx store.Reader, tenant vocab.TenantID, m model) 
 	for _, uid := range templates[1:] {
 		n, err := CountByTemplate(tx, tenant, uid)
 		same("template "+uid.String(), n, err, m.count(func(s shape) bool { return s.template == uid && !s.deleted }))
+		for _, mode := range []vocab.CustodyMode{vocab.CustodyCached, vocab.CustodyStrict} {
+			n, err := CountByCustody(tx, tenant, uid, mode)
+			same("template "+uid.String()+" "+mode.String(), n, err, m.count(func(s shape) bool {
+				return s.template == uid && !s.deleted && s.custodian.IsZero() == (mode == vocab.CustodyCached)
+			}))
+		}
 	}
 	for _, o := range owners {
 		n, err := CountByOwner(tx, tenant, user(t, o))
@@ -179,6 +185,40 @@ func compareListings(t *rapid.T, tx store.Reader, tenant vocab.TenantID, m model
 	}
 	for _, uid := range templates[1:] {
 		same("template", read(ListQuery{Limit: limit, Template: uid}), m.list(func(s shape) bool { return s.template == uid }))
+	}
+	walk := func(s LicenseScope) (all []vocab.ContentID) {
+		n, err := CountScope(tx, tenant, s)
+		for after := (vocab.ContentID{}); ; {
+			page, nextErr := NextLicenses(tx, tenant, s, after, limit)
+			if nextErr != nil || err != nil {
+				t.Fatal(nextErr, err)
+			}
+			for _, l := range page {
+				if l.Err != nil || l.License.Content != l.Content {
+					t.Fatalf("%s: %v", l.Content, l.Err)
+				}
+				all, after = append(all, l.Content), l.Content
+			}
+			if len(page) < limit {
+				break
+			}
+		}
+		if int64(len(all)) != n {
+			t.Fatalf("a scope has %d licenses, its count says %d", len(all), n)
+		}
+		slices.Reverse(all) // oldest first
+		return all
+	}
+	for _, o := range owners {
+		same(o, walk(LicenseScope{Owner: user(t, o)}), m.list(func(s shape) bool { return s.owner == o }))
+	}
+	for _, uid := range templates[1:] {
+		same("template", walk(LicenseScope{Template: uid}), m.list(func(s shape) bool { return s.template == uid }))
+		for _, mode := range []vocab.CustodyMode{vocab.CustodyCached, vocab.CustodyStrict} {
+			same("template, "+mode.String(), walk(LicenseScope{Template: uid, Custody: mode}), m.list(func(s shape) bool {
+				return s.template == uid && s.custodian.IsZero() == (mode == vocab.CustodyCached)
+			}))
+		}
 	}
 	strict := ListQuery{Limit: limit, Match: func(l *License) bool { return l.Custody() == vocab.CustodyStrict }}
 	same("strict", read(strict), m.list(func(s shape) bool { return !s.custodian.IsZero() }))

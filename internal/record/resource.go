@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"strings"
 
+	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -119,6 +120,8 @@ func (s *Resource) check() (err error) {
 		_, err = DecodeDisabled(s.Body)
 	case strings.HasPrefix(s.Name, PrefixRevocations):
 		_, err = DecodeRevocationRule(s.Body)
+	case strings.HasPrefix(s.Name, PrefixOperations):
+		_, err = operation.Decode(s.Body)
 	}
 	return err
 }

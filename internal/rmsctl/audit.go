@@ -141,7 +141,7 @@ func (a *app) follow(ctx context.Context, s *server, next *int64) error {
 }
 
 func (a *app) auditSearchCommand() *cobra.Command {
-	var file, principal, result, since, until string
+	var file, principal, result, since, until, operation string
 	var kinds []string
 	var limit int
 	c := &cobra.Command{
@@ -175,6 +175,12 @@ func (a *app) auditSearchCommand() *cobra.Command {
 				}
 				filter.Until = timestamppb.New(t)
 			}
+			if operation != "" {
+				if _, err := vocab.ParseOperationID(operation); err != nil {
+					return usagef("--operation: %q is not the ID of an operation", operation).withNext("See: rmsctl operation list")
+				}
+				filter.Operation = operation
+			}
 			s, err := a.searched(ctx, file, filter)
 			if err != nil {
 				return err
@@ -196,6 +202,7 @@ func (a *app) auditSearchCommand() *cobra.Command {
 	flags := c.Flags()
 	flags.StringVar(&file, "file", "", "only those of this document: its file or its license's ID")
 	flags.StringVar(&principal, "principal", "", "only those of this person or service, as events name them")
+	flags.StringVar(&operation, "operation", "", "only those that belong to this operation")
 	flags.StringSliceVar(&kinds, "kind", nil, "only these kinds, such as released, refused, license-revoked")
 	flags.StringVar(&result, "result", "all", "all, denied or alarm")
 	flags.StringVar(&since, "since", "", "not before: 7d (ago) or an RFC 3339 time")

@@ -230,6 +230,8 @@ func mismatch(t vocab.TenantID, e *audit.Event, hash [32]byte, shown *rmsv1.Even
 		return "it is shown as " + shown.GetKind() + ", recorded as " + e.Kind.String()
 	case shown.GetOutcome() != outcome:
 		return "its outcome is shown as " + shown.GetOutcome() + ", recorded as " + outcome
+	case shown.GetBreakGlass() != e.BreakGlass:
+		return "that it was break-glass is not shown as it was recorded"
 	case len(shown.GetLeafHash()) > 0 && !bytes.Equal(shown.GetLeafHash(), hash[:]):
 		return "its bytes are not those that were recorded"
 	}

@@ -81,6 +81,9 @@ func TestVerifyNamesTheFirstBadEvent(t *testing.T) {
 				}
 			}
 		}, "its outcome is shown as NO_RIGHTS, recorded as OK"},
+		"break-glass hidden": {20, func(f *fakeLog) {
+			f.shown = func(e *rmsv1.Event) { e.BreakGlass = e.GetIndex() == 4 }
+		}, "event 4 ("},
 		"another kind shown": {20, func(f *fakeLog) { f.shown = func(e *rmsv1.Event) { e.Kind = "refused" } }, "event 0 ("},
 		"another tenant's": {20, func(f *fakeLog) {
 			f.sent = slices.Clone(f.honest)

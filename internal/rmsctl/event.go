@@ -19,6 +19,8 @@ func eventWord(e *rmsv1.Event) string {
 	switch {
 	case e.GetAlarm():
 		return "ALARM"
+	case e.GetKind() == "operation-failed": // of its own kind: nobody was refused
+		return e.GetKind()
 	case refused(e):
 		return "REFUSED"
 	case e.GetKind() == "released":
@@ -60,6 +62,12 @@ func eventMore(e *rmsv1.Event) string {
 		if e.GetOutcome() == string(vocab.ReasonLicenseRevoked) && e.GetParent() != "" {
 			parts = append(parts, "revocations/"+lastPart(e.GetParent()))
 		}
+	}
+	if e.GetBreakGlass() {
+		parts = append(parts, "BREAK-GLASS")
+	}
+	if e.GetOperation() != "" && !strings.Contains(e.GetDetail(), lastPart(e.GetOperation())) {
+		parts = append(parts, "operation "+lastPart(e.GetOperation()))
 	}
 	if e.GetClient() != "" {
 		parts = append(parts, e.GetClient())

@@ -53,6 +53,7 @@ var exits = map[vocab.Reason]int{
 	vocab.ReasonClearKeyNotAllowed:    exitRefused,
 	vocab.ReasonCustodianRefused:      exitRefused,
 	vocab.ReasonKeySuspended:          exitRefused,
+	vocab.ReasonRecoveryInvalid:       exitRefused,
 
 	vocab.ReasonTokenMissing:         exitSignIn,
 	vocab.ReasonTokenInvalid:         exitSignIn,
@@ -75,6 +76,7 @@ var exits = map[vocab.Reason]int{
 	vocab.ReasonCustodianChanged:    exitConflict,
 	vocab.ReasonCustodianActs:       exitConflict,
 	vocab.ReasonStoreNewer:          exitConflict,
+	vocab.ReasonOperationState:      exitConflict,
 	vocab.ReasonEtagMismatch:        exitConflict,
 	vocab.ReasonResourceExists:      exitConflict,
 	vocab.ReasonContentIDTaken:      exitConflict,
@@ -133,6 +135,8 @@ type failure struct {
 	Next    string `json:"next,omitempty"`
 	Contact string `json:"contact,omitempty"`
 	Event   string `json:"event,omitempty"`
+	// Operation is what waits for approval, if something does.
+	Operation string `json:"operation,omitempty"`
 }
 
 // describe finds out what an error means to the user.
@@ -149,6 +153,9 @@ func describe(err error) failure {
 		}
 		if !e.Event.IsZero() {
 			f.Event = e.Event.String()
+		}
+		if !e.Operation.IsZero() {
+			f.Operation = e.Operation.String()
 		}
 		if f.Exit == 0 {
 			f.Exit = exitInternal

@@ -26,7 +26,7 @@ func TestJobs(t *testing.T) {
 		name, _, _ := strings.Cut(text, "\n")
 		t.Run(name, func(t *testing.T) {
 			j := &job{dir: t.TempDir(), contexts: startDaemon(t).ContextsDir()}
-			j.shell(t, "rmsctl context use dev-alice")
+			j.shell(t, "rmsctl context use dev-grace")
 			sections[i+1] = j.section(t, text)
 		})
 	}

@@ -51,8 +51,7 @@ func (a *app) openSource(ctx context.Context, path string) (*source, error) {
 }
 
 // acquire opens the document to exercise a right.
-func (s *source) acquire(ctx context.Context, right rms.Right, byID bool) (*rms.Document, error) {
-	var options []rms.OpenOption
+func (s *source) acquire(ctx context.Context, right rms.Right, byID bool, options ...rms.OpenOption) (*rms.Document, error) {
 	if byID {
 		options = append(options, rms.ByID())
 	}
@@ -64,7 +63,7 @@ func byIDFlag(c *cobra.Command, v *bool) {
 }
 
 func (a *app) openCommand() *cobra.Command {
-	var with string
+	var with, recovery string
 	var byID bool
 	c := &cobra.Command{
 		Use:   "open FILE [--with PROGRAM]",
@@ -75,20 +74,25 @@ This needs the right VIEW.`,
 		Example: `  rmsctl open q3.pdf.rms
   rmsctl open q3.pdf.rms --with okular`,
 		Args: cobra.ExactArgs(1),
-		RunE: a.run(func(ctx context.Context, args []string) error { return a.open(ctx, args[0], with, byID) }),
+		RunE: a.run(func(ctx context.Context, args []string) error { return a.open(ctx, args[0], with, recovery, byID) }),
 	}
+	recoveryFlag(c, &recovery)
 	c.Flags().StringVar(&with, "with", "", "the program that shows it; it gets the clear file's path as its last argument")
 	byIDFlag(c, &byID)
 	return c
 }
 
-func (a *app) open(ctx context.Context, path, with string, byID bool) (err error) {
+func (a *app) open(ctx context.Context, path, with, recovery string, byID bool) (err error) {
+	options, err := recoveryOption(recovery)
+	if err != nil {
+		return err
+	}
 	src, err := a.openSource(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	doc, err := src.acquire(ctx, rms.RightView, byID)
+	doc, err := src.acquire(ctx, rms.RightView, byID, options...)
 	if err != nil {
 		return err
 	}
@@ -113,7 +117,11 @@ func (a *app) open(ctx context.Context, path, with string, byID bool) (err error
 	if doc.LicenseDamaged {
 		a.warnf("the license in the file is damaged; the server knew the document all the same")
 	}
-	a.sayf("you have %s on it, event %s", describeRights(doc.Rights), doc.Event)
+	if doc.BreakGlass {
+		a.sayf("BREAK-GLASS: opened by recovery %s, event %s", recovery, doc.Event)
+	} else {
+		a.sayf("you have %s on it, event %s", describeRights(doc.Rights), doc.Event)
+	}
 	return a.show(ctx, p, clearText)
 }
 
@@ -128,7 +136,7 @@ func writeClear(ctx context.Context, path string, doc io.WriterTo) error {
 }
 
 func (a *app) unprotectCommand() *cobra.Command {
-	var out string
+	var out, recovery string
 	var byID bool
 	c := &cobra.Command{
 		Use:   "unprotect FILE [-o OUT]",
@@ -136,8 +144,9 @@ func (a *app) unprotectCommand() *cobra.Command {
 		Long: `Write a document without its protection. This needs the right EXPORT. The clear
 file appears complete or not at all, and never replaces another.`,
 		Args: cobra.ExactArgs(1),
-		RunE: a.run(func(ctx context.Context, args []string) error { return a.unprotect(ctx, args[0], out, byID) }),
+		RunE: a.run(func(ctx context.Context, args []string) error { return a.unprotect(ctx, args[0], out, recovery, byID) }),
 	}
+	recoveryFlag(c, &recovery)
 	c.Flags().StringVarP(&out, "output", "o", "", "the clear file (default: FILE without .rms)")
 	byIDFlag(c, &byID)
 	return a.formatFlagLong(c)
@@ -152,7 +161,11 @@ type exported struct {
 	Event string `json:"event"`
 }
 
-func (a *app) unprotect(ctx context.Context, path, out string, byID bool) error {
+func (a *app) unprotect(ctx context.Context, path, out, recovery string, byID bool) error {
+	options, err := recoveryOption(recovery)
+	if err != nil {
+		return err
+	}
 	if out == "" {
 		bare, ok := strings.CutSuffix(path, rms.Suffix)
 		if !ok || filepath.Base(bare) == "" || strings.HasSuffix(bare, string(filepath.Separator)) {
@@ -170,11 +183,14 @@ func (a *app) unprotect(ctx context.Context, path, out string, byID bool) error 
 		return err
 	}
 	defer dst.discard()
-	doc, err := src.acquire(ctx, rms.RightExport, byID)
+	doc, err := src.acquire(ctx, rms.RightExport, byID, options...)
 	if err != nil {
 		return err
 	}
 	defer doc.Close() //nolint:errcheck // it never fails
+	if doc.BreakGlass {
+		a.sayf("BREAK-GLASS: opened by recovery %s, event %s", recovery, doc.Event)
+	}
 	if _, err := doc.WriteTo(interruptible{ctx, dst}); err != nil {
 		return err
 	}

@@ -138,6 +138,14 @@ func (a *app) templateShowCommand() *cobra.Command {
 	return a.formatFlag(c)
 }
 
+// resealWord says what seals the licenses of a template anew.
+func resealWord(m *rmsv1.Template) string {
+	if m.GetResealOperation() == "" {
+		return "; its next revision has them sealed anew"
+	}
+	return ", and sealed anew by operation " + lastPart(m.GetResealOperation())
+}
+
 // showHead prints what a template's file does not hold, as comments of the file.
 func (a *app) showHead(m *rmsv1.Template) {
 	s := fmt.Sprintf("%s revision %d", lastPart(m.GetName()), m.GetRevision())
@@ -152,6 +160,9 @@ func (a *app) showHead(m *rmsv1.Template) {
 		a.outf("# deleted: what it protects opens for owner and issuer only")
 	}
 	a.outf("# %s in force", licenses(m.GetLicenseCount()))
+	if n := m.GetBelowFloor(); n > 0 {
+		a.outf("# %s kept less strictly than that%s", plural(int(n), "license is", "licenses are"), resealWord(m))
+	}
 }
 
 func (a *app) templateDiffCommand() *cobra.Command {
@@ -300,6 +311,7 @@ func (a *app) revise(ctx context.Context, s *server, now, next *rmsv1.Template) 
 	if err != nil {
 		return err
 	}
+	a.sayReseal(written)
 	a.next("undo: rmsctl template rollback %s --to %d", old.Slug, old.Revision)
 	return nil
 }

@@ -32,6 +32,9 @@ type step struct {
 	revision uint32
 	changes  []string
 	warnings []string
+	// approval says that the user gains access by it, so that another
+	// policy-admin must approve it.
+	approval bool
 }
 
 func (st *step) unchanged() bool { return st.now != nil && st.now.GetRevision() == st.revision }
@@ -39,12 +42,16 @@ func (st *step) unchanged() bool { return st.now != nil && st.now.GetRevision() 
 // stepLine is a step as it is printed.
 type stepLine struct {
 	Template string   `json:"template"`
-	Action   string   `json:"action"` // create, update, unchanged
+	Action   string   `json:"action"` // create, update, unchanged; waits: for approval
 	From     uint32   `json:"from_revision,omitempty"`
 	Revision uint32   `json:"revision,omitempty"`
 	Licenses int64    `json:"licenses"` // how many follow the template
 	Since    string   `json:"in_force_since,omitempty"`
 	Changes  []string `json:"changes,omitempty"`
+	// NeedsApproval says that another policy-admin must approve it, Operation is
+	// what waits for that.
+	NeedsApproval bool   `json:"needs_approval,omitempty"`
+	Operation     string `json:"operation,omitempty"`
 }
 
 func (a *app) templateApplyCommand() *cobra.Command {
@@ -176,7 +183,7 @@ func (a *app) preview(ctx context.Context, s *server, wanted *policy.Template) (
 	if err != nil {
 		return st, inTemplate(wanted.Slug, err)
 	}
-	st.now, st.revision, st.warnings = answer.GetCurrent(), answer.GetRevision(), answer.GetWarnings()
+	st.now, st.revision, st.warnings, st.approval = answer.GetCurrent(), answer.GetRevision(), answer.GetWarnings(), answer.GetNeedsApproval()
 	old := &policy.Template{Slug: wanted.Slug}
 	if st.now != nil {
 		if old, err = templateFrom(st.now); err != nil {
@@ -273,11 +280,11 @@ func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bo
 	var lines []stepLine
 	var undo []string
 	var written []*rmsv1.Template
-	var failed error
+	var failed, waits error
 	watch := a.progress("%s of %s templates written", len(steps))
 	for _, st := range steps {
 		line := stepLine{Template: st.wanted.Slug, Action: "update", Revision: st.revision, Changes: st.changes,
-			From: st.now.GetRevision(), Licenses: st.now.GetLicenseCount()}
+			From: st.now.GetRevision(), Licenses: st.now.GetLicenseCount(), NeedsApproval: st.approval}
 		switch {
 		case st.now == nil:
 			line.Action = "create"
@@ -286,12 +293,22 @@ func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bo
 		}
 		if !dryRun && line.Action != "unchanged" {
 			m, err := a.write(ctx, s, &st)
+			e := explain(err)
+			if e != nil && e.Reason == vocab.ReasonApprovalRequired {
+				// It waits; the others need not.
+				line.Action, line.Operation, line.NeedsApproval = "waits", e.Operation.String(), true
+				waits = inTemplate(st.wanted.Slug, err)
+				watch.step()
+				lines = append(lines, line)
+				continue
+			}
 			if err != nil {
 				failed = inTemplate(st.wanted.Slug, err)
 				break
 			}
 			written = append(written, m)
 			line.Revision, line.Since = m.GetRevision(), showSince(m)
+			a.sayReseal(m)
 			if st.now != nil {
 				undo = append(undo, fmt.Sprintf("rmsctl template rollback %s --to %d", st.wanted.Slug, line.From))
 			} else {
@@ -306,8 +323,11 @@ func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bo
 	err := a.emit(lines, func() {
 		for _, l := range lines {
 			a.outf("%s", l.String())
-			if dryRun || l.Action == "update" {
+			if dryRun || l.Action == "update" || l.Action == "waits" {
 				a.printDiff(l.Changes, "")
+			}
+			if l.NeedsApproval {
+				a.outf("  needs approval by another policy-admin: you gain access to documents by it")
 			}
 		}
 	})
@@ -325,7 +345,25 @@ func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bo
 	case len(undo) > 0:
 		a.next("undo: %s", strings.Join(undo, "; "))
 	}
+	if failed == nil {
+		failed = waits
+	}
 	return failed
+}
+
+// sayReseal says that a revision has licenses sealed anew.
+func (a *app) sayReseal(m *rmsv1.Template) {
+	if op := lastPart(m.GetResealOperation()); op != "" {
+		a.sayf("%s of %s %s kept less strictly than it demands now; sealed anew by operation %s",
+			plural(int(m.GetBelowFloor()), "license", "licenses"), lastPart(m.GetName()), isAre(m.GetBelowFloor()), op)
+	}
+}
+
+func isAre(n int64) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
 }
 
 func (l stepLine) String() string {
@@ -336,6 +374,8 @@ func (l stepLine) String() string {
 		return fmt.Sprintf("%s  revision %d, unchanged", l.Template, l.Revision)
 	case l.Since != "":
 		return fmt.Sprintf("%s  revision %d → %d, in force since %s for %s", l.Template, l.From, l.Revision, l.Since, licenses(l.Licenses))
+	case l.Action == "waits":
+		return fmt.Sprintf("%s  revision %d, waits as operation %s", l.Template, l.Revision, l.Operation)
 	}
 	return fmt.Sprintf("%s  revision %d → %d, %s in force", l.Template, l.From, l.Revision, licenses(l.Licenses))
 }

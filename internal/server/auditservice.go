@@ -70,6 +70,11 @@ func filterOf(c *call, in *rmsv1.EventFilter) (f audit.Filter, err error) {
 		}
 		f.Kinds = append(f.Kinds, k)
 	}
+	if in.GetOperation() != "" {
+		if f.Operation, err = operationIDOf(c.tenant.Name(), in.GetOperation()); err != nil {
+			return f, err
+		}
+	}
 	if f.Since, err = timeOf(in.GetSince()); err != nil {
 		return f, err
 	}
@@ -213,7 +218,10 @@ func (s *Server) protoEvent(ctx context.Context, c *call, entry audit.Entry) *rm
 		Method: e.Method, Outcome: "OK", Principal: e.Principal.Name, Actor: e.Actor.Name, Peer: e.Peer, Client: e.Client,
 		LicenseRevision: e.LicenseRevision, TemplateRevision: e.TemplateRevision, Rights: protoRights(e.Granted),
 		ExpireTime: protoTime(e.NotAfter), Cached: e.Cached, KeyVersion: e.KeyVersion, CustodyMode: protoCustody(e.Custody),
-		CustodianRequestId: e.CustodianRequest, Alarm: e.Alarm, LeafHash: leaf[:],
+		CustodianRequestId: e.CustodianRequest, Alarm: e.Alarm, LeafHash: leaf[:], BreakGlass: e.BreakGlass,
+	}
+	if !e.Operation.IsZero() {
+		out.Operation = resourceName(t, "operations", e.Operation.String())
 	}
 	if e.Reason != "" {
 		out.Outcome = string(e.Reason)

@@ -55,6 +55,7 @@ var statusCodes = map[vocab.Reason]codes.Code{
 	vocab.ReasonClearKeyNotAllowed:    codes.PermissionDenied,
 	vocab.ReasonCustodianRefused:      codes.PermissionDenied,
 	vocab.ReasonKeySuspended:          codes.PermissionDenied,
+	vocab.ReasonRecoveryInvalid:       codes.PermissionDenied,
 
 	vocab.ReasonLicenseUnknown:      codes.FailedPrecondition,
 	vocab.ReasonTemplateArchived:    codes.FailedPrecondition,
@@ -67,6 +68,7 @@ var statusCodes = map[vocab.Reason]codes.Code{
 	vocab.ReasonCustodianChanged:    codes.FailedPrecondition,
 	vocab.ReasonCustodianActs:       codes.FailedPrecondition,
 	vocab.ReasonStoreNewer:          codes.FailedPrecondition,
+	vocab.ReasonOperationState:      codes.FailedPrecondition,
 	// A reload of files that are not valid: the operator's socket only.
 	vocab.ReasonConfigurationInvalid: codes.FailedPrecondition,
 
@@ -146,6 +148,9 @@ func statusOf(err error) *spb.Status {
 	}
 	if e.Next != "" {
 		info.Metadata["next"] = e.Next
+	}
+	if !e.Operation.IsZero() {
+		info.Metadata["operation"] = e.Operation.String()
 	}
 	details := []protoadapt.MessageV1{info}
 	if e.Reason == vocab.ReasonRequestInvalid {

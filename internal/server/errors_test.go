@@ -116,6 +116,7 @@ func TestStatusOf(t *testing.T) {
 	secret := errors.New("TEST-secret /etc/rmsd/role-id")
 	full := vocab.Errorf(vocab.ReasonNoRights, "you have no rights on this document").WithNext("Wait").Because(secret)
 	full.Event, full.Contact = event, "help@contoso.test"
+	full.Operation = vocab.OperationID(event)
 	for _, c := range []struct {
 		name    string
 		err     error
@@ -129,12 +130,12 @@ func TestStatusOf(t *testing.T) {
 		{
 			name: "a refusal with all it can have", err: full, code: codes.PermissionDenied, reason: vocab.ReasonNoRights,
 			message: "you have no rights on this document. Wait. Ask help@contoso.test",
-			details: map[string]string{"event": event.String(), "contact": "help@contoso.test", "next": "Wait"},
+			details: map[string]string{"event": event.String(), "contact": "help@contoso.test", "next": "Wait", "operation": event.String()},
 		},
 		{
 			name: "a wrapped refusal", err: fmt.Errorf("item 3: %w", full), code: codes.PermissionDenied, reason: vocab.ReasonNoRights,
 			message: "you have no rights on this document. Wait. Ask help@contoso.test",
-			details: map[string]string{"event": event.String(), "contact": "help@contoso.test", "next": "Wait"},
+			details: map[string]string{"event": event.String(), "contact": "help@contoso.test", "next": "Wait", "operation": event.String()},
 		},
 		{
 			name: "a bad request", err: invalid("title: too long"), code: codes.InvalidArgument, reason: vocab.ReasonRequestInvalid,

@@ -78,7 +78,10 @@ func (d *door) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 			err = answer(ctx, err)
 		}
 	}()
-	return handler(srv, &doorStream{ServerStream: ss, door: d, call: c, method: info.FullMethod, ctx: context.WithValue(ctx, callKey{}, c)})
+	if err := handler(srv, &doorStream{ServerStream: ss, door: d, call: c, method: info.FullMethod, ctx: context.WithValue(ctx, callKey{}, c)}); err != nil {
+		return d.refuse(ctx, c, err)
+	}
+	return nil
 }
 
 // endingStream is a stream with a context of its own.

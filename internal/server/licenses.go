@@ -209,6 +209,31 @@ func (l *licenses) RestoreLicense(ctx context.Context, req *rmsv1.RestoreLicense
 	return protoLicense(c.tenant.Name(), v), nil
 }
 
+func (l *licenses) TransferLicenses(ctx context.Context, req *rmsv1.TransferLicensesRequest) (*rmsv1.TransferLicensesResponse, error) {
+	c := callOf(ctx)
+	both, err := principalsOf([]string{req.GetFrom(), req.GetTo()})
+	if err != nil {
+		return nil, err
+	}
+	from, to := both[0], both[1]
+	n, err := c.tenant.CountOwned(ctx, from, to)
+	if err != nil {
+		return nil, err
+	}
+	out := &rmsv1.TransferLicensesResponse{Licenses: n}
+	if req.GetValidateOnly() {
+		c.event, err = c.tenant.RecordRead(ctx, c.caller, c.method)
+		return out, err
+	}
+	v, event, err := c.tenant.TransferLicenses(ctx, c.domain(nil), from, to, req.GetReason())
+	if err != nil {
+		return nil, err
+	}
+	c.recorded(event)
+	out.Operation, err = protoOperation(ctx, c.tenant, v, false)
+	return out, err
+}
+
 func (l *licenses) ListLicenseEvents(ctx context.Context, req *rmsv1.ListLicenseEventsRequest) (*rmsv1.ListLicenseEventsResponse, error) {
 	c := callOf(ctx)
 	id, err := contentIDOf(c.tenant.Name(), req.GetName())

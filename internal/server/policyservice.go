@@ -39,8 +39,20 @@ func (p *policies) GetTemplate(ctx context.Context, req *rmsv1.GetTemplateReques
 		return nil, err
 	}
 	out := protoTemplate(c.tenant.Name(), t)
-	out.LicenseCount, err = c.tenant.CountFollowers(ctx, t.UID)
-	return out, err
+	if out.LicenseCount, err = c.tenant.CountFollowers(ctx, t.UID); err != nil {
+		return nil, err
+	}
+	return out, p.addFloor(ctx, c, t, out)
+}
+
+// addFloor says of a template how many licenses are kept less strictly than it
+// demands, and what seals them anew.
+func (p *policies) addFloor(ctx context.Context, c *call, t *policy.Template, out *rmsv1.Template) (err error) {
+	if id := c.tenant.ResealOf(t.UID); !id.IsZero() {
+		out.ResealOperation = resourceName(c.tenant.Name(), "operations", id.String())
+	}
+	out.BelowFloor, err = c.tenant.CountFloor(ctx, t.UID, t.Custody)
+	return err
 }
 
 func (p *policies) ListTemplates(ctx context.Context, req *rmsv1.ListTemplatesRequest) (*rmsv1.ListTemplatesResponse, error) {
@@ -92,15 +104,20 @@ func (p *policies) write(ctx context.Context, in *rmsv1.Template, slug string, w
 		return nil, err
 	}
 	t, event, err := c.tenant.WriteTemplate(ctx, c.domain(nil), slug, next, want, anyRevision, dry)
-	return p.answer(c, t, event, err)
+	out, err := p.answer(ctx, c, t, event, err)
+	if err == nil && dry {
+		out.NeedsApproval, err = c.tenant.NeedsApproval(ctx, c.caller, slug, next)
+	}
+	return out, err
 }
 
-func (p *policies) answer(c *call, t *policy.Template, event vocab.EventID, err error) (*rmsv1.Template, error) {
+func (p *policies) answer(ctx context.Context, c *call, t *policy.Template, event vocab.EventID, err error) (*rmsv1.Template, error) {
 	if err != nil {
 		return nil, err
 	}
 	c.recorded(event)
-	return protoTemplate(c.tenant.Name(), t), nil
+	out := protoTemplate(c.tenant.Name(), t)
+	return out, p.addFloor(ctx, c, t, out)
 }
 
 func (p *policies) DeleteTemplate(ctx context.Context, req *rmsv1.DeleteTemplateRequest) (*rmsv1.Template, error) {
@@ -114,7 +131,7 @@ func (p *policies) DeleteTemplate(ctx context.Context, req *rmsv1.DeleteTemplate
 		return nil, err
 	}
 	t, event, err := c.tenant.DeleteTemplate(ctx, c.domain(nil), slug, want, anyRevision, req.GetForce())
-	return p.answer(c, t, event, err)
+	return p.answer(ctx, c, t, event, err)
 }
 
 func (p *policies) UndeleteTemplate(ctx context.Context, req *rmsv1.UndeleteTemplateRequest) (*rmsv1.Template, error) {
@@ -124,7 +141,7 @@ func (p *policies) UndeleteTemplate(ctx context.Context, req *rmsv1.UndeleteTemp
 		return nil, err
 	}
 	t, event, err := c.tenant.UndeleteTemplate(ctx, c.domain(nil), slug)
-	return p.answer(c, t, event, err)
+	return p.answer(ctx, c, t, event, err)
 }
 
 func (p *policies) ListTemplateRevisions(ctx context.Context, req *rmsv1.ListTemplateRevisionsRequest) (*rmsv1.ListTemplateRevisionsResponse, error) {

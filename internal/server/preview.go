@@ -34,6 +34,9 @@ func (p *policies) PreviewTemplate(ctx context.Context, req *rmsv1.PreviewTempla
 			out.Revision++
 		}
 	}
+	if out.NeedsApproval, err = c.tenant.NeedsApproval(ctx, c.caller, slug, next); err != nil {
+		return nil, err
+	}
 	for _, change := range preview.Changes {
 		out.Changes = append(out.Changes, protoChange(change))
 	}

@@ -236,6 +236,9 @@ func (p *protection) itemOf(ctx context.Context, c *call, req *rmsv1.AcquireRequ
 	if req.GetLicense() != "" {
 		item.Content, item.Err = contentIDOf(c.tenant.Name(), req.GetLicense())
 	}
+	if item.Err == nil && req.GetRecovery() != "" {
+		item.Recovery, item.Err = operationIDOf(c.tenant.Name(), req.GetRecovery())
+	}
 	if item.Err == nil && req.GetSubjectToken() != "" {
 		item.Subject, item.Err = p.subject(ctx, c, req.GetSubjectToken())
 	}

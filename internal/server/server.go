@@ -77,6 +77,8 @@ func New(o Options) (*Server, error) {
 	rmsv1.RegisterPolicyServiceServer(s.Network, &policies{s: s})
 	rmsv1.RegisterCustodyServiceServer(s.Network, &custody{s: s})
 	rmsv1.RegisterAuditServiceServer(s.Network, &auditing{s: s})
+	rmsv1.RegisterOperationServiceServer(s.Network, &operations{s: s})
+	rmsv1.RegisterRecoveryServiceServer(s.Network, &recoveries{s: s})
 	healthpb.RegisterHealthServer(s.Network, s.Health)
 
 	local := *network

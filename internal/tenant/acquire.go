@@ -28,6 +28,9 @@ type AcquireItem struct {
 	Store bool
 	// Subject is the person a service opens for, verified; nil otherwise.
 	Subject *vocab.Identity
+	// Recovery is the recovery the caller means to open it by; zero: by the
+	// policy.
+	Recovery vocab.OperationID
 	// Err is why the item is refused before it is looked at.
 	Err error
 }
@@ -288,8 +291,13 @@ func (t *Tenant) decide(ctx context.Context, work []*acquisition) error {
 			return err
 		}
 		for _, a := range work {
-			if !a.done && a.err == nil {
+			switch {
+			case a.done || a.AcquireItem.Err != nil:
+			case a.err == nil:
 				a.err = t.decideOne(r, a, settings)
+			default:
+				// Refused already; its event names the recovery all the same.
+				_, _ = t.recoveryOf(r, a)
 			}
 		}
 		return nil
@@ -302,6 +310,10 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 		return err
 	}
 	in := &a.inputs
+	glass, err := t.recoveryOf(r, a)
+	if err != nil {
+		return err
+	}
 	if in.record != nil {
 		if a.event.LicenseRevision, err = t.verifyRecord(r, in.record); err != nil {
 			return err
@@ -310,13 +322,17 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 	if err := t.matchRecord(a); err != nil {
 		return err
 	}
+	if err := glass.covers(a.Content, in.policy); err != nil {
+		return err
+	}
 	who := t.standingOf(a.caller, settings)
 	in.epoch = who.epoch
 	if err := t.readLineage(r, in, who); err != nil {
 		return err
 	}
 	question := in.evaluation(who, a.Right, a.event.Time, settings)
-	a.decision = policy.Evaluate(question)
+	question.Recovery = glass != nil
+	a.decision = glass.until(policy.Evaluate(question))
 	if a.decision.Revoked && !a.decision.Allowed {
 		a.event.Parent = ruleOf(question.Revocations)
 	}
@@ -458,6 +474,9 @@ func (t *Tenant) releaseOne(ctx context.Context, d *sealer, a *acquisition) (err
 	}
 	if dec.ExpiryExempt {
 		u.Flags |= license.FlagExpiryExempt
+	}
+	if dec.Recovery {
+		u.Flags |= license.FlagBreakGlass
 	}
 	a.ul, err = d.delivery.UseLicense(ctx, d.signer, d.cert, u, a.key)
 	return err

@@ -97,8 +97,8 @@ func (t *Tenant) commitRefusal(ctx context.Context, e *audit.Event, r vocab.Reas
 // event. Reasons that are not recorded pass as they are.
 func (t *Tenant) refuse(ctx context.Context, e *audit.Event, err error) error {
 	r := vocab.ReasonOf(err)
-	if !Recordable(r) {
-		return err
+	if v, ok := asVocab(err); !Recordable(r) || ok && !v.Event.IsZero() {
+		return err // without an event, or with one already
 	}
 	if recErr := t.commitRefusal(context.WithoutCancel(ctx), e, r); recErr != nil {
 		return recErr

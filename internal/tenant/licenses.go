@@ -224,7 +224,9 @@ func (e *LicenseEdit) apply(p *policy.Policy, now time.Time) (*policy.Policy, er
 
 // UpdateLicense changes a license. A change of policy seals the content key
 // anew, which for strict licenses needs the custodian. want is the revision
-// the edit is based on, unless anyRevision.
+// the edit is based on, unless anyRevision. A change by which somebody who is
+// not the owner gains access is not written: it is asked for, and
+// APPROVAL_REQUIRED names the operation.
 func (t *Tenant) UpdateLicense(ctx context.Context, c Call, id vocab.ContentID, want uint32, anyRevision bool, edit LicenseEdit, authorize Authorize) (*LicenseView, vocab.EventID, error) {
 	return t.changeLicense(ctx, c, id, audit.KindLicenseEdited, authorize, func(v *LicenseView, e *audit.Event) (*record.License, error) {
 		if !anyRevision && v.Record.Revision != want {
@@ -249,6 +251,9 @@ func (t *Tenant) UpdateLicense(ctx context.Context, c Call, id vocab.ContentID, 
 			}
 			if next.Policy, err = license.EncodePolicy(p); err != nil {
 				return nil, err
+			}
+			if t.gainsByLicense(c.Caller, v.Policy, p, e.Time) {
+				return nil, t.requestLicense(ctx, c, v, &next)
 			}
 			if err := t.resealKeyBox(ctx, v.Record, &next, e); err != nil {
 				return nil, err

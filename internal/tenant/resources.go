@@ -25,6 +25,9 @@ type live struct {
 	arrived     chan struct{}               // closed when the epoch grows; nil while nobody waits
 	directory   directory.Directory
 	revocations policy.RevocationIndex
+	// operations are those that go on; bell rings when one changed.
+	operations map[vocab.OperationID]goingOn
+	bell       bell
 }
 
 // take takes over a resource whose writing made the epoch what it is. Commits
@@ -45,6 +48,9 @@ func (l *live) take(epoch uint64, s *record.Resource) {
 		l.epoch++
 		// It was decoded before it was written, so that it can be.
 		_ = l.set(next)
+		if strings.HasPrefix(next.Name, record.PrefixOperations) {
+			l.bell.ring()
+		}
 		if l.arrived != nil {
 			close(l.arrived)
 			l.arrived = nil
@@ -87,6 +93,8 @@ func (l *live) set(s *record.Resource) error {
 		return err
 	case strings.HasPrefix(s.Name, record.PrefixRevocations):
 		return l.setRevocation(s)
+	case strings.HasPrefix(s.Name, record.PrefixOperations):
+		return l.setOperation(s)
 	}
 	return nil // nothing that decisions read
 }
@@ -171,7 +179,7 @@ func eachResource(r store.Reader, t vocab.TenantID, fn func(*record.Resource) er
 
 // isResource tells the names of resources from the other targets of events.
 func isResource(target string) bool {
-	for _, prefix := range []string{record.PrefixGroups, record.PrefixRoles, record.PrefixPrincipals, record.PrefixRevocations} {
+	for _, prefix := range []string{record.PrefixGroups, record.PrefixRoles, record.PrefixPrincipals, record.PrefixRevocations, record.PrefixOperations} {
 		if strings.HasPrefix(target, prefix) {
 			return true
 		}
@@ -213,7 +221,7 @@ type resourceEdit func(r store.Reader, now *record.Resource, e *audit.Event) (bo
 // other resource changes between the decision and the writing.
 func (t *Tenant) changeResource(ctx context.Context, c Call, kind audit.Kind, name string, edit resourceEdit) (*record.Resource, vocab.EventID, error) {
 	first := t.newEvent(kind, c, t.now())
-	first.Target = name
+	first.Target, first.Operation = name, operationOf(name)
 	return t.changeResourceBy(ctx, first, edit)
 }
 

@@ -287,7 +287,9 @@ func (t *Tenant) UndeleteTemplate(ctx context.Context, c Call, slug string) (*po
 // revise makes the next revision of a template: edit returns it from the
 // current one (nil: there is none), the rest is the same for all. The revision
 // is signed before the transaction, which then finds out whether the current
-// one is still the one that was edited; if not, it is all done again.
+// one is still the one that was edited; if not, it is all done again. A revision
+// by which its author gains access to documents is not written: it is asked for,
+// and APPROVAL_REQUIRED names the operation.
 func (t *Tenant) revise(ctx context.Context, c Call, slug string, kind audit.Kind, dryRun bool,
 	edit func(r store.Reader, current *policy.Template) (*policy.Template, error),
 ) (*policy.Template, vocab.EventID, error) {
@@ -296,6 +298,8 @@ func (t *Tenant) revise(ctx context.Context, c Call, slug string, kind audit.Kin
 	for range maxAttempts {
 		var draft, before *policy.Template
 		var base uint32
+		var followers int64
+		var settings record.Settings
 		err := t.store.View(ctx, func(r store.Reader) error {
 			current, err := t.findTemplate(r, slug)
 			if err != nil {
@@ -303,6 +307,12 @@ func (t *Tenant) revise(ctx context.Context, c Call, slug string, kind audit.Kin
 			}
 			if current != nil {
 				before, base = current.Template, current.Revision
+				if followers, err = record.CountByTemplate(r, t.id, current.UID); err != nil {
+					return err
+				}
+			}
+			if settings, err = record.GetSettings(r, t.id); err != nil {
+				return err
 			}
 			draft, err = edit(r, before)
 			return err
@@ -314,12 +324,16 @@ func (t *Tenant) revise(ctx context.Context, c Call, slug string, kind audit.Kin
 		if err := draft.Validate(); err != nil {
 			return nil, vocab.EventID{}, t.refuse(ctx, e, err)
 		}
-		e.Template, e.TemplateRevision, e.Detail = draft.UID, draft.Revision, draft.Comment
-		e.Target = "template " + slug
+		describeRevision(e, draft)
 		if dryRun {
 			// The check of an edit is recorded like a read.
 			e.Kind = audit.KindRead
 			return draft, e.ID, t.commit(ctx, func(store.Tx) error { return nil }, e)
+		}
+		who := t.standingOf(c.Caller, settings)
+		gains := gainsByTemplate(who, settings, before, draft, now)
+		if gains && followers > 0 {
+			return nil, vocab.EventID{}, t.refuse(ctx, e, t.requestTemplate(ctx, c, kind, base, draft))
 		}
 		signer, cert, err := t.signer(ctx)
 		if err != nil {
@@ -330,29 +344,20 @@ func (t *Tenant) revise(ctx context.Context, c Call, slug string, kind audit.Kin
 			return nil, vocab.EventID{}, t.refuse(ctx, e, err)
 		}
 		err = t.commit(ctx, func(tx store.Tx) error {
-			uid, err := record.FindTemplate(tx, t.id, slug)
-			if err != nil {
+			if err := t.gainsNothing(tx, who, draft.UID, gains); err != nil {
 				return err
-			}
-			var at uint32
-			if !uid.IsZero() {
-				head, err := record.GetTemplate(tx, t.id, uid)
-				if err != nil || head == nil {
-					return firstError(err, templateDamaged(nil))
-				}
-				at = head.Revision
-			}
-			if at != base || !uid.IsZero() && uid != draft.UID {
-				return errStale
 			}
 			if _, err := edit(tx, before); err != nil {
 				// What the edit rests on beside the template has changed: a
 				// license follows it now.
 				return errStale
 			}
-			return record.PutTemplateRevision(tx, t.id, draft.UID, record.TemplateHead{Slug: slug, Revision: draft.Revision}, signed.Raw())
+			return t.putRevision(tx, base, draft, signed.Raw(), t.asked(c.Caller))
 		}, e)
 		if err == errStale { //nolint:errorlint // our own sentinel, unwrapped
+			if err := t.catchUp(ctx); err != nil {
+				return nil, vocab.EventID{}, err
+			}
 			continue
 		}
 		if err != nil {

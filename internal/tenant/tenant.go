@@ -87,6 +87,7 @@ type Tenant struct {
 	templates templates
 	parents   parents
 	live      live
+	stuck     stuck
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -159,6 +160,7 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	t.stop = stop
 	t.running.Go(func() { t.run(run) })
+	t.running.Go(func() { t.operate(run) })
 	return t, nil
 }
 

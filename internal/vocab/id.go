@@ -26,6 +26,7 @@ type (
 	eventKind      struct{}
 	templateKind   struct{}
 	certKind       struct{}
+	operationKind  struct{}
 )
 
 // The identifiers of the service.
@@ -47,6 +48,8 @@ type (
 	TemplateUID = ID[templateKind]
 	// CertID is a daemon's signing certificate: random.
 	CertID = ID[certKind]
+	// OperationID is something that takes time or a second person (UUIDv7).
+	OperationID = ID[operationKind]
 )
 
 // NewRandom returns an identifier of 16 random bytes in UUIDv4 form.

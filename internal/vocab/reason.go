@@ -40,6 +40,7 @@ const (
 	ReasonClearKeyNotAllowed    Reason = "CLEAR_KEY_NOT_ALLOWED"
 	ReasonCustodianRefused      Reason = "CUSTODIAN_REFUSED"
 	ReasonKeySuspended          Reason = "KEY_SUSPENDED"
+	ReasonRecoveryInvalid       Reason = "RECOVERY_INVALID" // the recovery the request names does not open this for this caller now
 )
 
 // States that must change first.
@@ -55,6 +56,7 @@ const (
 	ReasonCustodianChanged    Reason = "CUSTODIAN_CHANGED"
 	ReasonCustodianActs       Reason = "CUSTODIAN_ACTS"
 	ReasonStoreNewer          Reason = "STORE_NEWER"
+	ReasonOperationState      Reason = "OPERATION_STATE" // the operation has ended, or its state does not allow this
 )
 
 // Conflicts and things that are not there.
@@ -115,6 +117,8 @@ type Error struct {
 	Event EventID
 	// Contact is whom to ask, if the policy names somebody.
 	Contact string
+	// Operation is what waits for approval, if something does.
+	Operation OperationID
 
 	err error
 }

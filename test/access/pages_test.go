@@ -25,6 +25,7 @@ var listers = map[string][2]string{
 	"rms.v1.PolicyService/ListTemplates":         {"policy-admin", "auditor"},
 	"rms.v1.PolicyService/ListTemplateRevisions": {"policy-admin", "auditor"},
 	"rms.v1.AuditService/ListEvents":             {"auditor", ""},
+	"rms.v1.OperationService/ListOperations":     {"auditor", "policy-admin"},
 }
 
 func set(m proto.Message, field string, v any) {
@@ -138,6 +139,7 @@ func (w *world) fill(t *testing.T) func(method string) proto.Message {
 		w.publish(t)
 		w.template(t)
 		w.revocation(t)
+		w.waiting(t)
 	}
 	license := w.publish(t).GetLicense().GetName()
 	ctx, conn := w.as(t.Context(), "owner", "")
@@ -175,6 +177,7 @@ func (w *world) fill(t *testing.T) func(method string) proto.Message {
 		"rms.v1.AuditService/ListEvents": &rmsv1.ListEventsRequest{
 			Parent: "tenants/contoso", Filter: &rmsv1.EventFilter{Until: until},
 		},
+		"rms.v1.OperationService/ListOperations": &rmsv1.ListOperationsRequest{Parent: "tenants/contoso"},
 	}
 	return func(method string) proto.Message { return requests[method] }
 }

@@ -2,10 +2,12 @@ package access_test
 
 import (
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
@@ -64,6 +66,47 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	},
 	"rms.v1.LicenseService/RestoreLicenses": func(t *testing.T, w *world) proto.Message {
 		return &rmsv1.RestoreLicensesRequest{Name: w.revocation(t)}
+	},
+	"rms.v1.LicenseService/TransferLicenses": func(*testing.T, *world) proto.Message {
+		return &rmsv1.TransferLicensesRequest{Parent: "tenants/contoso", From: "user:gone@contoso.test", To: "user:carla@contoso.test"}
+	},
+
+	"rms.v1.OperationService/GetOperation": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.GetOperationRequest{Name: w.waiting(t).GetName()}
+	},
+	"rms.v1.OperationService/ListOperations": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListOperationsRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.OperationService/ApproveOperation": func(t *testing.T, w *world) proto.Message {
+		o := w.waiting(t)
+		return &rmsv1.ApproveOperationRequest{Name: o.GetName(), ParamsSha256: o.GetParamsSha256()}
+	},
+	"rms.v1.OperationService/RejectOperation": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.RejectOperationRequest{Name: w.waiting(t).GetName()}
+	},
+	"rms.v1.OperationService/PauseOperation": func(t *testing.T, w *world) proto.Message {
+		if w.trying == "policy-admin" {
+			return &rmsv1.PauseOperationRequest{Name: w.resealing(t)}
+		}
+		return &rmsv1.PauseOperationRequest{Name: w.waiting(t).GetName()}
+	},
+	"rms.v1.OperationService/ResumeOperation": func(t *testing.T, w *world) proto.Message {
+		if w.trying == "policy-admin" {
+			return &rmsv1.ResumeOperationRequest{Name: w.paused(t)}
+		}
+		return &rmsv1.ResumeOperationRequest{Name: w.waiting(t).GetName()}
+	},
+	"rms.v1.OperationService/CancelOperation": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.CancelOperationRequest{Name: w.waiting(t).GetName()}
+	},
+	"rms.v1.OperationService/WatchOperation": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.WatchOperationRequest{Name: w.waiting(t).GetName()}
+	},
+	"rms.v1.RecoveryService/RequestRecovery": func(*testing.T, *world) proto.Message {
+		return &rmsv1.RequestRecoveryRequest{
+			Parent: "tenants/contoso", Scope: &rmsv1.RequestRecoveryRequest_Owner{Owner: "user:bob@contoso.test"},
+			Until: timestamppb.New(time.Now().Add(time.Hour)), Reason: "a test", Ticket: "TEST-1",
+		}
 	},
 
 	"rms.v1.PolicyService/GetTemplate": func(*testing.T, *world) proto.Message {

@@ -37,7 +37,7 @@ const (
 domains: [contoso.test]
 admins: ["user:tessa@contoso.test"]
 roles:
-  policy-admin: ["user:paul@contoso.test"]
+  policy-admin: ["user:paul@contoso.test", "user:pat@contoso.test"]
   key-custodian: ["user:carla@contoso.test"]
   auditor: ["user:erin@contoso.test"]
   recovery-officer: ["user:rita@contoso.test"]
@@ -63,13 +63,15 @@ type world struct {
 	svc                        *rmstest.Service
 	network, service, operator *grpc.ClientConn
 	recipient                  *rmsv1.KeyDelivery
-	made                       int // names things that are made
+	made                       int    // names things that are made
+	trying                     string // who the next request is for
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{svc: rmstest.Start(t, rmstest.WithPeople(
-		rmstest.Person{Email: "tessa@contoso.test"}, rmstest.Person{Email: "paul@contoso.test"}, rmstest.Person{Email: "rita@contoso.test"},
+		rmstest.Person{Email: "tessa@contoso.test"}, rmstest.Person{Email: "paul@contoso.test"},
+		rmstest.Person{Email: "pat@contoso.test"}, rmstest.Person{Email: "rita@contoso.test"},
 	))}
 	dial := func(target string, creds credentials.TransportCredentials) *grpc.ClientConn {
 		c, err := grpc.NewClient(target, grpc.WithTransportCredentials(creds))
@@ -239,6 +241,70 @@ func (w *world) deleted(t *testing.T) string {
 	name := w.template(t).GetName()
 	ctx, conn := w.as(t.Context(), "policy-admin", "")
 	if _, err := rmsv1.NewPolicyServiceClient(conn).DeleteTemplate(ctx, &rmsv1.DeleteTemplateRequest{Name: name, Etag: "*"}); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// pat is another policy-admin, who asks for what paul is to approve.
+func (w *world) pat(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+w.svc.Token("pat"))
+}
+
+// waiting makes an operation that waits for another policy-admin: pat would own
+// everything of somebody who has nothing.
+func (w *world) waiting(t *testing.T) *rmsv1.Operation {
+	t.Helper()
+	out, err := rmsv1.NewLicenseServiceClient(w.network).TransferLicenses(w.pat(t.Context()), &rmsv1.TransferLicensesRequest{
+		Parent: "tenants/contoso", From: "user:" + w.slug() + "@contoso.test", To: "user:pat@contoso.test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.GetOperation()
+}
+
+// resealing makes an operation that runs for a while: a template's licenses are
+// sealed anew, with pauses for the custodian's sake.
+func (w *world) resealing(t *testing.T) string {
+	t.Helper()
+	ctx := w.pat(t.Context())
+	policy := rmsv1.NewPolicyServiceClient(w.network)
+	old := w.template(t)
+	bob, conn := w.as(t.Context(), "owner", "")
+	for range 40 {
+		req := w.publishRequest()
+		req.Policy = &rmsv1.PublishRequest_Template{Template: old.GetName()}
+		if _, err := rmsv1.NewProtectionServiceClient(conn).Publish(bob, req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := templateForm()
+	next.Name, next.Etag, next.CustodyMode = old.GetName(), old.GetEtag(), rmsv1.CustodyMode_CUSTODY_MODE_STRICT
+	raised, err := policy.UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: next})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if raised.GetResealOperation() == "" || raised.GetBelowFloor() == 0 {
+		t.Fatalf("raising the floor started nothing: %v", raised)
+	}
+	return raised.GetResealOperation()
+}
+
+// paused makes an operation that is paused, and changes nothing when it goes on:
+// what it was for is no longer wanted.
+func (w *world) paused(t *testing.T) string {
+	t.Helper()
+	ctx := w.pat(t.Context())
+	name := w.resealing(t)
+	operations := rmsv1.NewOperationServiceClient(w.network)
+	o, err := operations.PauseOperation(ctx, &rmsv1.PauseOperationRequest{Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := templateForm()
+	next.Name, next.Etag = o.GetReseal().GetTemplate(), "*"
+	if _, err := rmsv1.NewPolicyServiceClient(w.network).UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: next}); err != nil {
 		t.Fatal(err)
 	}
 	return name

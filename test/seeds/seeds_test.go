@@ -42,7 +42,7 @@ var parsers = []struct {
 	{"certificate", "internal/license", "ParseCertificate certificateHeader.check"},
 	{"trust bundle", "internal/license", "ParseBundle bundleHeader.check"},
 	{"generation", "internal/license", "ParseGeneration generationHeader.check"},
-	{"signed template", "internal/license", "ParseTemplate templateHeader.template fromPairs"},
+	{"signed template", "internal/license", "ParseTemplate templateFields.template fromPairs"},
 	{"wrapped key", "internal/license", "ParseWrap Wrap.check"},
 	{"recipient key", "internal/license", "ParseRecipient checkX25519"},
 	{"policy in a license", "internal/license", "DecodePolicy policyFields.policy principal fromOffline fromGrants networks"},

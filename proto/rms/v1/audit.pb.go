@@ -82,7 +82,11 @@ type Event struct {
 	LeafHash []byte `protobuf:"bytes,27,opt,name=leaf_hash,json=leafHash,proto3" json:"leaf_hash,omitempty"`
 	// tenants/{tenant}/events/{event} of the event it follows from: that made the
 	// revocation by which somebody was refused, or that is taken back or repeated.
-	Parent        string `protobuf:"bytes,28,opt,name=parent,proto3" json:"parent,omitempty"`
+	Parent string `protobuf:"bytes,28,opt,name=parent,proto3" json:"parent,omitempty"`
+	// tenants/{tenant}/operations/{operation} that the event belongs to.
+	Operation string `protobuf:"bytes,30,opt,name=operation,proto3" json:"operation,omitempty"`
+	// Whether it was done, or tried, with a recovery: break-glass.
+	BreakGlass    bool `protobuf:"varint,31,opt,name=break_glass,json=breakGlass,proto3" json:"break_glass,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -313,6 +317,20 @@ func (x *Event) GetParent() string {
 	return ""
 }
 
+func (x *Event) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *Event) GetBreakGlass() bool {
+	if x != nil {
+		return x.BreakGlass
+	}
+	return false
+}
+
 // GetEventRequest names an event.
 type GetEventRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -375,7 +393,10 @@ type EventFilter struct {
 	// Not before.
 	Since *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
 	// Before.
-	Until         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=until,proto3" json:"until,omitempty"`
+	Until *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=until,proto3" json:"until,omitempty"`
+	// Only those that belong to this operation:
+	// tenants/{tenant}/operations/{operation}, or its ID alone.
+	Operation     string `protobuf:"bytes,10,opt,name=operation,proto3" json:"operation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -457,6 +478,13 @@ func (x *EventFilter) GetUntil() *timestamppb.Timestamp {
 		return x.Until
 	}
 	return nil
+}
+
+func (x *EventFilter) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
 }
 
 // ListEventsRequest asks for a page of events.
@@ -1095,7 +1123,7 @@ var File_rms_v1_audit_proto protoreflect.FileDescriptor
 
 const file_rms_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x12rms/v1/audit.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"\x9e\a\n" +
+	"\x12rms/v1/audit.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"\xdd\a\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x03R\x05index\x12.\n" +
@@ -1129,10 +1157,13 @@ const file_rms_v1_audit_proto_rawDesc = "" +
 	"\x06detail\x18\x19 \x01(\tR\x06detail\x12\x14\n" +
 	"\x05alarm\x18\x1a \x01(\bR\x05alarm\x12\x1b\n" +
 	"\tleaf_hash\x18\x1b \x01(\fR\bleafHash\x12\x16\n" +
-	"\x06parent\x18\x1c \x01(\tR\x06parent\"1\n" +
+	"\x06parent\x18\x1c \x01(\tR\x06parent\x12\x1c\n" +
+	"\toperation\x18\x1e \x01(\tR\toperation\x12\x1f\n" +
+	"\vbreak_glass\x18\x1f \x01(\bR\n" +
+	"breakGlass\"1\n" +
 	"\x0fGetEventRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"\x8d\x02\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"\xb5\x02\n" +
 	"\vEventFilter\x12\"\n" +
 	"\alicense\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\alicense\x12&\n" +
 	"\tprincipal\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x8e\x02R\tprincipal\x12\x1e\n" +
@@ -1140,7 +1171,9 @@ const file_rms_v1_audit_proto_rawDesc = "" +
 	"\arefused\x18\x04 \x01(\bR\arefused\x12\x14\n" +
 	"\x05alarm\x18\x05 \x01(\bR\x05alarm\x120\n" +
 	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
-	"\x05until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xb5\x01\n" +
+	"\x05until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12&\n" +
+	"\toperation\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\toperation\"\xb5\x01\n" +
 	"\x11ListEventsRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +

@@ -1192,11 +1192,148 @@ func (x *RestoreLicensesRequest) GetName() string {
 	return ""
 }
 
+// TransferLicensesRequest hands everything of one owner over.
+type TransferLicensesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Whose licenses: a user or a service.
+	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	// Whose they shall be: a user or a service.
+	To string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	// Why; recorded.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Count them and change nothing.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLicensesRequest) Reset() {
+	*x = TransferLicensesRequest{}
+	mi := &file_rms_v1_license_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLicensesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLicensesRequest) ProtoMessage() {}
+
+func (x *TransferLicensesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_license_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLicensesRequest.ProtoReflect.Descriptor instead.
+func (*TransferLicensesRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_license_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TransferLicensesRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *TransferLicensesRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *TransferLicensesRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *TransferLicensesRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TransferLicensesRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// TransferLicensesResponse is the operation, or what it would do.
+type TransferLicensesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation; unset with validate_only.
+	Operation *Operation `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	// How many licenses the old owner had when the call came.
+	Licenses      int64 `protobuf:"varint,2,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLicensesResponse) Reset() {
+	*x = TransferLicensesResponse{}
+	mi := &file_rms_v1_license_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLicensesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLicensesResponse) ProtoMessage() {}
+
+func (x *TransferLicensesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_license_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLicensesResponse.ProtoReflect.Descriptor instead.
+func (*TransferLicensesResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_license_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TransferLicensesResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *TransferLicensesResponse) GetLicenses() int64 {
+	if x != nil {
+		return x.Licenses
+	}
+	return 0
+}
+
 var File_rms_v1_license_proto protoreflect.FileDescriptor
 
 const file_rms_v1_license_proto_rawDesc = "" +
 	"\n" +
-	"\x14rms/v1/license.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/audit.proto\x1a\x12rms/v1/types.proto\"3\n" +
+	"\x14rms/v1/license.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/audit.proto\x1a\x16rms/v1/operation.proto\x1a\x12rms/v1/types.proto\"3\n" +
 	"\x11GetLicenseRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"\xf0\x01\n" +
@@ -1296,7 +1433,18 @@ const file_rms_v1_license_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"8\n" +
 	"\x16RestoreLicensesRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name2\xf3\x06\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"\xbf\x01\n" +
+	"\x17TransferLicensesRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12\x1e\n" +
+	"\x04from\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x8e\x02R\x04from\x12\x1a\n" +
+	"\x02to\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x8e\x02R\x02to\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"g\n" +
+	"\x18TransferLicensesResponse\x12/\n" +
+	"\toperation\x18\x01 \x01(\v2\x11.rms.v1.OperationR\toperation\x12\x1a\n" +
+	"\blicenses\x18\x02 \x01(\x03R\blicenses2\xd7\a\n" +
 	"\x0eLicenseService\x12D\n" +
 	"\n" +
 	"GetLicense\x12\x19.rms.v1.GetLicenseRequest\x1a\x0f.rms.v1.License\"\n" +
@@ -1305,7 +1453,8 @@ const file_rms_v1_license_proto_rawDesc = "" +
 	"\xca\xf3\x18\x06\b\x03\x12\x02\x02\x04\x12K\n" +
 	"\rUpdateLicense\x12\x1c.rms.v1.UpdateLicenseRequest\x1a\x0f.rms.v1.License\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01\x12Y\n" +
 	"\rRevokeLicense\x12\x1c.rms.v1.RevokeLicenseRequest\x1a\x1d.rms.v1.RevokeLicenseResponse\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01\x12M\n" +
-	"\x0eRestoreLicense\x12\x1d.rms.v1.RestoreLicenseRequest\x1a\x0f.rms.v1.License\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01\x12d\n" +
+	"\x0eRestoreLicense\x12\x1d.rms.v1.RestoreLicenseRequest\x1a\x0f.rms.v1.License\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01\x12b\n" +
+	"\x10TransferLicenses\x12\x1f.rms.v1.TransferLicensesRequest\x1a .rms.v1.TransferLicensesResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x02\x18\x01\x12d\n" +
 	"\x11ListLicenseEvents\x12 .rms.v1.ListLicenseEventsRequest\x1a!.rms.v1.ListLicenseEventsResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x03\x12\x02\x02\x04\x12\\\n" +
 	"\x0eRevokeLicenses\x12\x1d.rms.v1.RevokeLicensesRequest\x1a\x1e.rms.v1.RevokeLicensesResponse\"\v\xca\xf3\x18\a\b\x03\x12\x01\x02\x18\x01\x12Q\n" +
@@ -1327,7 +1476,7 @@ func file_rms_v1_license_proto_rawDescGZIP() []byte {
 	return file_rms_v1_license_proto_rawDescData
 }
 
-var file_rms_v1_license_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_rms_v1_license_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_rms_v1_license_proto_goTypes = []any{
 	(*GetLicenseRequest)(nil),         // 0: rms.v1.GetLicenseRequest
 	(*ListLicensesRequest)(nil),       // 1: rms.v1.ListLicensesRequest
@@ -1346,52 +1495,58 @@ var file_rms_v1_license_proto_goTypes = []any{
 	(*ListRevocationsRequest)(nil),    // 14: rms.v1.ListRevocationsRequest
 	(*ListRevocationsResponse)(nil),   // 15: rms.v1.ListRevocationsResponse
 	(*RestoreLicensesRequest)(nil),    // 16: rms.v1.RestoreLicensesRequest
-	(*License)(nil),                   // 17: rms.v1.License
-	(*fieldmaskpb.FieldMask)(nil),     // 18: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil),     // 19: google.protobuf.Timestamp
-	(*Event)(nil),                     // 20: rms.v1.Event
+	(*TransferLicensesRequest)(nil),   // 17: rms.v1.TransferLicensesRequest
+	(*TransferLicensesResponse)(nil),  // 18: rms.v1.TransferLicensesResponse
+	(*License)(nil),                   // 19: rms.v1.License
+	(*fieldmaskpb.FieldMask)(nil),     // 20: google.protobuf.FieldMask
+	(*timestamppb.Timestamp)(nil),     // 21: google.protobuf.Timestamp
+	(*Event)(nil),                     // 22: rms.v1.Event
+	(*Operation)(nil),                 // 23: rms.v1.Operation
 }
 var file_rms_v1_license_proto_depIdxs = []int32{
-	17, // 0: rms.v1.ListLicensesResponse.licenses:type_name -> rms.v1.License
-	17, // 1: rms.v1.UpdateLicenseRequest.license:type_name -> rms.v1.License
-	18, // 2: rms.v1.UpdateLicenseRequest.update_mask:type_name -> google.protobuf.FieldMask
-	19, // 3: rms.v1.CachedUse.expire_time:type_name -> google.protobuf.Timestamp
-	17, // 4: rms.v1.RevokeLicenseResponse.license:type_name -> rms.v1.License
+	19, // 0: rms.v1.ListLicensesResponse.licenses:type_name -> rms.v1.License
+	19, // 1: rms.v1.UpdateLicenseRequest.license:type_name -> rms.v1.License
+	20, // 2: rms.v1.UpdateLicenseRequest.update_mask:type_name -> google.protobuf.FieldMask
+	21, // 3: rms.v1.CachedUse.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 4: rms.v1.RevokeLicenseResponse.license:type_name -> rms.v1.License
 	5,  // 5: rms.v1.RevokeLicenseResponse.cached_uses:type_name -> rms.v1.CachedUse
-	20, // 6: rms.v1.ListLicenseEventsResponse.events:type_name -> rms.v1.Event
-	19, // 7: rms.v1.RevocationRule.from_time:type_name -> google.protobuf.Timestamp
-	19, // 8: rms.v1.RevocationRule.until_time:type_name -> google.protobuf.Timestamp
-	19, // 9: rms.v1.RevocationRule.create_time:type_name -> google.protobuf.Timestamp
-	19, // 10: rms.v1.RevokeLicensesRequest.from_time:type_name -> google.protobuf.Timestamp
-	19, // 11: rms.v1.RevokeLicensesRequest.until_time:type_name -> google.protobuf.Timestamp
+	22, // 6: rms.v1.ListLicenseEventsResponse.events:type_name -> rms.v1.Event
+	21, // 7: rms.v1.RevocationRule.from_time:type_name -> google.protobuf.Timestamp
+	21, // 8: rms.v1.RevocationRule.until_time:type_name -> google.protobuf.Timestamp
+	21, // 9: rms.v1.RevocationRule.create_time:type_name -> google.protobuf.Timestamp
+	21, // 10: rms.v1.RevokeLicensesRequest.from_time:type_name -> google.protobuf.Timestamp
+	21, // 11: rms.v1.RevokeLicensesRequest.until_time:type_name -> google.protobuf.Timestamp
 	10, // 12: rms.v1.RevokeLicensesResponse.revocation:type_name -> rms.v1.RevocationRule
 	5,  // 13: rms.v1.RevokeLicensesResponse.cached_uses:type_name -> rms.v1.CachedUse
 	10, // 14: rms.v1.ListRevocationsResponse.revocations:type_name -> rms.v1.RevocationRule
-	0,  // 15: rms.v1.LicenseService.GetLicense:input_type -> rms.v1.GetLicenseRequest
-	1,  // 16: rms.v1.LicenseService.ListLicenses:input_type -> rms.v1.ListLicensesRequest
-	3,  // 17: rms.v1.LicenseService.UpdateLicense:input_type -> rms.v1.UpdateLicenseRequest
-	4,  // 18: rms.v1.LicenseService.RevokeLicense:input_type -> rms.v1.RevokeLicenseRequest
-	7,  // 19: rms.v1.LicenseService.RestoreLicense:input_type -> rms.v1.RestoreLicenseRequest
-	8,  // 20: rms.v1.LicenseService.ListLicenseEvents:input_type -> rms.v1.ListLicenseEventsRequest
-	11, // 21: rms.v1.LicenseService.RevokeLicenses:input_type -> rms.v1.RevokeLicensesRequest
-	13, // 22: rms.v1.LicenseService.GetRevocation:input_type -> rms.v1.GetRevocationRequest
-	14, // 23: rms.v1.LicenseService.ListRevocations:input_type -> rms.v1.ListRevocationsRequest
-	16, // 24: rms.v1.LicenseService.RestoreLicenses:input_type -> rms.v1.RestoreLicensesRequest
-	17, // 25: rms.v1.LicenseService.GetLicense:output_type -> rms.v1.License
-	2,  // 26: rms.v1.LicenseService.ListLicenses:output_type -> rms.v1.ListLicensesResponse
-	17, // 27: rms.v1.LicenseService.UpdateLicense:output_type -> rms.v1.License
-	6,  // 28: rms.v1.LicenseService.RevokeLicense:output_type -> rms.v1.RevokeLicenseResponse
-	17, // 29: rms.v1.LicenseService.RestoreLicense:output_type -> rms.v1.License
-	9,  // 30: rms.v1.LicenseService.ListLicenseEvents:output_type -> rms.v1.ListLicenseEventsResponse
-	12, // 31: rms.v1.LicenseService.RevokeLicenses:output_type -> rms.v1.RevokeLicensesResponse
-	10, // 32: rms.v1.LicenseService.GetRevocation:output_type -> rms.v1.RevocationRule
-	15, // 33: rms.v1.LicenseService.ListRevocations:output_type -> rms.v1.ListRevocationsResponse
-	10, // 34: rms.v1.LicenseService.RestoreLicenses:output_type -> rms.v1.RevocationRule
-	25, // [25:35] is the sub-list for method output_type
-	15, // [15:25] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	23, // 15: rms.v1.TransferLicensesResponse.operation:type_name -> rms.v1.Operation
+	0,  // 16: rms.v1.LicenseService.GetLicense:input_type -> rms.v1.GetLicenseRequest
+	1,  // 17: rms.v1.LicenseService.ListLicenses:input_type -> rms.v1.ListLicensesRequest
+	3,  // 18: rms.v1.LicenseService.UpdateLicense:input_type -> rms.v1.UpdateLicenseRequest
+	4,  // 19: rms.v1.LicenseService.RevokeLicense:input_type -> rms.v1.RevokeLicenseRequest
+	7,  // 20: rms.v1.LicenseService.RestoreLicense:input_type -> rms.v1.RestoreLicenseRequest
+	17, // 21: rms.v1.LicenseService.TransferLicenses:input_type -> rms.v1.TransferLicensesRequest
+	8,  // 22: rms.v1.LicenseService.ListLicenseEvents:input_type -> rms.v1.ListLicenseEventsRequest
+	11, // 23: rms.v1.LicenseService.RevokeLicenses:input_type -> rms.v1.RevokeLicensesRequest
+	13, // 24: rms.v1.LicenseService.GetRevocation:input_type -> rms.v1.GetRevocationRequest
+	14, // 25: rms.v1.LicenseService.ListRevocations:input_type -> rms.v1.ListRevocationsRequest
+	16, // 26: rms.v1.LicenseService.RestoreLicenses:input_type -> rms.v1.RestoreLicensesRequest
+	19, // 27: rms.v1.LicenseService.GetLicense:output_type -> rms.v1.License
+	2,  // 28: rms.v1.LicenseService.ListLicenses:output_type -> rms.v1.ListLicensesResponse
+	19, // 29: rms.v1.LicenseService.UpdateLicense:output_type -> rms.v1.License
+	6,  // 30: rms.v1.LicenseService.RevokeLicense:output_type -> rms.v1.RevokeLicenseResponse
+	19, // 31: rms.v1.LicenseService.RestoreLicense:output_type -> rms.v1.License
+	18, // 32: rms.v1.LicenseService.TransferLicenses:output_type -> rms.v1.TransferLicensesResponse
+	9,  // 33: rms.v1.LicenseService.ListLicenseEvents:output_type -> rms.v1.ListLicenseEventsResponse
+	12, // 34: rms.v1.LicenseService.RevokeLicenses:output_type -> rms.v1.RevokeLicensesResponse
+	10, // 35: rms.v1.LicenseService.GetRevocation:output_type -> rms.v1.RevocationRule
+	15, // 36: rms.v1.LicenseService.ListRevocations:output_type -> rms.v1.ListRevocationsResponse
+	10, // 37: rms.v1.LicenseService.RestoreLicenses:output_type -> rms.v1.RevocationRule
+	27, // [27:38] is the sub-list for method output_type
+	16, // [16:27] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_license_proto_init() }
@@ -1401,6 +1556,7 @@ func file_rms_v1_license_proto_init() {
 	}
 	file_rms_v1_access_proto_init()
 	file_rms_v1_audit_proto_init()
+	file_rms_v1_operation_proto_init()
 	file_rms_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1408,7 +1564,7 @@ func file_rms_v1_license_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_license_proto_rawDesc), len(file_rms_v1_license_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	LicenseService_UpdateLicense_FullMethodName     = "/rms.v1.LicenseService/UpdateLicense"
 	LicenseService_RevokeLicense_FullMethodName     = "/rms.v1.LicenseService/RevokeLicense"
 	LicenseService_RestoreLicense_FullMethodName    = "/rms.v1.LicenseService/RestoreLicense"
+	LicenseService_TransferLicenses_FullMethodName  = "/rms.v1.LicenseService/TransferLicenses"
 	LicenseService_ListLicenseEvents_FullMethodName = "/rms.v1.LicenseService/ListLicenseEvents"
 	LicenseService_RevokeLicenses_FullMethodName    = "/rms.v1.LicenseService/RevokeLicenses"
 	LicenseService_GetRevocation_FullMethodName     = "/rms.v1.LicenseService/GetRevocation"
@@ -44,13 +45,17 @@ type LicenseServiceClient interface {
 	// licenses they own.
 	ListLicenses(ctx context.Context, in *ListLicensesRequest, opts ...grpc.CallOption) (*ListLicensesResponse, error)
 	// UpdateLicense changes the fields its mask names: ad_hoc, owner, title,
-	// contact, expire_time.
+	// contact, expire_time. A change by which a caller who is not the owner gains
+	// access waits for another policy-admin: APPROVAL_REQUIRED, with the operation.
 	UpdateLicense(ctx context.Context, in *UpdateLicenseRequest, opts ...grpc.CallOption) (*License, error)
 	// RevokeLicense stops every further open. Use licenses already given out
 	// end when they end; the answer says when the last one does.
 	RevokeLicense(ctx context.Context, in *RevokeLicenseRequest, opts ...grpc.CallOption) (*RevokeLicenseResponse, error)
 	// RestoreLicense takes a revocation back.
 	RestoreLicense(ctx context.Context, in *RestoreLicenseRequest, opts ...grpc.CallOption) (*License, error)
+	// TransferLicenses makes all licenses of one owner another's: an operation. If
+	// the caller is the new owner it waits for another policy-admin.
+	TransferLicenses(ctx context.Context, in *TransferLicensesRequest, opts ...grpc.CallOption) (*TransferLicensesResponse, error)
 	// ListLicenseEvents lists what happened to a license, newest first.
 	ListLicenseEvents(ctx context.Context, in *ListLicenseEventsRequest, opts ...grpc.CallOption) (*ListLicenseEventsResponse, error)
 	// RevokeLicenses stops every further open of all licenses that meet
@@ -129,6 +134,16 @@ func (c *licenseServiceClient) RestoreLicense(ctx context.Context, in *RestoreLi
 	return out, nil
 }
 
+func (c *licenseServiceClient) TransferLicenses(ctx context.Context, in *TransferLicensesRequest, opts ...grpc.CallOption) (*TransferLicensesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransferLicensesResponse)
+	err := c.cc.Invoke(ctx, LicenseService_TransferLicenses_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *licenseServiceClient) ListLicenseEvents(ctx context.Context, in *ListLicenseEventsRequest, opts ...grpc.CallOption) (*ListLicenseEventsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListLicenseEventsResponse)
@@ -192,13 +207,17 @@ type LicenseServiceServer interface {
 	// licenses they own.
 	ListLicenses(context.Context, *ListLicensesRequest) (*ListLicensesResponse, error)
 	// UpdateLicense changes the fields its mask names: ad_hoc, owner, title,
-	// contact, expire_time.
+	// contact, expire_time. A change by which a caller who is not the owner gains
+	// access waits for another policy-admin: APPROVAL_REQUIRED, with the operation.
 	UpdateLicense(context.Context, *UpdateLicenseRequest) (*License, error)
 	// RevokeLicense stops every further open. Use licenses already given out
 	// end when they end; the answer says when the last one does.
 	RevokeLicense(context.Context, *RevokeLicenseRequest) (*RevokeLicenseResponse, error)
 	// RestoreLicense takes a revocation back.
 	RestoreLicense(context.Context, *RestoreLicenseRequest) (*License, error)
+	// TransferLicenses makes all licenses of one owner another's: an operation. If
+	// the caller is the new owner it waits for another policy-admin.
+	TransferLicenses(context.Context, *TransferLicensesRequest) (*TransferLicensesResponse, error)
 	// ListLicenseEvents lists what happened to a license, newest first.
 	ListLicenseEvents(context.Context, *ListLicenseEventsRequest) (*ListLicenseEventsResponse, error)
 	// RevokeLicenses stops every further open of all licenses that meet
@@ -241,6 +260,9 @@ func (UnimplementedLicenseServiceServer) RevokeLicense(context.Context, *RevokeL
 }
 func (UnimplementedLicenseServiceServer) RestoreLicense(context.Context, *RestoreLicenseRequest) (*License, error) {
 	return nil, status.Error(codes.Unimplemented, "method RestoreLicense not implemented")
+}
+func (UnimplementedLicenseServiceServer) TransferLicenses(context.Context, *TransferLicensesRequest) (*TransferLicensesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TransferLicenses not implemented")
 }
 func (UnimplementedLicenseServiceServer) ListLicenseEvents(context.Context, *ListLicenseEventsRequest) (*ListLicenseEventsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLicenseEvents not implemented")
@@ -368,6 +390,24 @@ func _LicenseService_RestoreLicense_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LicenseService_TransferLicenses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransferLicensesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LicenseServiceServer).TransferLicenses(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LicenseService_TransferLicenses_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LicenseServiceServer).TransferLicenses(ctx, req.(*TransferLicensesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LicenseService_ListLicenseEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListLicenseEventsRequest)
 	if err := dec(in); err != nil {
@@ -484,6 +524,10 @@ var LicenseService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RestoreLicense",
 			Handler:    _LicenseService_RestoreLicense_Handler,
+		},
+		{
+			MethodName: "TransferLicenses",
+			Handler:    _LicenseService_TransferLicenses_Handler,
 		},
 		{
 			MethodName: "ListLicenseEvents",

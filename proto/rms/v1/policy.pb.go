@@ -261,7 +261,16 @@ type Template struct {
 	Etag string `protobuf:"bytes,16,opt,name=etag,proto3" json:"etag,omitempty"`
 	// How many licenses follow the template now; set by the server in the
 	// answers of GetTemplate and PreviewTemplate, and nowhere else.
-	LicenseCount  int64 `protobuf:"varint,17,opt,name=license_count,json=licenseCount,proto3" json:"license_count,omitempty"`
+	LicenseCount int64 `protobuf:"varint,17,opt,name=license_count,json=licenseCount,proto3" json:"license_count,omitempty"`
+	// How many licenses that follow it are kept less strictly than custody_mode
+	// demands: by an earlier rule. Set by the server, for the current revision.
+	BelowFloor int64 `protobuf:"varint,20,opt,name=below_floor,json=belowFloor,proto3" json:"below_floor,omitempty"`
+	// tenants/{tenant}/operations/{operation} that seals those anew; set by the
+	// server while there is one.
+	ResealOperation string `protobuf:"bytes,21,opt,name=reseal_operation,json=resealOperation,proto3" json:"reseal_operation,omitempty"`
+	// Whether writing it takes another policy-admin's approval, for the caller
+	// gains access by it; set by the server in answers to validate_only.
+	NeedsApproval bool `protobuf:"varint,22,opt,name=needs_approval,json=needsApproval,proto3" json:"needs_approval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -413,6 +422,27 @@ func (x *Template) GetLicenseCount() int64 {
 		return x.LicenseCount
 	}
 	return 0
+}
+
+func (x *Template) GetBelowFloor() int64 {
+	if x != nil {
+		return x.BelowFloor
+	}
+	return 0
+}
+
+func (x *Template) GetResealOperation() string {
+	if x != nil {
+		return x.ResealOperation
+	}
+	return ""
+}
+
+func (x *Template) GetNeedsApproval() bool {
+	if x != nil {
+		return x.NeedsApproval
+	}
+	return false
 }
 
 // GetTemplateRequest names a template.
@@ -894,7 +924,10 @@ type PreviewTemplateResponse struct {
 	// custody.
 	Fields []string `protobuf:"bytes,5,rep,name=fields,proto3" json:"fields,omitempty"`
 	// What is valid yet probably not meant; a sentence each.
-	Warnings      []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Whether writing it takes another policy-admin's approval, for the caller
+	// gains access by it.
+	NeedsApproval bool `protobuf:"varint,7,opt,name=needs_approval,json=needsApproval,proto3" json:"needs_approval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -969,6 +1002,13 @@ func (x *PreviewTemplateResponse) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *PreviewTemplateResponse) GetNeedsApproval() bool {
+	if x != nil {
+		return x.NeedsApproval
+	}
+	return false
 }
 
 // DeleteTemplateRequest deletes a template.
@@ -1455,7 +1495,7 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\x06Expiry\x12,\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x02at\x121\n" +
 	"\x05after\x18\x02 \x01(\v2\x19.google.protobuf.DurationH\x00R\x05afterB\x06\n" +
-	"\x04when\"\xc7\a\n" +
+	"\x04when\"\xba\b\n" +
 	"\bTemplate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x1a\n" +
@@ -1476,7 +1516,11 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\vrevise_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"reviseTime\x12\x12\n" +
 	"\x04etag\x18\x10 \x01(\tR\x04etag\x12#\n" +
-	"\rlicense_count\x18\x11 \x01(\x03R\flicenseCount\x1a?\n" +
+	"\rlicense_count\x18\x11 \x01(\x03R\flicenseCount\x12\x1f\n" +
+	"\vbelow_floor\x18\x14 \x01(\x03R\n" +
+	"belowFloor\x12)\n" +
+	"\x10reseal_operation\x18\x15 \x01(\tR\x0fresealOperation\x12%\n" +
+	"\x0eneeds_approval\x18\x16 \x01(\bR\rneedsApproval\x1a?\n" +
 	"\x11DisplayNamesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a?\n" +
@@ -1520,14 +1564,15 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12\x12\n" +
 	"\x04less\x18\x05 \x01(\bR\x04less\x12%\n" +
 	"\x06before\x18\x06 \x03(\v2\r.rms.v1.GrantR\x06before\x12#\n" +
-	"\x05after\x18\a \x03(\v2\r.rms.v1.GrantR\x05after\"\xea\x01\n" +
+	"\x05after\x18\a \x03(\v2\r.rms.v1.GrantR\x05after\"\x91\x02\n" +
 	"\x17PreviewTemplateResponse\x12*\n" +
 	"\acurrent\x18\x01 \x01(\v2\x10.rms.v1.TemplateR\acurrent\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\rR\brevision\x120\n" +
 	"\achanges\x18\x03 \x03(\v2\x16.rms.v1.TemplateChangeR\achanges\x12!\n" +
 	"\fchange_count\x18\x04 \x01(\x05R\vchangeCount\x12\x16\n" +
 	"\x06fields\x18\x05 \x03(\tR\x06fields\x12\x1a\n" +
-	"\bwarnings\x18\x06 \x03(\tR\bwarnings\"l\n" +
+	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x12%\n" +
+	"\x0eneeds_approval\x18\a \x01(\bR\rneedsApproval\"l\n" +
 	"\x15DeleteTemplateRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12\x1d\n" +

@@ -45,7 +45,9 @@ type PolicyServiceClient interface {
 	// CreateTemplate makes a template under a name its caller chooses.
 	CreateTemplate(ctx context.Context, in *CreateTemplateRequest, opts ...grpc.CallOption) (*Template, error)
 	// UpdateTemplate writes a new revision. It is in force for the next
-	// decision on every connection when the call returns.
+	// decision on every connection when the call returns. One by which the caller
+	// gains access to documents waits for another policy-admin:
+	// APPROVAL_REQUIRED, with the operation.
 	UpdateTemplate(ctx context.Context, in *UpdateTemplateRequest, opts ...grpc.CallOption) (*Template, error)
 	// PreviewTemplate says what a write would change: who gains and who loses
 	// which right, and how many licenses it is about. Nothing is written.
@@ -185,7 +187,9 @@ type PolicyServiceServer interface {
 	// CreateTemplate makes a template under a name its caller chooses.
 	CreateTemplate(context.Context, *CreateTemplateRequest) (*Template, error)
 	// UpdateTemplate writes a new revision. It is in force for the next
-	// decision on every connection when the call returns.
+	// decision on every connection when the call returns. One by which the caller
+	// gains access to documents waits for another policy-admin:
+	// APPROVAL_REQUIRED, with the operation.
 	UpdateTemplate(context.Context, *UpdateTemplateRequest) (*Template, error)
 	// PreviewTemplate says what a write would change: who gains and who loses
 	// which right, and how many licenses it is about. Nothing is written.

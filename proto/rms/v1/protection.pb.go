@@ -792,7 +792,11 @@ type AcquireRequest struct {
 	Client *ClientInfo `protobuf:"bytes,8,opt,name=client,proto3" json:"client,omitempty"`
 	// Whether the client means to keep the use license on disk. Without it the
 	// use license is for memory and one open.
-	Store         bool `protobuf:"varint,9,opt,name=store,proto3" json:"store,omitempty"`
+	Store bool `protobuf:"varint,9,opt,name=store,proto3" json:"store,omitempty"`
+	// tenants/{tenant}/operations/{operation}: the recovery the caller means to
+	// open it by (break-glass). Without it no recovery is ever used, and one that
+	// does not hold here refuses.
+	Recovery      string `protobuf:"bytes,10,opt,name=recovery,proto3" json:"recovery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -899,6 +903,13 @@ func (x *AcquireRequest) GetStore() bool {
 		return x.Store
 	}
 	return false
+}
+
+func (x *AcquireRequest) GetRecovery() string {
+	if x != nil {
+		return x.Recovery
+	}
+	return ""
 }
 
 type isAcquireRequest_Document interface {
@@ -1313,7 +1324,7 @@ const file_rms_v1_protection_proto_rawDesc = "" +
 	"\n" +
 	"ClientInfo\x12!\n" +
 	"\aproduct\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aproduct\x12#\n" +
-	"\bplatform\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\bplatform\"\x9c\x03\n" +
+	"\bplatform\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\bplatform\"\xc2\x03\n" +
 	"\x0eAcquireRequest\x12\x1f\n" +
 	"\x06parent\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18PR\x06parent\x12:\n" +
 	"\x12publishing_license\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04H\x00R\x11publishingLicense\x12$\n" +
@@ -1324,7 +1335,9 @@ const file_rms_v1_protection_proto_rawDesc = "" +
 	"\x06reason\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x12.\n" +
 	"\rsubject_token\x18\a \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01R\fsubjectToken\x12*\n" +
 	"\x06client\x18\b \x01(\v2\x12.rms.v1.ClientInfoR\x06client\x12\x14\n" +
-	"\x05store\x18\t \x01(\bR\x05storeB\x11\n" +
+	"\x05store\x18\t \x01(\bR\x05store\x12$\n" +
+	"\brecovery\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\brecoveryB\x11\n" +
 	"\bdocument\x12\x05\xbaH\x02\b\x01\"\xd7\x02\n" +
 	"\x0fAcquireResponse\x12\x1f\n" +
 	"\vuse_license\x18\x01 \x01(\fR\n" +

@@ -285,6 +285,8 @@ const (
 	Reason_REASON_CUSTODIAN_REFUSED Reason = 35
 	// The key is suspended.
 	Reason_REASON_KEY_SUSPENDED Reason = 36
+	// The recovery the request names does not open this for this caller now.
+	Reason_REASON_RECOVERY_INVALID Reason = 37
 	// The publishing license is genuine, its record is not there.
 	Reason_REASON_LICENSE_UNKNOWN Reason = 50
 	// The template is archived.
@@ -307,6 +309,8 @@ const (
 	Reason_REASON_CUSTODIAN_ACTS Reason = 59
 	// The store was written by a newer version.
 	Reason_REASON_STORE_NEWER Reason = 60
+	// The operation has ended, or its state does not allow this.
+	Reason_REASON_OPERATION_STATE Reason = 61
 	// Somebody else changed it first.
 	Reason_REASON_ETAG_MISMATCH Reason = 70
 	// The name is taken.
@@ -383,6 +387,7 @@ var (
 		34:  "REASON_CLEAR_KEY_NOT_ALLOWED",
 		35:  "REASON_CUSTODIAN_REFUSED",
 		36:  "REASON_KEY_SUSPENDED",
+		37:  "REASON_RECOVERY_INVALID",
 		50:  "REASON_LICENSE_UNKNOWN",
 		51:  "REASON_TEMPLATE_ARCHIVED",
 		52:  "REASON_TEMPLATE_IN_USE",
@@ -394,6 +399,7 @@ var (
 		58:  "REASON_CUSTODIAN_CHANGED",
 		59:  "REASON_CUSTODIAN_ACTS",
 		60:  "REASON_STORE_NEWER",
+		61:  "REASON_OPERATION_STATE",
 		70:  "REASON_ETAG_MISMATCH",
 		71:  "REASON_RESOURCE_EXISTS",
 		72:  "REASON_CONTENT_ID_TAKEN",
@@ -444,6 +450,7 @@ var (
 		"REASON_CLEAR_KEY_NOT_ALLOWED":   34,
 		"REASON_CUSTODIAN_REFUSED":       35,
 		"REASON_KEY_SUSPENDED":           36,
+		"REASON_RECOVERY_INVALID":        37,
 		"REASON_LICENSE_UNKNOWN":         50,
 		"REASON_TEMPLATE_ARCHIVED":       51,
 		"REASON_TEMPLATE_IN_USE":         52,
@@ -455,6 +462,7 @@ var (
 		"REASON_CUSTODIAN_CHANGED":       58,
 		"REASON_CUSTODIAN_ACTS":          59,
 		"REASON_STORE_NEWER":             60,
+		"REASON_OPERATION_STATE":         61,
 		"REASON_ETAG_MISMATCH":           70,
 		"REASON_RESOURCE_EXISTS":         71,
 		"REASON_CONTENT_ID_TAKEN":        72,
@@ -1596,7 +1604,7 @@ const file_rms_v1_types_proto_rawDesc = "" +
 	"\x13CUSTODY_MODE_STRICT\x10\x02*-\n" +
 	"\x05Login\x12\x15\n" +
 	"\x11LOGIN_UNSPECIFIED\x10\x00\x12\r\n" +
-	"\tLOGIN_MFA\x10\x01*\x96\r\n" +
+	"\tLOGIN_MFA\x10\x01*\xcf\r\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_TOKEN_MISSING\x10\x01\x12\x18\n" +
@@ -1622,7 +1630,8 @@ const file_rms_v1_types_proto_rawDesc = "" +
 	"\x12REASON_SAME_PERSON\x10!\x12 \n" +
 	"\x1cREASON_CLEAR_KEY_NOT_ALLOWED\x10\"\x12\x1c\n" +
 	"\x18REASON_CUSTODIAN_REFUSED\x10#\x12\x18\n" +
-	"\x14REASON_KEY_SUSPENDED\x10$\x12\x1a\n" +
+	"\x14REASON_KEY_SUSPENDED\x10$\x12\x1b\n" +
+	"\x17REASON_RECOVERY_INVALID\x10%\x12\x1a\n" +
 	"\x16REASON_LICENSE_UNKNOWN\x102\x12\x1c\n" +
 	"\x18REASON_TEMPLATE_ARCHIVED\x103\x12\x1a\n" +
 	"\x16REASON_TEMPLATE_IN_USE\x104\x12\x1c\n" +
@@ -1633,7 +1642,8 @@ const file_rms_v1_types_proto_rawDesc = "" +
 	"\x1cREASON_KEY_ATTRIBUTES_UNSAFE\x109\x12\x1c\n" +
 	"\x18REASON_CUSTODIAN_CHANGED\x10:\x12\x19\n" +
 	"\x15REASON_CUSTODIAN_ACTS\x10;\x12\x16\n" +
-	"\x12REASON_STORE_NEWER\x10<\x12\x18\n" +
+	"\x12REASON_STORE_NEWER\x10<\x12\x1a\n" +
+	"\x16REASON_OPERATION_STATE\x10=\x12\x18\n" +
 	"\x14REASON_ETAG_MISMATCH\x10F\x12\x1a\n" +
 	"\x16REASON_RESOURCE_EXISTS\x10G\x12\x1b\n" +
 	"\x17REASON_CONTENT_ID_TAKEN\x10H\x12\x1c\n" +
