@@ -66,14 +66,15 @@ func (l *live) set(s *record.Resource) error {
 		}
 		return err
 	case strings.HasPrefix(s.Name, record.PrefixRoles):
-		h := new(record.Holders)
-		if !gone {
-			var err error
-			if h, err = record.DecodeHolders(s.Body); err != nil {
-				return err
-			}
-		}
 		role, err := vocab.ParseRole(s.ID())
+		if err != nil {
+			return err
+		}
+		if gone {
+			l.directory.RemoveHolders(role)
+			return nil
+		}
+		h, err := record.DecodeHolders(s.Body)
 		if err == nil {
 			l.directory.SetHolders(role, h.Principals)
 		}
