@@ -290,15 +290,12 @@ func (t *Tenant) standingOf(caller *vocab.Identity, settings record.Settings) st
 	t.live.mu.RLock()
 	defer t.live.mu.RUnlock()
 	d := &t.live.directory
-	s := standing{caller: caller, epoch: t.live.epoch, disabled: d.Disabled(names(caller))}
+	// Whoever comes through a disabled service is refused as the service is.
+	s := standing{caller: caller, epoch: t.live.epoch, disabled: d.Disabled(allNames(caller))}
 	if groups := d.Groups(known); len(groups) > 0 {
 		with := *caller
 		with.Groups = append(slices.Clip(caller.Groups), groups...)
 		s.caller = &with
-	}
-	if caller.Actor != nil {
-		// Whoever comes through a disabled service is refused as the service is.
-		s.disabled = s.disabled || d.Disabled(names(caller.Actor))
 	}
 	return s
 }
@@ -312,6 +309,15 @@ func names(id *vocab.Identity) []vocab.Principal {
 	}
 	if id.Service != "" {
 		out = append(out, vocab.Principal{Kind: vocab.KindService, Value: id.Service})
+	}
+	return out
+}
+
+// allNames are the names of a caller and of the service that acts for them.
+func allNames(id *vocab.Identity) []vocab.Principal {
+	out := names(id)
+	if id.Actor != nil {
+		out = append(out, names(id.Actor)...)
 	}
 	return out
 }
