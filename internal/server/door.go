@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -36,10 +37,12 @@ const (
 	// maxTemplateRequest bounds templates. It leaves room for what the answer
 	// has more than the request, for clients take as much as servers.
 	maxTemplateRequest = maxRequest - 8<<10
+	// maxGroupRequest bounds groups. The answer also says what the edit changed.
+	maxGroupRequest = 3 << 20
 	// maxHeaders bounds the metadata of one call, in bytes: a token of the
 	// largest size that is read, and room for what proxies add.
 	maxHeaders = 64 << 10
-	// maxPlainRequest bounds requests that are neither batches nor templates.
+	// maxPlainRequest bounds all other requests than batches, templates and groups.
 	maxPlainRequest = 1 << 20
 )
 
@@ -84,8 +87,9 @@ type call struct {
 	// authorized is set by the door for public calls, signed-in callers and
 	// holders of a role, and by the method, through owns, for owners.
 	authorized bool
-	// byRole says a role let the caller in.
+	// byRole says a role let the caller in, one of roles.
 	byRole bool
+	roles  []vocab.Role
 	// event is the durable event of the call.
 	event vocab.EventID
 }
@@ -110,6 +114,14 @@ func (c *call) owns(owner vocab.Principal) error {
 		return nil
 	}
 	return tenant.NoSuchLicense()
+}
+
+// admitted returns the context for what the call does once it has entered.
+func (c *call) admitted(ctx context.Context) context.Context {
+	if c.caller == nil {
+		return ctx
+	}
+	return tenant.WithAdmission(ctx, tenant.Admission{Caller: c.caller, Roles: c.roles})
 }
 
 // recorded notes the call's durable event.
@@ -140,11 +152,12 @@ func (d *door) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 	if err := d.enter(ctx, c, info.FullMethod, m); err != nil {
 		return nil, d.refuse(ctx, c, err)
 	}
+	ctx = c.admitted(ctx)
 	if resp, err = handler(context.WithValue(ctx, callKey{}, c), req); err != nil {
 		return nil, d.refuse(ctx, c, err)
 	}
 	if err := d.leave(ctx, c); err != nil {
-		return nil, err
+		return nil, d.refuse(ctx, c, err)
 	}
 	return resp, nil
 }
@@ -171,7 +184,13 @@ func (d *door) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 			err = answer(ctx, err)
 		}
 	}()
-	return handler(srv, &doorStream{ServerStream: ss, door: d, call: c, method: info.FullMethod, ctx: context.WithValue(ctx, callKey{}, c)})
+	s := &doorStream{ServerStream: ss, door: d, call: c, method: info.FullMethod, ctx: context.WithValue(ctx, callKey{}, c), stop: func() {}}
+	defer func() { s.stop() }()
+	err = handler(srv, s)
+	if ended := s.ended(); err != nil && ended != nil {
+		return d.refuse(ctx, c, ended)
+	}
+	return err
 }
 
 // endingStream is a stream with a context of its own.
@@ -183,13 +202,15 @@ type endingStream struct {
 func (s *endingStream) Context() context.Context { return s.ctx }
 
 // doorStream lets the door see the request of a server stream, which arrives
-// as its first and only message.
+// as its first and only message, and ends the stream of a caller who may not
+// call any more.
 type doorStream struct {
 	grpc.ServerStream
 	door    *door
 	call    *call
 	method  string
-	ctx     context.Context
+	ctx     context.Context // ends when the caller is no longer admitted
+	stop    func()
 	entered bool
 }
 
@@ -206,8 +227,12 @@ func (s *doorStream) RecvMsg(m any) error {
 	if err := s.door.enter(s.ctx, s.call, s.method, msg); err != nil {
 		return s.door.refuse(s.ctx, s.call, err)
 	}
+	s.ctx = s.call.admitted(s.ctx)
 	if err := s.door.leave(s.ctx, s.call); err != nil {
-		return err
+		return s.door.refuse(s.ctx, s.call, err)
+	}
+	if s.call.caller != nil {
+		s.ctx, s.stop = s.call.tenant.WhileAdmitted(s.ctx)
 	}
 	s.entered = true
 	return nil
@@ -217,7 +242,18 @@ func (s *doorStream) SendMsg(m any) error {
 	if !s.entered {
 		return vocab.Errorf(vocab.ReasonInternal, "a stream answered before it was let in")
 	}
+	if err := s.ended(); err != nil {
+		return err
+	}
 	return s.ServerStream.SendMsg(m)
+}
+
+// ended is why the caller may not call any more, nil if they may.
+func (s *doorStream) ended() error {
+	if e, ok := errors.AsType[*vocab.Error](context.Cause(s.ctx)); ok {
+		return e
+	}
+	return nil
 }
 
 // enter does everything that comes before the method.
@@ -265,7 +301,10 @@ func (d *door) enter(ctx context.Context, c *call, fullMethod string, req proto.
 	case rmsv1.Access_LEVEL_SIGNED_IN:
 		c.authorized = true
 	case rmsv1.Access_LEVEL_ROLE, rmsv1.Access_LEVEL_OWNER:
-		c.byRole = c.tenant.HoldsRole(c.caller, rolesOf(c.access.Roles)...)
+		roles := rolesOf(c.access.Roles)
+		if c.byRole = c.tenant.HoldsRole(c.caller, roles...); c.byRole {
+			c.roles = roles
+		}
 		c.authorized = c.byRole
 		if c.access.Level == rmsv1.Access_LEVEL_ROLE && !c.byRole {
 			return vocab.Errorf(vocab.ReasonRoleRequired, "this needs the role %s", roleNames(c.access.Roles)).
@@ -365,6 +404,8 @@ func addressOf(req proto.Message) string {
 		return r.GetTemplate().GetName()
 	case *rmsv1.UpdateSettingsRequest:
 		return r.GetSettings().GetName()
+	case *rmsv1.UpdateGroupRequest:
+		return r.GetGroup().GetName()
 	}
 	return ""
 }
@@ -428,6 +469,8 @@ func (d *door) checkShape(req proto.Message) error {
 		limit = maxRequest
 	case *rmsv1.CreateTemplateRequest, *rmsv1.UpdateTemplateRequest:
 		limit = maxTemplateRequest
+	case *rmsv1.CreateGroupRequest, *rmsv1.UpdateGroupRequest:
+		limit = maxGroupRequest
 	}
 	if n := proto.Size(req); n > limit {
 		return vocab.Errorf(vocab.ReasonRequestInvalid, "the request has %d bytes; %d are allowed", n, limit)

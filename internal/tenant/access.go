@@ -55,14 +55,6 @@ func firstHolders(file *config.Tenant, role vocab.Role) []vocab.Principal {
 	return file.Roles[role]
 }
 
-// Admit refuses callers who are disabled, whatever they want.
-func (t *Tenant) Admit(caller *vocab.Identity) error {
-	if t.standingOf(caller, *t.settings.Load()).disabled {
-		return vocab.Errorf(vocab.ReasonPrincipalDisabled, "you were disabled in this tenant").WithNext("Ask an administrator")
-	}
-	return nil
-}
-
 // Owns reports whether the caller is the principal.
 func (t *Tenant) Owns(caller *vocab.Identity, owner vocab.Principal) bool {
 	return policy.Is(caller, owner, t.settings.Load().GuestDomains)

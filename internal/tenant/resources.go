@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -24,11 +25,47 @@ type live struct {
 	pending   map[uint64]*record.Resource // durable, but an earlier one is not here yet
 	arrived   chan struct{}               // closed when the epoch grows; nil while nobody waits
 	directory directory.Directory
+	watchers  map[*watcher]struct{}
+}
+
+// watcher is called after every change of what decisions read.
+type watcher struct{ look func() }
+
+// watch has look called after every change, before the change returns to whoever
+// made it. look must be short.
+func (l *live) watch(look func()) (stop func()) {
+	w := &watcher{look}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.watchers == nil {
+		l.watchers = map[*watcher]struct{}{}
+	}
+	l.watchers[w] = struct{}{}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.watchers, w)
+	}
+}
+
+// changed calls the watchers.
+func (l *live) changed() {
+	l.mu.RLock()
+	all := slices.Collect(maps.Keys(l.watchers))
+	l.mu.RUnlock()
+	for _, w := range all {
+		w.look()
+	}
 }
 
 // take takes over a resource whose writing made the epoch what it is. Commits
 // return to several callers at once, so one may come before its predecessor.
 func (l *live) take(epoch uint64, s *record.Resource) {
+	l.apply(epoch, s)
+	l.changed()
+}
+
+func (l *live) apply(epoch uint64, s *record.Resource) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.pending == nil {
@@ -210,6 +247,12 @@ type resourceEdit func(r store.Reader, now *record.Resource, e *audit.Event) (bo
 // the event, and put into force what was written before the call returns. No
 // other resource changes between the decision and the writing.
 func (t *Tenant) changeResource(ctx context.Context, c Call, kind audit.Kind, name string, edit resourceEdit) (*record.Resource, vocab.EventID, error) {
+	return t.changeResourceOr(ctx, c, kind, name, edit, false)
+}
+
+// changeResourceOr is changeResource, or with dryRun a check of the edit that
+// is recorded like a read and writes nothing.
+func (t *Tenant) changeResourceOr(ctx context.Context, c Call, kind audit.Kind, name string, edit resourceEdit, dryRun bool) (*record.Resource, vocab.EventID, error) {
 	first := t.newEvent(kind, c, t.now())
 	first.Target = name
 	for range maxAttempts {
@@ -225,6 +268,11 @@ func (t *Tenant) changeResource(ctx context.Context, c Call, kind audit.Kind, na
 			}
 			if !t.live.at(epoch) {
 				return errStale
+			}
+			if dryRun {
+				out, err = t.nextResource(tx, name, e, edit)
+				e.Kind, e.State = audit.KindRead, [32]byte{}
+				return err
 			}
 			out, err = t.putResource(tx, name, e, edit)
 			return err
@@ -246,16 +294,30 @@ func (t *Tenant) changeResource(ctx context.Context, c Call, kind audit.Kind, na
 // putResource writes a resource in a transaction whose event the caller
 // appends.
 func (t *Tenant) putResource(tx store.Tx, name string, e *audit.Event, edit resourceEdit) (*record.Resource, error) {
-	now, err := t.resource(tx, name)
+	next, err := t.nextResource(tx, name, e, edit)
 	if err != nil {
 		return nil, err
 	}
-	body, err := edit(tx, now, e)
+	epoch, err := record.PutResource(tx, t.id, next)
+	if err != nil {
+		return nil, err
+	}
+	tx.AfterCommit(func() { t.live.take(epoch, next) })
+	return next, nil
+}
+
+// nextResource makes what an edit writes, and completes its event.
+func (t *Tenant) nextResource(r store.Reader, name string, e *audit.Event, edit resourceEdit) (*record.Resource, error) {
+	now, err := t.resource(r, name)
+	if err != nil {
+		return nil, err
+	}
+	body, err := edit(r, now, e)
 	if err != nil {
 		return nil, err
 	}
 	// A tombstone counts on: revisions of a name never repeat.
-	before, err := record.GetResource(tx, t.id, name)
+	before, err := record.GetResource(r, t.id, name)
 	if err != nil {
 		return nil, err
 	}
@@ -266,15 +328,8 @@ func (t *Tenant) putResource(tx store.Tx, name string, e *audit.Event, edit reso
 	if body == nil {
 		next.Gone = 1
 	}
-	if e.State, err = next.State(); err != nil {
-		return nil, err
-	}
-	epoch, err := record.PutResource(tx, t.id, next)
-	if err != nil {
-		return nil, err
-	}
-	tx.AfterCommit(func() { t.live.take(epoch, next) })
-	return next, nil
+	e.State, err = next.State()
+	return next, err
 }
 
 // standing is what the tenant's resources say of a caller, at an epoch.
