@@ -22,7 +22,11 @@ var listers = map[string][2]string{
 	"rms.v1.LicenseService/ListLicenseEvents":    {"auditor", "owner"},
 	"rms.v1.PolicyService/ListTemplates":         {"policy-admin", "auditor"},
 	"rms.v1.PolicyService/ListTemplateRevisions": {"policy-admin", "auditor"},
-	"rms.v1.AuditService/ListEvents":             {"auditor", ""},
+
+	"rms.v1.PeopleService/ListGroups":             {"policy-admin", "auditor"},
+	"rms.v1.PeopleService/ListDisabledPrincipals": {"tenant-admin", "auditor"},
+
+	"rms.v1.AuditService/ListEvents": {"auditor", ""},
 }
 
 func set(m proto.Message, field string, v any) {
@@ -135,6 +139,8 @@ func (w *world) fill(t *testing.T) func(method string) proto.Message {
 	for range 6 {
 		w.publish(t)
 		w.template(t)
+		w.group(t)
+		w.disabled(t)
 	}
 	license := w.publish(t).GetLicense().GetName()
 	ctx, conn := w.as(t.Context(), "owner", "")
@@ -164,10 +170,12 @@ func (w *world) fill(t *testing.T) func(method string) proto.Message {
 	}
 	until := timestamppb.New(newest.GetEvents()[0].GetTime().AsTime())
 	requests := map[string]proto.Message{
-		"rms.v1.LicenseService/ListLicenses":         &rmsv1.ListLicensesRequest{Parent: "tenants/contoso"},
-		"rms.v1.LicenseService/ListLicenseEvents":    &rmsv1.ListLicenseEventsRequest{Name: license},
-		"rms.v1.PolicyService/ListTemplates":         &rmsv1.ListTemplatesRequest{Parent: "tenants/contoso"},
-		"rms.v1.PolicyService/ListTemplateRevisions": &rmsv1.ListTemplateRevisionsRequest{Name: template.GetName()},
+		"rms.v1.LicenseService/ListLicenses":          &rmsv1.ListLicensesRequest{Parent: "tenants/contoso"},
+		"rms.v1.LicenseService/ListLicenseEvents":     &rmsv1.ListLicenseEventsRequest{Name: license},
+		"rms.v1.PolicyService/ListTemplates":          &rmsv1.ListTemplatesRequest{Parent: "tenants/contoso"},
+		"rms.v1.PeopleService/ListGroups":             &rmsv1.ListGroupsRequest{Parent: "tenants/contoso"},
+		"rms.v1.PeopleService/ListDisabledPrincipals": &rmsv1.ListDisabledPrincipalsRequest{Parent: "tenants/contoso"},
+		"rms.v1.PolicyService/ListTemplateRevisions":  &rmsv1.ListTemplateRevisionsRequest{Name: template.GetName()},
 		"rms.v1.AuditService/ListEvents": &rmsv1.ListEventsRequest{
 			Parent: "tenants/contoso", Filter: &rmsv1.EventFilter{Until: until},
 		},
