@@ -374,8 +374,15 @@ func TestGroupsThatHoldRoles(t *testing.T) {
 	wants(t, err, vocab.ReasonRoleRequired, "recovery-officer")
 	_, err = s.writeGroup(t, alice(), "recovery", "mallory")
 	wants(t, err, vocab.ReasonApprovalRequired, "this gives somebody the role recovery-officer, which needs a second person")
-	_, err = s.writeGroup(t, alice(), "recovery")
-	wantNone(t, err) // nobody joins
+	// To take them needs one.
+	s.group(t, "keys", "bob", "carla")
+	file := officeFile()
+	file.Roles[vocab.RoleKeyCustodian] = members(t, "group:keys")
+	s.Reconfigure(file)
+	_, err = s.writeGroup(t, alice(), "keys", "bob", "mallory")
+	wants(t, err, vocab.ReasonApprovalRequired, "the role key-custodian")
+	_, err = s.writeGroup(t, alice(), "keys", "bob")
+	wantNone(t, err)
 }
 
 func TestRolesMoveIntoTheStore(t *testing.T) {
