@@ -2,17 +2,11 @@ package rmsctl
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/openrms/rms/internal/contexts"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/policy/templatefile"
 	"github.com/openrms/rms/internal/vocab"
@@ -77,54 +71,13 @@ they changed, then export it anew or apply with --force.`,
 
 // readTemplates reads all files before anything is decided.
 func readTemplates(paths []string) ([]*policy.Template, error) {
-	var files []string
-	for _, p := range paths {
-		st, err := os.Stat(p)
-		if err != nil {
-			return nil, err
-		}
-		if !st.IsDir() {
-			files = append(files, p)
-			continue
-		}
-		found, err := filepath.Glob(filepath.Join(p, "*.y*ml"))
-		if err != nil {
-			return nil, err
-		}
-		if len(found) == 0 {
-			return nil, usagef("%s holds no *.yaml files", p)
-		}
-		files = append(files, found...)
-	}
-	var all []*policy.Template
-	from := map[string]string{}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			return nil, err
-		}
-		list, err := templatefile.Parse(b)
-		if err != nil {
-			if e, ok := errors.AsType[*vocab.Error](err); ok {
-				return nil, vocab.Errorf(e.Reason, "%s: %s", f, e.Message).WithNext("%s", e.Next).Because(err)
-			}
-			return nil, err
-		}
-		for _, t := range list {
-			if other, ok := from[t.Slug]; ok {
-				return nil, usagef("template %s is in %s and in %s", t.Slug, other, f)
-			}
-			from[t.Slug] = f
-		}
-		all = append(all, list...)
-	}
-	return all, nil
+	return readFiles(paths, "template", templatefile.Parse, func(t *policy.Template) string { return t.Slug })
 }
 
 // plan compares files with the server, checks that nobody else's change would
 // be lost, and has the server check every write.
 func (a *app) plan(ctx context.Context, s *server, wanted []*policy.Template, comment string, force bool) ([]step, error) {
-	bases := a.readBases(s)
+	bases := a.readBases(a.folder.TemplatesPath(s.Name))
 	var steps []step
 	for _, t := range wanted {
 		t.Comment = comment
@@ -258,39 +211,6 @@ func (a *app) write(ctx context.Context, s *server, st step) (m *rmsv1.Template,
 	return m, err
 }
 
-// Which revision of a template the user last wrote or exported is remembered
-// for each context: files are edited without it, and an edit that others made
-// in between must not be lost unseen.
-
-func (a *app) basesPath(s *server) string { return a.folder.TemplatesPath(s.Name) }
-
-// readBases returns the revisions by template. Memory that is not there, or
-// cannot be read, protects nothing and hinders nothing.
-func (a *app) readBases(s *server) map[string]uint32 {
-	bases := map[string]uint32{}
-	b, err := os.ReadFile(a.basesPath(s))
-	if errors.Is(err, fs.ErrNotExist) {
-		return bases
-	}
-	if err != nil || json.Unmarshal(b, &bases) != nil {
-		a.warnf("%s cannot be read: changes of others are not noticed", a.basesPath(s))
-		return map[string]uint32{}
-	}
-	return bases
-}
-
 func (a *app) rememberBase(s *server, m *rmsv1.Template) {
-	bases := a.readBases(s)
-	id := lastPart(m.GetName())
-	if bases[id] == m.GetRevision() {
-		return
-	}
-	bases[id] = m.GetRevision()
-	b, err := json.MarshalIndent(bases, "", "  ")
-	if err == nil {
-		err = contexts.WritePrivate(a.basesPath(s), append(b, '\n'))
-	}
-	if err != nil {
-		a.warnf("%v", err)
-	}
+	a.remember(a.folder.TemplatesPath(s.Name), lastPart(m.GetName()), m.GetRevision())
 }
