@@ -222,21 +222,17 @@ func membershipLines(address string, change *rmsv1.GroupChange) []string {
 		members[m] = true
 	}
 	for _, c := range change.GetChanges() {
-		who, line := shortPrincipal(c.GetPrincipal()), ""
+		line := "- " + shortPrincipal(c.GetPrincipal()) + " leaves"
+		effect, nonetheless := c.GetLeaves(), ", and stays in it through another group"
 		if members[c.GetPrincipal()] {
-			if line = "+ " + who + " joins"; !slices.Contains(c.GetJoins(), address) {
-				line += ", and was in it through another group"
-			}
-			if more := others(c.GetJoins()); len(more) > 0 {
-				line += ", and with it " + strings.Join(more, ", ")
-			}
-		} else {
-			if line = "- " + who + " leaves"; !slices.Contains(c.GetLeaves(), address) {
-				line += ", and stays in it through another group"
-			}
-			if more := others(c.GetLeaves()); len(more) > 0 {
-				line += ", and with it " + strings.Join(more, ", ")
-			}
+			line = "+ " + shortPrincipal(c.GetPrincipal()) + " joins"
+			effect, nonetheless = c.GetJoins(), ", and was in it through another group"
+		}
+		if !slices.Contains(effect, address) {
+			line += nonetheless
+		}
+		if more := others(effect); len(more) > 0 {
+			line += ", and with it " + strings.Join(more, ", ")
 		}
 		lines = append(lines, line)
 	}

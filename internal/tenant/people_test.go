@@ -234,7 +234,7 @@ func TestEffectiveMembership(t *testing.T) {
 	s.group(t, "managers", "bob")
 	s.group(t, "finance", "bob", "group:managers")
 	out = s.group(t, "finance", "group:managers")
-	if len(out.Changes) != 1 || out.Changes[0].Leaves != nil && len(out.Changes[0].Leaves) > 0 {
+	if len(out.Changes) != 1 || len(out.Changes[0].Leaves) > 0 {
 		t.Errorf("bob leaves %+v and is still in finance through managers", out.Changes)
 	}
 }
