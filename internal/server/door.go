@@ -327,11 +327,12 @@ func (d *door) leave(ctx context.Context, c *call) error {
 	case rmsv1.Access_LEVEL_PUBLIC, rmsv1.Access_LEVEL_OPERATOR:
 		return nil
 	case rmsv1.Access_LEVEL_SIGNED_IN:
-		if !c.access.Acts && c.caller != nil {
-			return c.tenant.Admit(c.caller) // whoever was disabled since gets nothing
-		}
-		if !c.access.Acts {
+		switch {
+		case c.access.Acts:
+		case c.caller == nil:
 			return nil
+		default: // whoever was disabled since gets nothing
+			return c.tenant.Admit(c.caller)
 		}
 	case rmsv1.Access_LEVEL_OWNER, rmsv1.Access_LEVEL_ROLE, rmsv1.Access_LEVEL_UNSPECIFIED:
 	}
