@@ -20,7 +20,8 @@ type Group struct {
 	Address string
 	record.Group
 	Written
-	// Within are the groups that its members are in by being in it, sorted.
+	// Within are the groups that its members are in by being in it, sorted: the
+	// first MaxNamed of them.
 	Within []string
 }
 
@@ -50,18 +51,49 @@ type MembershipChange struct {
 // GroupChange is a group after an edit, and what the edit changed.
 type GroupChange struct {
 	Group
-	// Changes are the members that joined or left, in order: the first of them
-	// if they are very many.
+	// Changes are the members that joined, then those that left, in order: the
+	// first of them if they, or the groups they are in by that, are very many.
 	Changes []MembershipChange
 	// Total is how many joined or left.
 	Total int
 }
 
-// Limits of what an answer tells of an edit.
+// Bounds of an answer, so that no client has to take one of any length.
 const (
+	// MaxNamed is how many groups are named where others are told to be in them.
+	MaxNamed = 1_000
+	// maxChanges is how many changes of an edit are told, maxChangeBytes how long
+	// their names may be together.
 	maxChanges     = 1_000
-	maxChangeNames = 4_000 // names of groups, in all
+	maxChangeBytes = 512 << 10
+	// maxPageBytes ends a page early.
+	maxPageBytes = 2 << 20
 )
+
+// length is how long names are together.
+func length(names []string) (n int) {
+	for _, s := range names {
+		n += len(s)
+	}
+	return n
+}
+
+// page bounds what goes into one page of a listing.
+type page struct {
+	limit, items, bytes int
+	more                bool // something is left for the next page
+}
+
+// fits reports whether an item of a length goes into the page; the first does.
+func (p *page) fits(bytes int) bool {
+	if p.items == p.limit || p.items > 0 && p.bytes+bytes > maxPageBytes {
+		p.more = true
+		return false
+	}
+	p.items++
+	p.bytes += bytes
+	return true
+}
 
 // GetGroup returns a group.
 func (t *Tenant) GetGroup(ctx context.Context, address string) (out *Group, err error) {
@@ -93,15 +125,18 @@ func (t *Tenant) readGroup(r store.Reader, s *record.Resource) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Group{Address: s.ID(), Group: *g, Written: by, Within: t.within(s.ID())}, nil
+	return &Group{Address: s.ID(), Group: *g, Written: by, Within: named(t.within(directory.Group(s.ID())))}, nil
 }
 
-// within returns every group that a group is in.
-func (t *Tenant) within(address string) []string {
+// within returns every group that a principal is in.
+func (t *Tenant) within(p vocab.Principal) []string {
 	t.live.mu.RLock()
 	defer t.live.mu.RUnlock()
-	return t.live.directory.Groups([]vocab.Principal{directory.Group(address)})
+	return t.live.directory.Groups([]vocab.Principal{p})
 }
+
+// named returns the first groups of a list.
+func named(groups []string) []string { return groups[:min(len(groups), MaxNamed)] }
 
 func noGroup(address string) error {
 	return vocab.Errorf(vocab.ReasonResourceNotFound, "there is no group %s in the tenant's directory", address).WithNext("List the groups")
@@ -111,15 +146,14 @@ func noGroup(address string) error {
 // whether there are more; of a member if one is given, those it is in directly.
 // It returns fewer if their members are very many.
 func (t *Tenant) ListGroups(ctx context.Context, member vocab.Principal, after string, limit int) (out []*Group, more bool, err error) {
-	size := 0
+	p := page{limit: limit}
 	add := func(r store.Reader, s *record.Resource) (bool, error) {
-		if size += len(s.Body); len(out) == limit || len(out) > 0 && size > maxPageBody {
-			more = true
-			return false, nil
-		}
 		g, err := t.group(r, s.ID())
+		if err != nil || !p.fits(len(s.Body)+length(g.Within)) {
+			return false, err
+		}
 		out = append(out, g)
-		return true, err
+		return true, nil
 	}
 	err = t.store.View(ctx, func(r store.Reader) error {
 		if member.IsZero() {
@@ -142,11 +176,8 @@ func (t *Tenant) ListGroups(ctx context.Context, member vocab.Principal, after s
 		}
 		return nil
 	})
-	return out, more, err
+	return out, p.more, err
 }
-
-// maxPageBody bounds the groups of a page, in bytes as they are stored.
-const maxPageBody = 2 << 20
 
 func (t *Tenant) directGroups(p vocab.Principal) []string {
 	t.live.mu.RLock()
@@ -247,7 +278,7 @@ func (t *Tenant) editGroup(ctx context.Context, c Call, address string, dryRun b
 		return nil, vocab.EventID{}, err
 	}
 	out.Written = Written{Revision: s.Revision, Time: s.Updated.Time(), Author: c.Caller.Name()}
-	out.Within = t.within(address)
+	out.Within = named(t.within(directory.Group(address)))
 	return out, event, nil
 }
 
@@ -304,7 +335,7 @@ func (t *Tenant) joinsBy(caller *vocab.Identity, e directory.Edit, joined []voca
 
 // rolesOfGroup returns the roles that whoever is in a group holds by that.
 func (t *Tenant) rolesOfGroup(address string) (out []vocab.Role) {
-	by := append([]string{address}, t.within(address)...)
+	by := append([]string{address}, t.within(directory.Group(address))...)
 	for _, role := range vocab.Roles() {
 		holders, _ := t.holders(role)
 		if slices.ContainsFunc(by, func(g string) bool { return slices.Contains(holders, directory.Group(g)) }) {
@@ -318,15 +349,15 @@ func (t *Tenant) rolesOfGroup(address string) (out []vocab.Role) {
 func (t *Tenant) membershipChanges(e directory.Edit, joined, left []vocab.Principal) (out []MembershipChange) {
 	t.live.mu.RLock()
 	defer t.live.mu.RUnlock()
-	d, names := &t.live.directory, 0
+	d, bytes := &t.live.directory, 0
 	for _, p := range slices.Concat(joined, left) {
-		if len(out) == maxChanges || names > maxChangeNames {
-			break
-		}
 		known := []vocab.Principal{p}
 		before, after := d.Groups(known), d.GroupsAfter(e, known)
 		c := MembershipChange{Principal: p, Joins: without(after, before), Leaves: without(before, after)}
-		names += len(c.Joins) + len(c.Leaves)
+		bytes += len(p.Value) + length(c.Joins) + length(c.Leaves)
+		if len(out) == maxChanges || bytes > maxChangeBytes {
+			break
+		}
 		out = append(out, c)
 	}
 	return out

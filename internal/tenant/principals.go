@@ -19,7 +19,8 @@ type Principal struct {
 	Disabled *record.Disabled
 	// Written is of the disabling.
 	Written
-	// Groups are those of the tenant's directory that it is in, sorted.
+	// Groups are those of the tenant's directory that it is in, sorted: the first
+	// MaxNamed of them.
 	Groups []string
 	// Roles are those it holds, by name or through a group of the directory.
 	Roles []vocab.Role
@@ -53,13 +54,11 @@ func (t *Tenant) principal(r store.Reader, p vocab.Principal) (*Principal, error
 
 // placed says where a principal stands in the directory.
 func (t *Tenant) placed(p vocab.Principal) *Principal {
-	out := &Principal{Principal: p}
-	t.live.mu.RLock()
-	out.Groups = t.live.directory.Groups([]vocab.Principal{p})
-	t.live.mu.RUnlock()
+	groups := t.within(p)
+	out := &Principal{Principal: p, Groups: named(groups)}
 	for _, role := range vocab.Roles() {
 		holders, _ := t.holders(role)
-		if slices.Contains(holders, p) || slices.ContainsFunc(out.Groups, func(g string) bool { return slices.Contains(holders, directory.Group(g)) }) {
+		if slices.Contains(holders, p) || slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(holders, directory.Group(g)) }) {
 			out.Roles = append(out.Roles, role)
 		}
 	}
@@ -77,22 +76,22 @@ func canBeDisabled(p vocab.Principal) error {
 // ListDisabled returns up to limit disabled principals after one, in order, and
 // whether there are more.
 func (t *Tenant) ListDisabled(ctx context.Context, after string, limit int) (out []*Principal, more bool, err error) {
+	p := page{limit: limit}
 	err = t.store.View(ctx, func(r store.Reader) error {
 		return eachThere(r, t.id, record.PrefixPrincipals, after, func(s *record.Resource) (bool, error) {
-			if len(out) == limit {
-				more = true
-				return false, nil
-			}
-			p, err := vocab.ParsePrincipal(s.ID())
+			who, err := vocab.ParsePrincipal(s.ID())
 			if err != nil {
 				return false, contradicts(s.Name)
 			}
-			one, err := t.principal(r, p)
+			one, err := t.principal(r, who)
+			if err != nil || !p.fits(len(s.Body)+length(one.Groups)) {
+				return false, err
+			}
 			out = append(out, one)
-			return true, err
+			return true, nil
 		})
 	})
-	return out, more, err
+	return out, p.more, err
 }
 
 // DisablePrincipal stops a person or service: when it returns, no call of theirs

@@ -147,8 +147,8 @@ type Group struct {
 	Author string `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
 	// When this revision came into force; set by the server.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// Addresses of all groups that its members are in by being in it; set by the
-	// server.
+	// Addresses of the groups that its members are in by being in it, at most 1,000;
+	// set by the server.
 	Within []string `protobuf:"bytes,7,rep,name=within,proto3" json:"within,omitempty"`
 	// For optimistic concurrency; set by the server.
 	Etag          string `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -314,8 +314,8 @@ type GroupChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The group.
 	Group *Group `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	// Who joined, then who left; at most 1,000, and fewer if each is in very many
-	// groups.
+	// Who joined, then who left; at most 1,000, and fewer if the groups to name are
+	// very many.
 	Changes []*MembershipChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
 	// How many joined or left in all.
 	ChangeCount   int32 `protobuf:"varint,3,opt,name=change_count,json=changeCount,proto3" json:"change_count,omitempty"`
@@ -425,8 +425,8 @@ type ListGroupsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// At most so many; 100 if zero, 1,000 at most. A page is shorter if its groups
-	// are very large.
+	// At most so many; 100 if zero, 1,000 at most. A page is shorter if what is on
+	// it is very long.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -1162,7 +1162,7 @@ type Principal struct {
 	// When.
 	DisableTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=disable_time,json=disableTime,proto3" json:"disable_time,omitempty"`
 	// Addresses of the groups of the tenant's directory that it is in, directly or
-	// through others.
+	// through others; at most 1,000.
 	Groups []string `protobuf:"bytes,7,rep,name=groups,proto3" json:"groups,omitempty"`
 	// The roles it holds, by name or through a group of the directory. What an
 	// identity provider says of its groups is not known here.
