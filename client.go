@@ -109,7 +109,7 @@ func (c *Client) Tenant() string { return "tenants/" + c.config.Tenant }
 // TenantID returns the pinned identity of the tenant.
 func (c *Client) TenantID() TenantID { return c.config.Trust.TenantID }
 
-// Protection is for whoever signed in. Like Licenses, Policy, Custody, Audit,
+// Protection is for whoever signed in. Like Licenses, Policy, People, Custody, Audit,
 // Operations and Recovery it is a client of the service whose calls carry the client's identity, are
 // repeated where that is safe, and have an [Error] for every error. What it
 // returns has not been verified: signed objects are checked by [Client.Protect]
@@ -123,6 +123,9 @@ func (c *Client) Licenses() rmsv1.LicenseServiceClient { return rmsv1.NewLicense
 
 // Policy is for policy-admins and tenant-admins. See [Client.Protection].
 func (c *Client) Policy() rmsv1.PolicyServiceClient { return rmsv1.NewPolicyServiceClient(c.conn) }
+
+// People is for tenant-admins and policy-admins. See [Client.Protection].
+func (c *Client) People() rmsv1.PeopleServiceClient { return rmsv1.NewPeopleServiceClient(c.conn) }
 
 // Custody is for key-custodians. See [Client.Protection].
 func (c *Client) Custody() rmsv1.CustodyServiceClient { return rmsv1.NewCustodyServiceClient(c.conn) }

@@ -31,7 +31,8 @@ const (
 	KindPrincipalDisabled Kind = 32
 	KindPrincipalEnabled  Kind = 33
 	KindSignInChanged     Kind = 34 // the operator's files now trust other issuers, certificates or domains
-	KindRoleChanged       Kind = 35
+	KindRoleChanged       Kind = 35 // somebody was given a role, or lost one
+	KindGroupChanged      Kind = 36 // a group of the tenant's directory was made, changed or deleted
 
 	KindKeyRegistered       Kind = 40
 	KindKeyActivated        Kind = 41
@@ -69,7 +70,7 @@ var kindNames = map[Kind]string{
 	KindTemplateDeleted: "template-deleted", KindTemplateUndeleted: "template-undeleted",
 	KindTenantCreated: "tenant-created", KindSettingsChanged: "settings-changed",
 	KindPrincipalDisabled: "principal-disabled", KindPrincipalEnabled: "principal-enabled", KindSignInChanged: "sign-in-changed",
-	KindRoleChanged:   "role-changed",
+	KindRoleChanged: "role-changed", KindGroupChanged: "group-changed",
 	KindKeyRegistered: "key-registered", KindKeyActivated: "key-activated", KindKeySuspended: "key-suspended",
 	KindKeyResumed: "key-resumed", KindKeyRetired: "key-retired", KindKeyRotated: "key-rotated",
 	KindGenerationCreated: "generation-created", KindGenerationRewrapped: "generation-rewrapped",

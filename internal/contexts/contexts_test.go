@@ -56,7 +56,7 @@ func TestWriteReadDelete(t *testing.T) {
 	if err := d.Use("contoso"); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []string{d.SignInPath("contoso"), d.CheckpointPath("contoso")} {
+	for _, p := range []string{d.SignInPath("contoso"), d.CheckpointPath("contoso"), d.TemplatesPath("contoso"), d.GroupsPath("contoso")} {
 		if err := WritePrivate(p, []byte("x")); err != nil {
 			t.Fatal(err)
 		}

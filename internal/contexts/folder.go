@@ -51,6 +51,9 @@ func (d Folder) CheckpointPath(name string) string { return d.in("checkpoints", 
 // user last wrote or read as files.
 func (d Folder) TemplatesPath(name string) string { return d.in("templates", name+".json") }
 
+// GroupsPath is TemplatesPath for groups.
+func (d Folder) GroupsPath(name string) string { return d.in("groups", name+".json") }
+
 func (d Folder) contextPath(name string) string { return d.in("contexts", name+suffix) }
 
 func (d Folder) in(parts ...string) string {
@@ -155,7 +158,7 @@ func (d Folder) Delete(name string) error {
 		return vocab.Errorf(vocab.ReasonResourceNotFound, "there is no context %q", clip(name)).
 			WithNext("See: rmsctl context list")
 	}
-	paths := []string{d.SignInPath(name), d.CheckpointPath(name), d.TemplatesPath(name), d.contextPath(name)}
+	paths := []string{d.SignInPath(name), d.CheckpointPath(name), d.TemplatesPath(name), d.GroupsPath(name), d.contextPath(name)}
 	if current, err := d.Current(); err == nil && current == name {
 		paths = append(paths, d.in("current"))
 	}

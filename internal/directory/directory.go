@@ -6,7 +6,6 @@
 package directory
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/openrms/rms/internal/vocab"
@@ -30,15 +29,43 @@ type Directory struct {
 	disabled map[vocab.Principal]bool
 }
 
+// Edit is a group as it would be after an edit; without members also as after
+// its deletion. The zero Edit changes nothing.
+type Edit struct {
+	Address string
+	Members []vocab.Principal // sorted, without doubles
+}
+
 // SetGroup makes members the members of a group, which is made if there is
 // none. The caller has checked them with [Directory.CheckGroup].
 func (d *Directory) SetGroup(address string, members []vocab.Principal) {
-	d.RemoveGroup(address)
 	if d.groups == nil {
 		d.groups, d.parents = map[string][]vocab.Principal{}, map[vocab.Principal][]string{}
 	}
+	d.relink(address, members)
 	d.groups[address] = slices.Clone(members)
-	for _, m := range members {
+}
+
+// RemoveGroup takes a group away. Groups it is a member of keep it among their
+// members: it is then a group that nobody is in.
+func (d *Directory) RemoveGroup(address string) {
+	d.relink(address, nil)
+	delete(d.groups, address)
+}
+
+// relink makes the parents of those who join and leave a group follow.
+func (d *Directory) relink(address string, members []vocab.Principal) {
+	joined, left := Diff(d.groups[address], members)
+	for _, m := range left {
+		in := d.parents[m]
+		if i, found := slices.BinarySearch(in, address); found {
+			in = slices.Delete(in, i, i+1)
+		}
+		if d.parents[m] = in; len(in) == 0 {
+			delete(d.parents, m)
+		}
+	}
+	for _, m := range joined {
 		in := d.parents[m]
 		if i, found := slices.BinarySearch(in, address); !found {
 			d.parents[m] = slices.Insert(in, i, address)
@@ -46,21 +73,20 @@ func (d *Directory) SetGroup(address string, members []vocab.Principal) {
 	}
 }
 
-// RemoveGroup takes a group away. Groups it is a member of keep it among their
-// members: it is then a group that nobody is in.
-func (d *Directory) RemoveGroup(address string) {
-	for _, m := range d.groups[address] {
-		in := d.parents[m]
-		if i, found := slices.BinarySearch(in, address); found {
-			in = slices.Delete(in, i, i+1)
-		}
-		if len(in) == 0 {
-			delete(d.parents, m)
-		} else {
-			d.parents[m] = in
+// Diff returns who is only in the second list, and who only in the first, both
+// in order. The lists must be sorted and without doubles.
+func Diff(before, after []vocab.Principal) (joined, left []vocab.Principal) {
+	for len(before) > 0 || len(after) > 0 {
+		switch {
+		case len(before) == 0 || len(after) > 0 && after[0].Compare(before[0]) < 0:
+			joined, after = append(joined, after[0]), after[1:]
+		case len(after) == 0 || before[0].Compare(after[0]) < 0:
+			left, before = append(left, before[0]), before[1:]
+		default:
+			before, after = before[1:], after[1:]
 		}
 	}
-	delete(d.groups, address)
+	return joined, left
 }
 
 // Members returns the direct members of a group and whether there is one; the
@@ -70,97 +96,91 @@ func (d *Directory) Members(address string) ([]vocab.Principal, bool) {
 	return m, ok
 }
 
-// CheckGroup says why a group may not have these members: the wrong kinds, too
-// many, or groups that contain the group itself. Its errors are for people.
-func (d *Directory) CheckGroup(address string, members []vocab.Principal) error {
-	if _, known := d.groups[address]; !known && len(d.groups) >= MaxGroups {
-		return fmt.Errorf("there are %d groups already, as many as there may be", len(d.groups))
-	}
-	if len(members) > MaxMembers {
-		return fmt.Errorf("%d members: at most %d are allowed", len(members), MaxMembers)
-	}
-	below := 0
-	for i, m := range members {
-		switch m.Kind {
-		case vocab.KindUser, vocab.KindService:
-		case vocab.KindGroup:
-			if m.Value == address || slices.Contains(d.above(address), m.Value) {
-				return fmt.Errorf("%s is in %s already, so it cannot contain it: groups would stand in a circle", address, m.Value)
-			}
-			below = max(below, d.depth(m.Value))
-		default:
-			return fmt.Errorf("%s cannot be a member: name users, services and groups", m)
-		}
-		if i > 0 && members[i-1].Compare(m) >= 0 {
-			return fmt.Errorf("the members are not in order, or %s is there twice", m)
-		}
-	}
-	if n := d.height(address) + 1 + below; n > MaxDepth {
-		return fmt.Errorf("%d groups would stand in one another: at most %d may", n, MaxDepth)
-	}
-	return nil
-}
-
-// above returns every group that a group is in.
-func (d *Directory) above(address string) []string {
-	return d.Groups([]vocab.Principal{{Kind: vocab.KindGroup, Value: address}})
-}
-
-// height is how many groups stand above a group, at most.
-func (d *Directory) height(address string) int {
-	n := 0
-	for _, p := range d.parents[vocab.Principal{Kind: vocab.KindGroup, Value: address}] {
-		n = max(n, 1+d.height(p))
-	}
-	return n
-}
-
-// depth is how many groups stand in one another from a group down, itself
-// included.
-func (d *Directory) depth(address string) int {
-	n := 0
-	for _, m := range d.groups[address] {
-		if m.Kind == vocab.KindGroup {
-			n = max(n, d.depth(m.Value))
-		}
-	}
-	return n + 1
-}
+// DirectGroups returns the groups that a principal is a member of by itself,
+// sorted; the caller must not change them.
+func (d *Directory) DirectGroups(p vocab.Principal) []string { return d.parents[p] }
 
 // Groups returns the addresses of every group that one of the principals is in,
 // directly or through other groups, sorted.
-func (d *Directory) Groups(known []vocab.Principal) []string {
+func (d *Directory) Groups(known []vocab.Principal) []string { return d.GroupsAfter(Edit{}, known) }
+
+// GroupsAfter is [Directory.Groups] as it would be after an edit.
+func (d *Directory) GroupsAfter(e Edit, known []vocab.Principal) []string {
 	var out []string
 	seen := map[string]bool{}
 	next := slices.Clone(known)
+	add := func(g string) {
+		if !seen[g] {
+			seen[g] = true
+			out = append(out, g)
+			next = append(next, Group(g))
+		}
+	}
 	for len(next) > 0 {
 		p := next[len(next)-1]
 		next = next[:len(next)-1]
 		for _, g := range d.parents[p] {
-			if !seen[g] {
-				seen[g] = true
-				out = append(out, g)
-				next = append(next, vocab.Principal{Kind: vocab.KindGroup, Value: g})
+			if g != e.Address {
+				add(g)
 			}
+		}
+		if _, in := slices.BinarySearchFunc(e.Members, p, vocab.Principal.Compare); in {
+			add(e.Address)
 		}
 	}
 	slices.Sort(out)
 	return out
 }
 
-// SetHolders makes a role's holders those given; none leave the role to the
-// operator's file.
+// PeopleAfter returns the users and services that are in one of the groups
+// after an edit, directly or through other groups, in no order.
+func (d *Directory) PeopleAfter(e Edit, groups []string) (people []vocab.Principal) {
+	seen := map[vocab.Principal]bool{}
+	next := slices.Clone(groups)
+	for len(next) > 0 {
+		g := next[len(next)-1]
+		next = next[:len(next)-1]
+		members := d.groups[g]
+		if g == e.Address {
+			members = e.Members
+		}
+		for _, m := range members {
+			switch {
+			case seen[m]:
+				continue
+			case m.Kind == vocab.KindGroup:
+				next = append(next, m.Value)
+			default:
+				people = append(people, m)
+			}
+			seen[m] = true
+		}
+	}
+	return people
+}
+
+// Group is the principal of a group.
+func Group(address string) vocab.Principal {
+	return vocab.Principal{Kind: vocab.KindGroup, Value: address}
+}
+
+// SetHolders makes a role's holders those given, which may be nobody.
 func (d *Directory) SetHolders(role vocab.Role, holders []vocab.Principal) {
 	if d.holders == nil {
 		d.holders = map[vocab.Role][]vocab.Principal{}
 	}
-	if d.holders[role] = slices.Clone(holders); len(holders) == 0 {
-		delete(d.holders, role)
-	}
+	d.holders[role] = slices.Clone(holders)
 }
 
-// Holders returns who holds a role; the caller must not change them.
-func (d *Directory) Holders(role vocab.Role) []vocab.Principal { return d.holders[role] }
+// RemoveHolders forgets a role, so that the directory knows nothing of it.
+func (d *Directory) RemoveHolders(role vocab.Role) { delete(d.holders, role) }
+
+// Holders returns who holds a role, and whether the directory knows the role:
+// one it knows may be nobody's. The caller must not change them.
+func (d *Directory) Holders(role vocab.Role) (holders []vocab.Principal, known bool) {
+	holders, known = d.holders[role]
+	return holders, known
+}
 
 // SetDisabled says whether a principal is disabled.
 func (d *Directory) SetDisabled(p vocab.Principal, disabled bool) {

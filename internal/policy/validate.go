@@ -147,7 +147,7 @@ func (t *Template) Validate() error {
 		return invalid("the custody mode is unknown")
 	case len(t.Names) == 0:
 		return invalid("the template has no name")
-	case !plainText(t.Comment, MaxText):
+	case !PlainText(t.Comment, MaxText):
 		return invalid("the comment is too long or not plain text in normal form (NFC)")
 	}
 	if err := validTexts("name", t.Names, MaxName); err != nil {
@@ -255,7 +255,7 @@ func validTexts(what string, texts map[string]string, most int) error {
 		if !ValidLanguage(lang) {
 			return invalid("%q is not a language tag like en or pt-br", clip(lang))
 		}
-		if text == "" || !plainText(text, most) {
+		if text == "" || !PlainText(text, most) {
 			return invalid("the %s in %s is empty, too long, or not plain text in normal form (NFC)", what, lang)
 		}
 	}
@@ -283,7 +283,9 @@ func ValidLanguage(s string) bool {
 	return len(s) <= 35
 }
 
-func plainText(s string, most int) bool {
+// PlainText reports whether the formats can store a text of at most so many
+// bytes: valid, in the normal form NFC, in one line, without control characters.
+func PlainText(s string, most int) bool {
 	// The formats store text in one normal form and refuse any other.
 	if len(s) > most || !utf8.ValidString(s) || !norm.NFC.IsNormalString(s) {
 		return false

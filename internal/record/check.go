@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/store"
@@ -199,28 +200,45 @@ func (c *checker) slugs() error {
 	return nil
 }
 
-// uses checks that every use license that was given out is of a license, and
-// will be forgotten.
+// uses checks that every use license that was given out is of a license, is
+// found by whose it is, and will be forgotten.
 func (c *checker) uses() error {
 	for item, err := range c.r.Scan(tableUses, store.Range{Prefix: key(c.t)}) {
 		if err != nil {
 			return err
 		}
-		if len(item.Key) != 56 {
+		if len(item.Key) != useKey {
 			c.problem("%s has a key that cannot be", tableUses)
 			continue
 		}
+		id := vocab.ContentID(item.Key[16:32])
 		if _, there, err := c.r.Get(tableLicenses, item.Key[:32]); err != nil {
 			return err
 		} else if !there {
-			c.problem("a use license is of license %s, which is not there", vocab.ContentID(item.Key[16:32]))
+			c.problem("a use license is of license %s, which is not there", id)
 		}
 		day := dayOf(binary.BigEndian.Uint64(item.Key[32:]))
-		if _, there, err := c.r.Get(tableUsesByDay, key(c.t, u32(day), item.Key[16:32])); err != nil {
+		if _, there, err := c.r.Get(tableUsesByDay, key(c.t, u32(day), id[:])); err != nil {
 			return err
 		} else if !there {
-			c.problem("a use license of license %s is missing from %s", vocab.ContentID(item.Key[16:32]), tableUsesByDay)
+			c.problem("a use license of license %s is missing from %s", id, tableUsesByDay)
 		}
+		u, err := decodeUse(item.Value)
+		if err != nil {
+			c.problem("a use license of license %s: %v", id, err)
+		}
+		for _, p := range u.Of {
+			content, _, err := c.r.Get(tableUsesByPrincipal, byPrincipal(item.Key, p))
+			if err != nil {
+				return err
+			}
+			if !bytes.Equal(content, id[:]) {
+				c.problem("a use license of license %s is missing from %s", id, tableUsesByPrincipal)
+			}
+		}
+	}
+	if err := c.usesByPrincipal(); err != nil {
+		return err
 	}
 	for item, err := range c.r.Scan(tableUsesByDay, store.Range{Prefix: key(c.t)}) {
 		if err != nil {
@@ -228,6 +246,29 @@ func (c *checker) uses() error {
 		}
 		if len(item.Key) != 36 {
 			c.problem("%s has a key that cannot be", tableUsesByDay)
+		}
+	}
+	return nil
+}
+
+// usesByPrincipal checks that every entry of the index leads to a use license of
+// that principal.
+func (c *checker) usesByPrincipal() error {
+	for item, err := range c.r.Scan(tableUsesByPrincipal, store.Range{Prefix: key(c.t)}) {
+		if err != nil {
+			return err
+		}
+		if len(item.Key) != useKey || len(item.Value) != 16 {
+			c.problem("%s has a row that cannot be", tableUsesByPrincipal)
+			continue
+		}
+		b, _, err := c.r.Get(tableUses, key(c.t, item.Value, item.Key[32:]))
+		if err != nil {
+			return err
+		}
+		belongs := func(p vocab.Principal) bool { return bytes.Equal(ownerKey(p), item.Key[16:32]) }
+		if u, err := decodeUse(b); err == nil && !slices.ContainsFunc(u.Of, belongs) {
+			c.problem("%s lists a use license of license %s, which does not belong there", tableUsesByPrincipal, vocab.ContentID(item.Value))
 		}
 	}
 	return nil

@@ -66,7 +66,7 @@ func full(t *testing.T) store.Tx {
 		PutTemplateRevision(tx, tenantA, uidOne, TemplateHead{Slug: "finance", Revision: 1}, []byte("TEST-envelope 1")),
 		PutTemplateRevision(tx, tenantA, uidOne, TemplateHead{Slug: "finance", Revision: 2}, []byte("TEST-envelope 2")),
 		PutTemplateRevision(tx, tenantA, uidOne, TemplateHead{Slug: "finance", Revision: 3}, []byte("TEST-envelope 3")),
-		PutUse(tx, tenantA, cachedOne, vocab.EventID{1}, Use{Principal: "bob@contoso.test", NotAfter: start}),
+		PutUse(tx, tenantA, cachedOne, vocab.EventID{1}, Use{Principal: "bob@contoso.test", Of: []vocab.Principal{user(t, "bob"), user(t, "robert")}, NotAfter: start}),
 		PutRequest(tx, tenantA, caller, "r1", &Request{Content: cachedOne, PL: []byte("TEST"), At: ToMillis(start)}),
 		PutGeneration(tx, tenantA, &Generation{Number: 1, Signed: []byte("TEST"), Wrap: []byte("TEST"), State: 1, Created: ToMillis(start)}),
 		PutKey(tx, tenantA, &Key{ID: vocab.CustodianID{1}, Name: "root", Kind: "embedded", Place: "here", Active: 1}),
@@ -126,6 +126,8 @@ func TestCheckFindsDamage(t *testing.T) {
 	}
 	owner := func(name string) []byte { return ownerKey(user(t, name)) }
 	alice := key(tenantA, owner("alice"), strictOne[:])
+	// The one use license of the store, by its document or by a principal.
+	useOf := func(of []byte) []byte { return key(tenantA, of, u64(uint64(ToMillis(start))), []byte{15: 0, 0: 1}) }
 	byVersion := key(tenantA, custodianOne[:], u32(2))
 	for _, c := range []struct {
 		name   string
@@ -185,6 +187,13 @@ func TestCheckFindsDamage(t *testing.T) {
 		{"use with a key that cannot be", written(tableUses, key(tenantA, []byte{1}), nil), "uses has a key that cannot be"},
 		{"use that would stay for ever", drop(tableUsesByDay, key(tenantA, u32(dayOf(uint64(ToMillis(start)))), cachedOne[:])), "missing from uses-by-day"},
 		{"day of uses with a key that cannot be", written(tableUsesByDay, key(tenantA, []byte{1}), nil), "uses-by-day has a key that cannot be"},
+		{"use whose principals cannot be read", written(tableUses, useOf(cachedOne[:]), []byte("bob\nbob")), "a use license of license " + cachedOne.String() + ": a record of table uses cannot be read"},
+		{"use not found by its principal", drop(tableUsesByPrincipal, useOf(owner("robert"))), "is missing from uses-by-principal"},
+		{"use found as another document's", written(tableUsesByPrincipal, useOf(owner("bob")), strictOne[:]), "is missing from uses-by-principal"},
+		{"use found by a stranger", written(tableUsesByPrincipal, useOf(owner("erin")), cachedOne[:]), "uses-by-principal lists a use license of license " + cachedOne.String()},
+		{"no use, and found by its principal", drop(tableUses, useOf(cachedOne[:])), "which does not belong there"},
+		{"principal's use of no document", written(tableUsesByPrincipal, useOf(owner("erin")), nil), "uses-by-principal has a row that cannot be"},
+		{"principal's use with a key that cannot be", written(tableUsesByPrincipal, key(tenantA, []byte{1}), cachedOne[:]), "uses-by-principal has a row that cannot be"},
 		{"request unreadable", written(tableRequests, key(tenantA, caller[:], []byte("r1")), []byte{0xff}), "a request"},
 		{"request that would stay for ever", drop(tableRequestsByTime, key(tenantA, u64(uint64(ToMillis(start))), caller[:], []byte("r1"))), "missing from requests-by-time"},
 		{"settings unreadable", written(tableSettings, key(tenantA), []byte{0xff}), "settings"},

@@ -29,29 +29,30 @@ var Schema = store.Schema{Version: 1}
 
 // The tables. Keys of all but the first begin with the tenant ID.
 const (
-	tableTenants        store.Table = "tenants"                // name -> Tenant
-	tableSettings       store.Table = "settings"               // -> Settings
-	tableLicenses       store.Table = "licenses"               // content -> License
-	tableByOwner        store.Table = "licenses-by-owner"      // H(owner), content -> nothing
-	tableByTemplate     store.Table = "licenses-by-template"   // template, content -> nothing
-	tableByGeneration   store.Table = "licenses-by-generation" // generation, content -> nothing; not of strict ones
-	tableByKeyVersion   store.Table = "licenses-by-version"    // custodian, version, content -> nothing; strict ones only
-	tableByCustody      store.Table = "licenses-by-custody"    // template, custody mode, content -> nothing
-	tableCounts         store.Table = "counts"                 // index prefix -> number of entries
-	tableTemplates      store.Table = "templates"              // uid -> TemplateHead
-	tableSlugs          store.Table = "template-slugs"         // slug -> uid
-	tableRevisions      store.Table = "template-revisions"     // uid, revision -> signed envelope
-	tableUses           store.Table = "uses"                   // content, not after, event -> whose
-	tableUsesByDay      store.Table = "uses-by-day"            // day of not after, content -> nothing; what sweeping goes by
-	tableRequests       store.Table = "requests"               // caller, request -> Request
-	tableRequestsByTime store.Table = "requests-by-time"       // time, caller, request -> nothing
-	tableGenerations    store.Table = "generations"            // number -> Generation
-	tableKeys           store.Table = "keys"                   // custodian -> Key
-	tableVersionStates  store.Table = "key-version-states"     // custodian, version -> state
-	tableBundles        store.Table = "bundles"                // -> newest trust bundle
-	tableResources      store.Table = "resources"              // name -> Resource
-	tableEpochs         store.Table = "epochs"                 // -> number of changes of resources
-	tableProgress       store.Table = "operation-progress"     // operation -> Progress; of those that go on
+	tableTenants         store.Table = "tenants"                // name -> Tenant
+	tableSettings        store.Table = "settings"               // -> Settings
+	tableLicenses        store.Table = "licenses"               // content -> License
+	tableByOwner         store.Table = "licenses-by-owner"      // H(owner), content -> nothing
+	tableByTemplate      store.Table = "licenses-by-template"   // template, content -> nothing
+	tableByGeneration    store.Table = "licenses-by-generation" // generation, content -> nothing; not of strict ones
+	tableByKeyVersion    store.Table = "licenses-by-version"    // custodian, version, content -> nothing; strict ones only
+	tableByCustody       store.Table = "licenses-by-custody"    // template, custody mode, content -> nothing
+	tableCounts          store.Table = "counts"                 // index prefix -> number of entries
+	tableTemplates       store.Table = "templates"              // uid -> TemplateHead
+	tableSlugs           store.Table = "template-slugs"         // slug -> uid
+	tableRevisions       store.Table = "template-revisions"     // uid, revision -> signed envelope
+	tableUses            store.Table = "uses"                   // content, not after, event -> whose
+	tableUsesByPrincipal store.Table = "uses-by-principal"      // H(principal), not after, event -> content
+	tableUsesByDay       store.Table = "uses-by-day"            // day of not after, content -> nothing; what sweeping goes by
+	tableRequests        store.Table = "requests"               // caller, request -> Request
+	tableRequestsByTime  store.Table = "requests-by-time"       // time, caller, request -> nothing
+	tableGenerations     store.Table = "generations"            // number -> Generation
+	tableKeys            store.Table = "keys"                   // custodian -> Key
+	tableVersionStates   store.Table = "key-version-states"     // custodian, version -> state
+	tableBundles         store.Table = "bundles"                // -> newest trust bundle
+	tableResources       store.Table = "resources"              // name -> Resource
+	tableEpochs          store.Table = "epochs"                 // -> number of changes of resources
+	tableProgress        store.Table = "operation-progress"     // operation -> Progress; of those that go on
 )
 
 // maxScan bounds what one call goes through, in rows.

@@ -85,8 +85,14 @@ func TestAFailureOfTheStoreIsTheCallsFailure(t *testing.T) {
 		"GetRequest":    func(tx store.Tx) error { _, err := GetRequest(tx, tenantA, caller, "r1", start); return err },
 		"PutRequest":    func(tx store.Tx) error { return PutRequest(tx, tenantA, caller, "r2", &Request{At: ToMillis(start)}) },
 		"SweepRequests": func(tx store.Tx) error { _, err := SweepRequests(tx, tenantA, later); return err },
-		"PutUse":        func(tx store.Tx) error { return PutUse(tx, tenantA, cachedOne, vocab.EventID{2}, Use{NotAfter: start}) },
-		"SweepUses":     func(tx store.Tx) error { _, err := SweepUses(tx, tenantA, later); return err },
+		"PutUse": func(tx store.Tx) error {
+			return PutUse(tx, tenantA, cachedOne, vocab.EventID{2}, Use{Of: []vocab.Principal{user(t, "bob")}, NotAfter: start})
+		},
+		"SweepUses": func(tx store.Tx) error { _, err := SweepUses(tx, tenantA, later); return err },
+		"ListUsesOf": func(tx store.Tx) error {
+			_, _, err := ListUsesOf(tx, tenantA, user(t, "bob"), start.AddDate(0, 0, -1), 1)
+			return err
+		},
 		"ListUses": func(tx store.Tx) error {
 			_, _, err := ListUses(tx, tenantA, cachedOne, start.AddDate(0, 0, -1), 1)
 			return err

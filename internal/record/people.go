@@ -21,8 +21,8 @@ type Group struct {
 	Description string
 }
 
-// Holders is the body of a role: who holds it. While a role has none in the
-// store, the operator's file names them.
+// Holders is the body of a role: who holds it, perhaps nobody. Only of a role
+// that has no record the operator's file names the holders.
 type Holders struct {
 	Principals []vocab.Principal // sorted, without doubles
 }

@@ -2,6 +2,8 @@ package record
 
 import (
 	"encoding/binary"
+	"errors"
+	"strings"
 	"time"
 
 	"github.com/openrms/rms/internal/store"
@@ -10,15 +12,34 @@ import (
 
 // Use is a use license that was given out to be kept.
 type Use struct {
+	// Principal is whose it is, as a person names them.
 	Principal string
-	NotAfter  time.Time
+	// Of are those it is found by beside its document: whoever it was given to,
+	// under every name, and the service that called for them.
+	Of       []vocab.Principal
+	NotAfter time.Time
 }
+
+// UseOf is a use license found by its principal.
+type UseOf struct {
+	Content  vocab.ContentID
+	NotAfter time.Time
+}
+
+// useKey is the length of a key of uses and of uses by principal: tenant,
+// document or principal, not after, event.
+const useKey = 16 + 16 + 8 + 16
 
 // PutUse notes a use license that may be kept until u.NotAfter.
 func PutUse(tx store.Tx, t vocab.TenantID, c vocab.ContentID, e vocab.EventID, u Use) error {
 	end := uint64(u.NotAfter.UnixMilli())
-	if err := tx.Put(tableUses, key(t, c[:], u64(end), e[:]), []byte(u.Principal)); err != nil {
+	if err := tx.Put(tableUses, key(t, c[:], u64(end), e[:]), u.encode()); err != nil {
 		return err
+	}
+	for _, p := range u.Of {
+		if err := tx.Put(tableUsesByPrincipal, key(t, ownerKey(p), u64(end), e[:]), c[:]); err != nil {
+			return err
+		}
 	}
 	// One row for all uses of a document that end on the same day: it is
 	// there already but for the first, and then costs only a look.
@@ -29,12 +50,31 @@ func PutUse(tx store.Tx, t vocab.TenantID, c vocab.ContentID, e vocab.EventID, u
 	return tx.Put(tableUsesByDay, day, nil)
 }
 
+// encode returns the stored value: the name and, each after a line break, the
+// principals.
+func (u *Use) encode() []byte {
+	lines := append([]string{strings.ReplaceAll(u.Principal, "\n", " ")}, texts(u.Of)...)
+	return []byte(strings.Join(lines, "\n"))
+}
+
+func decodeUse(value []byte) (u Use, err error) {
+	lines := strings.Split(string(value), "\n")
+	u.Principal = lines[0]
+	if len(lines) > 1 {
+		u.Of, err = principals(lines[1:])
+	}
+	if err != nil {
+		err = damaged(tableUses, err)
+	}
+	return u, err
+}
+
 // dayOf counts days since 1970, UTC.
 func dayOf(millis uint64) uint32 { return uint32(millis / uint64((24 * time.Hour).Milliseconds())) }
 
 // SweepUses forgets use licenses that ended on a day before now's, which
-// nobody can open with any more. It deletes at most 1,000 rows and returns
-// how many; there may be more unless it returns 0.
+// nobody can open with any more. It deletes about 1,000 rows and returns how
+// many; there may be more unless it returns 0.
 func SweepUses(tx store.Tx, t vocab.TenantID, now time.Time) (int, error) {
 	today := dayOf(uint64(now.UnixMilli()))
 	n := 0
@@ -54,22 +94,23 @@ func SweepUses(tx store.Tx, t vocab.TenantID, now time.Time) (int, error) {
 			if err != nil {
 				return n, err
 			}
-			if len(use.Key) != 56 {
+			if len(use.Key) != useKey {
 				return n, damaged(tableUses, nil)
 			}
 			// Those that end first come first.
 			if dayOf(binary.BigEndian.Uint64(use.Key[32:])) > day {
 				break
 			}
-			if n == maxScan {
+			if n >= maxScan {
 				return n, nil // the day's row stays and leads to the rest
 			}
-			if err := tx.Delete(tableUses, use.Key); err != nil {
+			deleted, err := deleteUse(tx, use)
+			if err != nil {
 				return n, err
 			}
-			n++
+			n += deleted
 		}
-		if n == maxScan {
+		if n >= maxScan {
 			return n, nil
 		}
 		if err := tx.Delete(tableUsesByDay, item.Key); err != nil {
@@ -80,15 +121,38 @@ func SweepUses(tx store.Tx, t vocab.TenantID, now time.Time) (int, error) {
 	return n, nil
 }
 
+// deleteUse deletes a use with what leads to it, and returns how many rows that
+// were.
+func deleteUse(tx store.Tx, use store.Item) (int, error) {
+	u, err := decodeUse(use.Value)
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range u.Of {
+		if err := tx.Delete(tableUsesByPrincipal, byPrincipal(use.Key, p)); err != nil {
+			return 0, err
+		}
+	}
+	return 1 + len(u.Of), tx.Delete(tableUses, use.Key)
+}
+
+// byPrincipal is where a use, by its key, is found by a principal.
+func byPrincipal(use []byte, p vocab.Principal) []byte {
+	return key(vocab.TenantID(use[:16]), ownerKey(p), use[32:])
+}
+
 // ListUses returns the use licenses of a document that may still open after
 // now, those that end last first: at most limit of them, and how many there
 // are in all.
 func ListUses(r store.Reader, t vocab.TenantID, c vocab.ContentID, now time.Time, limit int) (uses []Use, total int, err error) {
-	err = EachUse(r, t, c, now, func(u Use) bool {
-		if total++; len(uses) < limit {
-			uses = append(uses, u)
+	err = eachUse(r, tableUses, key(t, c[:]), now, func(end time.Time, value []byte) error {
+		if total++; len(uses) == limit {
+			return nil
 		}
-		return true
+		u, err := decodeUse(value)
+		u.NotAfter = end
+		uses = append(uses, u)
+		return err
 	})
 	if err != nil {
 		return nil, 0, err
@@ -96,23 +160,61 @@ func ListUses(r store.Reader, t vocab.TenantID, c vocab.ContentID, now time.Time
 	return uses, total, nil
 }
 
-// EachUse calls fn with the use licenses of a document that may still open
-// after now, those that end last first, until fn returns false.
-func EachUse(r store.Reader, t vocab.TenantID, c vocab.ContentID, now time.Time, fn func(Use) bool) error {
-	prefix := key(t, c[:])
-	for item, err := range r.Scan(tableUses, store.Range{Prefix: prefix, Reverse: true}) {
+// ListUsesOf returns the use licenses with which a principal may still open
+// after now, those that end last first: at most limit of them, and how many
+// there are in all.
+func ListUsesOf(r store.Reader, t vocab.TenantID, p vocab.Principal, now time.Time, limit int) (uses []UseOf, total int, err error) {
+	err = eachUse(r, tableUsesByPrincipal, key(t, ownerKey(p)), now, func(end time.Time, value []byte) error {
+		if len(value) != 16 {
+			return damaged(tableUsesByPrincipal, nil)
+		}
+		if total++; len(uses) < limit {
+			uses = append(uses, UseOf{Content: vocab.ContentID(value), NotAfter: end})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return uses, total, nil
+}
+
+// eachUse calls fn with the uses of one document or principal that end after
+// now, those that end last first.
+func eachUse(r store.Reader, table store.Table, prefix []byte, now time.Time, fn func(end time.Time, value []byte) error) error {
+	for item, err := range r.Scan(table, store.Range{Prefix: prefix, Reverse: true}) {
 		if err != nil {
 			return err
 		}
-		if len(item.Key) != len(prefix)+8+16 {
-			return damaged(tableUses, nil)
+		if len(item.Key) != useKey {
+			return damaged(table, nil)
 		}
-		end := time.UnixMilli(int64(binary.BigEndian.Uint64(item.Key[len(prefix):]))).UTC()
-		if !end.After(now) || !fn(Use{Principal: string(item.Value), NotAfter: end}) {
-			return nil
+		end := time.UnixMilli(int64(binary.BigEndian.Uint64(item.Key[32:]))).UTC()
+		if !end.After(now) {
+			break
+		}
+		if err := fn(end, item.Value); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// EachUse calls fn with the use licenses of a document that may still open
+// after now, those that end last first, until fn returns false.
+func EachUse(r store.Reader, t vocab.TenantID, c vocab.ContentID, now time.Time, fn func(Use) bool) error {
+	done := errors.New("done")
+	err := eachUse(r, tableUses, key(t, c[:]), now, func(end time.Time, value []byte) error {
+		u, err := decodeUse(value)
+		if u.NotAfter = end; err == nil && !fn(u) {
+			err = done
+		}
+		return err
+	})
+	if err == done { //nolint:errorlint // our own, unwrapped
+		return nil
+	}
+	return err
 }
 
 // NextUsed returns the newest document before another (zero: the newest) that
@@ -127,7 +229,7 @@ func NextUsed(r store.Reader, t vocab.TenantID, before vocab.ContentID) (c vocab
 		if err != nil {
 			return c, err
 		}
-		if len(item.Key) != 56 {
+		if len(item.Key) != useKey {
 			return c, damaged(tableUses, nil)
 		}
 		return vocab.ContentID(item.Key[16:32]), nil

@@ -2,13 +2,7 @@ package rmsctl
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/openrms/rms/internal/contexts"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/policy/templatefile"
 	"github.com/openrms/rms/internal/vocab"
@@ -97,54 +90,13 @@ they changed, then export it anew or apply with --force.`,
 
 // readTemplates reads all files before anything is decided.
 func readTemplates(paths []string) ([]*policy.Template, error) {
-	var files []string
-	for _, p := range paths {
-		st, err := os.Stat(p)
-		if err != nil {
-			return nil, err
-		}
-		if !st.IsDir() {
-			files = append(files, p)
-			continue
-		}
-		found, err := filepath.Glob(filepath.Join(p, "*.y*ml"))
-		if err != nil {
-			return nil, err
-		}
-		if len(found) == 0 {
-			return nil, usagef("%s holds no *.yaml files", p)
-		}
-		files = append(files, found...)
-	}
-	var all []*policy.Template
-	from := map[string]string{}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			return nil, err
-		}
-		list, err := templatefile.Parse(b)
-		if err != nil {
-			if e, ok := errors.AsType[*vocab.Error](err); ok {
-				return nil, vocab.Errorf(e.Reason, "%s: %s", f, e.Message).WithNext("%s", e.Next).Because(err)
-			}
-			return nil, err
-		}
-		for _, t := range list {
-			if other, ok := from[t.Slug]; ok {
-				return nil, usagef("template %s is in %s and in %s", t.Slug, other, f)
-			}
-			from[t.Slug] = f
-		}
-		all = append(all, list...)
-	}
-	return all, nil
+	return readFiles(paths, "template", templatefile.Parse, func(t *policy.Template) string { return t.Slug })
 }
 
 // plan has the server say what each file would change, and checks that nobody
 // else's change would be lost.
 func (a *app) plan(ctx context.Context, s *server, wanted []*policy.Template, comment string, force bool) ([]step, error) {
-	bases := a.readBases(s)
+	bases := a.readBases(a.folder.TemplatesPath(s.Name))
 	steps := make([]step, len(wanted))
 	watch := a.progress("%s of %s templates checked", len(wanted))
 	err := several(len(wanted), func(i int) (err error) {
@@ -397,42 +349,11 @@ func (a *app) write(ctx context.Context, s *server, st *step) (m *rmsv1.Template
 	return m, err
 }
 
-// Which revision of a template the user last wrote or exported is remembered
-// for each context: files are edited without it, and an edit that others made
-// in between must not be lost unseen.
-
-func (a *app) basesPath(s *server) string { return a.folder.TemplatesPath(s.Name) }
-
-// readBases returns the revisions by template. Memory that is not there, or
-// cannot be read, protects nothing and hinders nothing.
-func (a *app) readBases(s *server) map[string]uint32 {
-	bases := map[string]uint32{}
-	b, err := os.ReadFile(a.basesPath(s))
-	if errors.Is(err, fs.ErrNotExist) {
-		return bases
-	}
-	if err != nil || json.Unmarshal(b, &bases) != nil {
-		a.warnf("%s cannot be read: changes of others are not noticed", a.basesPath(s))
-		return map[string]uint32{}
-	}
-	return bases
-}
-
 // rememberBases remembers what the user wrote or exported.
 func (a *app) rememberBases(s *server, list ...*rmsv1.Template) {
-	bases := a.readBases(s)
-	before := maps.Clone(bases)
+	revisions := map[string]uint32{}
 	for _, m := range list {
-		bases[lastPart(m.GetName())] = m.GetRevision()
+		revisions[lastPart(m.GetName())] = m.GetRevision()
 	}
-	if maps.Equal(bases, before) {
-		return
-	}
-	b, err := json.MarshalIndent(bases, "", "  ")
-	if err == nil {
-		err = contexts.WritePrivate(a.basesPath(s), append(b, '\n'))
-	}
-	if err != nil {
-		a.warnf("%v", err)
-	}
+	a.remember(a.folder.TemplatesPath(s.Name), revisions)
 }

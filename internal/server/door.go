@@ -65,8 +65,9 @@ type call struct {
 	// authorized is set by the door for public calls, signed-in callers and
 	// holders of a role, and by the method, through owns, for owners.
 	authorized bool
-	// byRole says a role let the caller in.
+	// byRole says a role let the caller in, one of roles.
 	byRole bool
+	roles  []vocab.Role
 	// event is the durable event of the call.
 	event vocab.EventID
 }
@@ -91,6 +92,14 @@ func (c *call) owns(owner vocab.Principal) error {
 		return nil
 	}
 	return tenant.NoSuchLicense()
+}
+
+// admitted returns the context for what the call does once it has entered.
+func (c *call) admitted(ctx context.Context) context.Context {
+	if c.caller == nil {
+		return ctx
+	}
+	return tenant.WithAdmission(ctx, tenant.Admission{Caller: c.caller, Roles: c.roles})
 }
 
 // recorded notes the call's durable event.
@@ -152,7 +161,10 @@ func (d *door) enter(ctx context.Context, c *call, fullMethod string, req proto.
 	case rmsv1.Access_LEVEL_SIGNED_IN:
 		c.authorized = true
 	case rmsv1.Access_LEVEL_ROLE, rmsv1.Access_LEVEL_OWNER:
-		c.byRole = c.tenant.HoldsRole(c.caller, rolesOf(c.access.Roles)...)
+		roles := rolesOf(c.access.Roles)
+		if c.byRole = c.tenant.HoldsRole(c.caller, roles...); c.byRole {
+			c.roles = roles
+		}
 		c.authorized = c.byRole
 		if c.access.Level == rmsv1.Access_LEVEL_ROLE && !c.byRole {
 			return vocab.Errorf(vocab.ReasonRoleRequired, "this needs the role %s", roleNames(c.access.Roles)).
@@ -175,8 +187,12 @@ func (d *door) leave(ctx context.Context, c *call) error {
 	case rmsv1.Access_LEVEL_PUBLIC, rmsv1.Access_LEVEL_OPERATOR:
 		return nil
 	case rmsv1.Access_LEVEL_SIGNED_IN:
-		if !c.access.Acts {
+		switch {
+		case c.access.Acts:
+		case c.caller == nil:
 			return nil
+		default: // whoever was disabled since gets nothing
+			return c.tenant.Admit(c.caller)
 		}
 	case rmsv1.Access_LEVEL_OWNER, rmsv1.Access_LEVEL_ROLE, rmsv1.Access_LEVEL_UNSPECIFIED:
 	}

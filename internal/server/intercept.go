@@ -47,87 +47,14 @@ func (d *door) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 	if err := d.enter(ctx, c, info.FullMethod, m); err != nil {
 		return nil, d.refuse(ctx, c, err)
 	}
+	ctx = c.admitted(ctx)
 	if resp, err = handler(context.WithValue(ctx, callKey{}, c), req); err != nil {
 		return nil, d.refuse(ctx, c, err)
 	}
 	if err := d.leave(ctx, c); err != nil {
-		return nil, err
+		return nil, d.refuse(ctx, c, err)
 	}
 	return resp, nil
-}
-
-// stream is the interceptor of server streams. Its event is made durable
-// before the first message leaves.
-func (d *door) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
-	if passesFreely(info.FullMethod) {
-		// A watch of health goes on for ever; a stop must not wait for it.
-		ctx, cancel := context.WithCancel(ss.Context())
-		defer cancel()
-		defer context.AfterFunc(d.serving, cancel)()
-		return handler(srv, &endingStream{ServerStream: ss, ctx: ctx})
-	}
-	start := d.now()
-	c := &call{method: methodName(info.FullMethod)}
-	ctx := ss.Context()
-	defer func() {
-		if p := recover(); p != nil {
-			err = d.panicked(c, p)
-		}
-		d.logCall(ctx, c, start, err)
-		if err != nil {
-			err = answer(ctx, err)
-		}
-	}()
-	if err := handler(srv, &doorStream{ServerStream: ss, door: d, call: c, method: info.FullMethod, ctx: context.WithValue(ctx, callKey{}, c)}); err != nil {
-		return d.refuse(ctx, c, err)
-	}
-	return nil
-}
-
-// endingStream is a stream with a context of its own.
-type endingStream struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *endingStream) Context() context.Context { return s.ctx }
-
-// doorStream lets the door see the request of a server stream, which arrives
-// as its first and only message.
-type doorStream struct {
-	grpc.ServerStream
-	door    *door
-	call    *call
-	method  string
-	ctx     context.Context
-	entered bool
-}
-
-func (s *doorStream) Context() context.Context { return s.ctx }
-
-func (s *doorStream) RecvMsg(m any) error {
-	if err := s.ServerStream.RecvMsg(m); err != nil {
-		return err
-	}
-	msg, ok := m.(proto.Message)
-	if !ok || s.entered {
-		return vocab.Errorf(vocab.ReasonInternal, "not a server stream")
-	}
-	if err := s.door.enter(s.ctx, s.call, s.method, msg); err != nil {
-		return s.door.refuse(s.ctx, s.call, err)
-	}
-	if err := s.door.leave(s.ctx, s.call); err != nil {
-		return err
-	}
-	s.entered = true
-	return nil
-}
-
-func (s *doorStream) SendMsg(m any) error {
-	if !s.entered {
-		return vocab.Errorf(vocab.ReasonInternal, "a stream answered before it was let in")
-	}
-	return s.ServerStream.SendMsg(m)
 }
 
 // passesFreely names the one foreign service that is served: health, for load

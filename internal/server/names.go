@@ -53,6 +53,16 @@ func contentIDOf(tenant, name string) (vocab.ContentID, error) {
 	return id, nil
 }
 
+// restOf returns everything behind the collection in a name: an address or a
+// principal, which may hold slashes of its own (RFC 5322 §3.2.3 allows them).
+func restOf(tenant, collection, name string) (string, error) {
+	id, ok := strings.CutPrefix(name, "tenants/"+tenant+"/"+collection+"/")
+	if !ok || id == "" {
+		return "", vocab.Errorf(vocab.ReasonRequestInvalid, "the name is not of the form tenants/%s/%s/ID", tenant, collection)
+	}
+	return id, nil
+}
+
 // addressOf returns the name a request is addressed by.
 func addressOf(req proto.Message) string {
 	switch r := req.(type) {
@@ -66,6 +76,8 @@ func addressOf(req proto.Message) string {
 		return r.GetTemplate().GetName()
 	case *rmsv1.UpdateSettingsRequest:
 		return r.GetSettings().GetName()
+	case *rmsv1.UpdateGroupRequest:
+		return r.GetGroup().GetName()
 	}
 	return ""
 }

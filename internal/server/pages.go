@@ -15,7 +15,7 @@ import (
 const (
 	defaultPage = 100
 	tokenMAC    = 16
-	maxCursor   = 256
+	maxCursor   = 270 // a principal's name
 	// maxPageBytes ends a page early, so that templates of several megabytes
 	// cannot make an answer larger than clients take.
 	maxPageBytes = 3 << 20

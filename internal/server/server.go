@@ -75,6 +75,7 @@ func New(o Options) (*Server, error) {
 	rmsv1.RegisterProtectionServiceServer(s.Network, &protection{s: s})
 	rmsv1.RegisterLicenseServiceServer(s.Network, &licenses{s: s})
 	rmsv1.RegisterPolicyServiceServer(s.Network, &policies{s: s})
+	rmsv1.RegisterPeopleServiceServer(s.Network, &people{s: s})
 	rmsv1.RegisterCustodyServiceServer(s.Network, &custody{s: s})
 	rmsv1.RegisterAuditServiceServer(s.Network, &auditing{s: s})
 	rmsv1.RegisterOperationServiceServer(s.Network, &operations{s: s})

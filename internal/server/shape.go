@@ -18,10 +18,12 @@ const (
 	// maxTemplateRequest bounds templates. It leaves room for what the answer
 	// has more than the request, for clients take as much as servers.
 	maxTemplateRequest = maxRequest - 8<<10
+	// maxGroupRequest bounds groups. The answer also says what the edit changed.
+	maxGroupRequest = 3 << 20
 	// maxHeaders bounds the metadata of one call, in bytes: a token of the
 	// largest size that is read, and room for what proxies add.
 	maxHeaders = 64 << 10
-	// maxPlainRequest bounds requests that are neither batches nor templates.
+	// maxPlainRequest bounds all other requests than batches, templates and groups.
 	maxPlainRequest = 1 << 20
 )
 
@@ -33,6 +35,8 @@ func (d *door) checkShape(req proto.Message) error {
 		limit = maxRequest
 	case *rmsv1.CreateTemplateRequest, *rmsv1.UpdateTemplateRequest, *rmsv1.PreviewTemplateRequest:
 		limit = maxTemplateRequest
+	case *rmsv1.CreateGroupRequest, *rmsv1.UpdateGroupRequest:
+		limit = maxGroupRequest
 	}
 	if n := proto.Size(req); n > limit {
 		return vocab.Errorf(vocab.ReasonRequestInvalid, "the request has %d bytes; %d are allowed", n, limit)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/openrms/rms/internal/config"
 	"github.com/openrms/rms/internal/identity"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/vocab"
@@ -22,37 +23,36 @@ func (t *Tenant) IdentityView() identity.Tenant {
 // HoldsRole reports whether the caller holds one of the roles. Guests hold
 // none, and a service that acts for a person does not bring that person's.
 //
-// While the store knows no holder of a role, the operator's file names them.
+// Until a role is granted or revoked for the first time, the operator's file
+// names its holders.
 func (t *Tenant) HoldsRole(caller *vocab.Identity, roles ...vocab.Role) bool {
 	if caller == nil || caller.Actor != nil || caller.Member == "" && caller.Service == "" {
 		return false
 	}
 	who := t.standingOf(caller, *t.settings.Load())
 	return slices.ContainsFunc(roles, func(role vocab.Role) bool {
-		return slices.ContainsFunc(t.holders(role), func(p vocab.Principal) bool { return policy.Is(who.caller, p, nil) })
+		holders, _ := t.holders(role)
+		return slices.ContainsFunc(holders, func(p vocab.Principal) bool { return policy.Is(who.caller, p, nil) })
 	})
 }
 
-// holders returns who holds a role.
-func (t *Tenant) holders(role vocab.Role) []vocab.Principal {
+// holders returns who holds a role, and whether the store says so; otherwise
+// the operator's file does.
+func (t *Tenant) holders(role vocab.Role) (holders []vocab.Principal, stored bool) {
 	t.live.mu.RLock()
 	defer t.live.mu.RUnlock()
-	if h := t.live.directory.Holders(role); len(h) > 0 {
-		return h
+	if holders, stored = t.live.directory.Holders(role); stored {
+		return holders, true
 	}
-	file := t.file.Load()
+	return firstHolders(t.file.Load(), role), false
+}
+
+// firstHolders are those that the operator's file names.
+func firstHolders(file *config.Tenant, role vocab.Role) []vocab.Principal {
 	if role == vocab.RoleTenantAdmin {
 		return file.Admins
 	}
 	return file.Roles[role]
-}
-
-// Admit refuses callers who are disabled, whatever they want.
-func (t *Tenant) Admit(caller *vocab.Identity) error {
-	if t.standingOf(caller, *t.settings.Load()).disabled {
-		return vocab.Errorf(vocab.ReasonPrincipalDisabled, "you were disabled in this tenant").WithNext("Ask an administrator")
-	}
-	return nil
 }
 
 // Owns reports whether the caller is the principal.

@@ -521,7 +521,8 @@ func (t *Tenant) record(tx store.Tx, a *acquisition) error {
 		return t.log.Append(tx, e)
 	}
 	if e.Cached {
-		if err := record.PutUse(tx, t.id, a.Content, e.ID, record.Use{Principal: a.caller.Name(), NotAfter: e.NotAfter}); err != nil {
+		use := record.Use{Principal: a.caller.Name(), Of: allNames(a.caller), NotAfter: e.NotAfter}
+		if err := record.PutUse(tx, t.id, a.Content, e.ID, use); err != nil {
 			return err
 		}
 	}

@@ -75,14 +75,28 @@ func (t *Tenant) RecordRefusal(ctx context.Context, caller *vocab.Identity, meth
 	return e.ID, t.commitRefusal(ctx, e, r)
 }
 
-// commit writes what fn writes, and the event, in one durable transaction.
+// commit writes what fn writes, and the event, in one durable transaction, if
+// the call that ctx is of is still admitted then.
 func (t *Tenant) commit(ctx context.Context, fn func(store.Tx) error, e *audit.Event) error {
-	return t.store.Commit(ctx, func(tx store.Tx) error {
-		if err := fn(tx); err != nil {
+	a := admissionOf(ctx)
+	for range maxAttempts {
+		err := t.store.Commit(ctx, func(tx store.Tx) error {
+			if err := t.stillAdmitted(tx, a); err != nil {
+				return err
+			}
+			if err := fn(tx); err != nil {
+				return err
+			}
+			return t.log.Append(tx, e)
+		})
+		if err != errBehind { //nolint:errorlint // our own sentinel, unwrapped
 			return err
 		}
-		return t.log.Append(tx, e)
-	})
+		if err := t.catchUp(ctx); err != nil {
+			return err
+		}
+	}
+	return tooBusy()
 }
 
 // commitRefusal makes a refusal durable. If that fails the caller gets the

@@ -340,3 +340,9 @@ func (o *house) reopen() error {
 	}
 	return err
 }
+
+// grant grants a role, or asks for it.
+func (o *house) grant(c tenant.Call, role vocab.Role, to vocab.Principal) error {
+	_, _, err := o.GrantRole(o.t.Context(), c, role, to)
+	return err
+}

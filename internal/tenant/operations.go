@@ -259,10 +259,11 @@ func (t *Tenant) WatchOperation(ctx context.Context, caller *vocab.Identity, id 
 // holdsARole reports whether a group holds a role.
 func (t *Tenant) holdsARole(group string) bool {
 	p := vocab.Principal{Kind: vocab.KindGroup, Value: group}
-	return slices.ContainsFunc(allRoles, func(r vocab.Role) bool { return slices.Contains(t.holders(r), p) })
+	return slices.ContainsFunc(vocab.Roles(), func(r vocab.Role) bool {
+		holders, _ := t.holders(r)
+		return slices.Contains(holders, p)
+	})
 }
-
-var allRoles = roles(vocab.RoleTenantAdmin, vocab.RolePolicyAdmin, vocab.RoleKeyCustodian, vocab.RoleAuditor, vocab.RoleRecoveryOfficer)
 
 // asked is how an operation keeps who asks or approves.
 func (t *Tenant) asked(id *vocab.Identity) operation.Person {

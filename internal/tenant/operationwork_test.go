@@ -272,7 +272,7 @@ func TestLongWorkOneAtATime(t *testing.T) {
 		if now := o.look(second.ID); now.Progress.Done != 0 || now.State != operation.Running {
 			t.Errorf("the second goes on beside the first: %d done, %s", now.Progress.Done, now.State)
 		}
-		grant := o.waits(o.RequestRoleGrant(t.Context(), person("alice"), vocab.RoleAuditor, user("dan"), ""))
+		grant := o.waits(o.grant(person("alice"), vocab.RoleAuditor, user("dan")))
 		if done := o.mustApprove(person("grace"), grant); done.State != operation.Succeeded {
 			t.Errorf("the grant is %s behind long work", done.State)
 		}

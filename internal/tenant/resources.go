@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -28,11 +29,47 @@ type live struct {
 	// operations are those that go on; bell rings when one changed.
 	operations map[vocab.OperationID]goingOn
 	bell       bell
+	watchers   map[*watcher]struct{}
+}
+
+// watcher is called after every change of what decisions read.
+type watcher struct{ look func() }
+
+// watch has look called after every change, before the change returns to whoever
+// made it. look must be short.
+func (l *live) watch(look func()) (stop func()) {
+	w := &watcher{look}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.watchers == nil {
+		l.watchers = map[*watcher]struct{}{}
+	}
+	l.watchers[w] = struct{}{}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.watchers, w)
+	}
+}
+
+// changed calls the watchers.
+func (l *live) changed() {
+	l.mu.RLock()
+	all := slices.Collect(maps.Keys(l.watchers))
+	l.mu.RUnlock()
+	for _, w := range all {
+		w.look()
+	}
 }
 
 // take takes over a resource whose writing made the epoch what it is. Commits
 // return to several callers at once, so one may come before its predecessor.
 func (l *live) take(epoch uint64, s *record.Resource) {
+	l.apply(epoch, s)
+	l.changed()
+}
+
+func (l *live) apply(epoch uint64, s *record.Resource) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.pending == nil {
@@ -73,14 +110,15 @@ func (l *live) set(s *record.Resource) error {
 		}
 		return err
 	case strings.HasPrefix(s.Name, record.PrefixRoles):
-		h := new(record.Holders)
-		if !gone {
-			var err error
-			if h, err = record.DecodeHolders(s.Body); err != nil {
-				return err
-			}
-		}
 		role, err := vocab.ParseRole(s.ID())
+		if err != nil {
+			return err
+		}
+		if gone {
+			l.directory.RemoveHolders(role)
+			return nil
+		}
+		h, err := record.DecodeHolders(s.Body)
 		if err == nil {
 			l.directory.SetHolders(role, h.Principals)
 		}
@@ -220,14 +258,20 @@ type resourceEdit func(r store.Reader, now *record.Resource, e *audit.Event) (bo
 // the event, and put into force what was written before the call returns. No
 // other resource changes between the decision and the writing.
 func (t *Tenant) changeResource(ctx context.Context, c Call, kind audit.Kind, name string, edit resourceEdit) (*record.Resource, vocab.EventID, error) {
-	first := t.newEvent(kind, c, t.now())
-	first.Target, first.Operation = name, operationOf(name)
-	return t.changeResourceBy(ctx, first, edit)
+	return t.changeResourceOr(ctx, c, kind, name, edit, false)
 }
 
-// changeResourceBy is changeResource by an event that is there already and
+// changeResourceOr is changeResource, or with dryRun a check of the edit that
+// is recorded like a read and writes nothing.
+func (t *Tenant) changeResourceOr(ctx context.Context, c Call, kind audit.Kind, name string, edit resourceEdit, dryRun bool) (*record.Resource, vocab.EventID, error) {
+	first := t.newEvent(kind, c, t.now())
+	first.Target, first.Operation = name, operationOf(name)
+	return t.changeResourceBy(ctx, first, edit, dryRun)
+}
+
+// changeResourceBy is changeResourceOr by an event that is there already and
 // names the resource as its target.
-func (t *Tenant) changeResourceBy(ctx context.Context, first *audit.Event, edit resourceEdit) (*record.Resource, vocab.EventID, error) {
+func (t *Tenant) changeResourceBy(ctx context.Context, first *audit.Event, edit resourceEdit, dryRun bool) (*record.Resource, vocab.EventID, error) {
 	name := first.Target
 	for range maxAttempts {
 		var out *record.Resource
@@ -242,6 +286,11 @@ func (t *Tenant) changeResourceBy(ctx context.Context, first *audit.Event, edit 
 			}
 			if !t.live.at(epoch) {
 				return errStale
+			}
+			if dryRun {
+				out, err = t.nextResource(tx, name, e, edit)
+				e.Kind, e.State = audit.KindRead, [32]byte{}
+				return err
 			}
 			out, err = t.putResource(tx, name, e, edit)
 			return err
@@ -263,16 +312,30 @@ func (t *Tenant) changeResourceBy(ctx context.Context, first *audit.Event, edit 
 // putResource writes a resource in a transaction whose event the caller
 // appends.
 func (t *Tenant) putResource(tx store.Tx, name string, e *audit.Event, edit resourceEdit) (*record.Resource, error) {
-	now, err := t.resource(tx, name)
+	next, err := t.nextResource(tx, name, e, edit)
 	if err != nil {
 		return nil, err
 	}
-	body, err := edit(tx, now, e)
+	epoch, err := record.PutResource(tx, t.id, next)
+	if err != nil {
+		return nil, err
+	}
+	tx.AfterCommit(func() { t.live.take(epoch, next) })
+	return next, nil
+}
+
+// nextResource makes what an edit writes, and completes its event.
+func (t *Tenant) nextResource(r store.Reader, name string, e *audit.Event, edit resourceEdit) (*record.Resource, error) {
+	now, err := t.resource(r, name)
+	if err != nil {
+		return nil, err
+	}
+	body, err := edit(r, now, e)
 	if err != nil {
 		return nil, err
 	}
 	// A tombstone counts on: revisions of a name never repeat.
-	before, err := record.GetResource(tx, t.id, name)
+	before, err := record.GetResource(r, t.id, name)
 	if err != nil {
 		return nil, err
 	}
@@ -283,15 +346,8 @@ func (t *Tenant) putResource(tx store.Tx, name string, e *audit.Event, edit reso
 	if body == nil {
 		next.Gone = 1
 	}
-	if e.State, err = next.State(); err != nil {
-		return nil, err
-	}
-	epoch, err := record.PutResource(tx, t.id, next)
-	if err != nil {
-		return nil, err
-	}
-	tx.AfterCommit(func() { t.live.take(epoch, next) })
-	return next, nil
+	e.State, err = next.State()
+	return next, err
 }
 
 // standing is what the tenant's resources say of a caller, at an epoch.
@@ -312,16 +368,13 @@ func (t *Tenant) standingOf(caller *vocab.Identity, settings record.Settings) st
 	t.live.mu.RLock()
 	defer t.live.mu.RUnlock()
 	d := &t.live.directory
+	// Whoever comes through a disabled service is refused as the service is.
 	s := standing{
-		caller: withGroups(caller, d.Groups(known)), epoch: t.live.epoch, disabled: d.Disabled(names(caller)),
+		caller: withGroups(caller, d.Groups(known)), epoch: t.live.epoch, disabled: d.Disabled(allNames(caller)),
 		rules: &t.live, lineages: t.live.revocations.Lineages(),
 	}
 	if t.live.revocations.Len() > 0 {
 		s.suspect = suspect(d, caller)
-	}
-	if caller.Actor != nil {
-		// Whoever comes through a disabled service is refused as the service is.
-		s.disabled = s.disabled || d.Disabled(names(caller.Actor))
 	}
 	return s
 }
@@ -361,6 +414,15 @@ func names(id *vocab.Identity) []vocab.Principal {
 	}
 	if id.Service != "" {
 		out = append(out, vocab.Principal{Kind: vocab.KindService, Value: id.Service})
+	}
+	return out
+}
+
+// allNames are the names of a caller and of the service that acts for them.
+func allNames(id *vocab.Identity) []vocab.Principal {
+	out := names(id)
+	if id.Actor != nil {
+		out = append(out, names(id.Actor)...)
 	}
 	return out
 }

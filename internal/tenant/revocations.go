@@ -179,7 +179,7 @@ func (t *Tenant) RevokeLicenses(ctx context.Context, c Call, req RevocationReque
 		first.Kind, first.Target = audit.KindRead, ""
 		return out, cover, first.ID, t.commit(ctx, func(store.Tx) error { return nil }, first)
 	}
-	_, event, err := t.changeResourceBy(ctx, first, func(r store.Reader, _ *record.Resource, e *audit.Event) ([]byte, error) { return make1(r, e) })
+	_, event, err := t.changeResourceBy(ctx, first, func(r store.Reader, _ *record.Resource, e *audit.Event) ([]byte, error) { return make1(r, e) }, false)
 	if err != nil {
 		return nil, nil, vocab.EventID{}, err
 	}

@@ -36,6 +36,9 @@ const maxAttempts = 16
 // errStale says, inside this package, that what was read before has changed.
 var errStale = errors.New("stale")
 
+// errBehind says, inside this package, that memory is behind the transaction.
+var errBehind = errors.New("behind")
+
 func tooBusy() error {
 	return vocab.Errorf(vocab.ReasonOverloaded, "what this rests on changes too quickly").WithNext("Try again")
 }
@@ -151,6 +154,7 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 		return nil, errors.Join(err, t.custodian.Close())
 	}
 	t.settings.Store(&settings)
+	t.tellUncounted()
 	t.chain = keys.NewChain(keys.ChainConfig{
 		Tenant: t.id, Instance: d.Instance, Now: t.now,
 		Root:    func(ctx context.Context) (license.Signer, error) { return keys.CurrentRoot(ctx, t.custodian) },
@@ -180,7 +184,11 @@ func (t *Tenant) ID() vocab.TenantID { return t.id }
 
 // Reconfigure takes over what may change without a restart from the operator's
 // file: everything but the custodian.
-func (t *Tenant) Reconfigure(f config.Tenant) { t.file.Store(&f) }
+func (t *Tenant) Reconfigure(f config.Tenant) {
+	t.file.Store(&f)
+	t.tellUncounted()
+	t.live.changed()
+}
 
 // State returns whether the tenant can publish and open now.
 func (t *Tenant) State() State { return *t.state.Load() }

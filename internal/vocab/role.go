@@ -23,3 +23,8 @@ func ParseRole(s string) (Role, error) {
 	}
 	return "", fmt.Errorf("%q is not a role: the roles are tenant-admin, policy-admin, key-custodian, auditor and recovery-officer", clip(s))
 }
+
+// Roles returns every role, in the order of the contract.
+func Roles() []Role {
+	return []Role{RoleTenantAdmin, RolePolicyAdmin, RoleKeyCustodian, RoleAuditor, RoleRecoveryOfficer}
+}

@@ -216,7 +216,8 @@ func TestNoOtherMethodOnTheOperatorsSocket(t *testing.T) {
 }
 
 // snapshot is the state that methods change: every license, template and
-// setting of the tenant by its etag, and every revocation in force.
+// setting of the tenant by its etag, every revocation in force, every group, role
+// and disabled principal.
 func (w *world) snapshot(t *testing.T) string {
 	t.Helper()
 	var out strings.Builder
@@ -250,7 +251,33 @@ func (w *world) snapshot(t *testing.T) string {
 	if licenses.GetNextPageToken() != "" || revocations.GetNextPageToken() != "" || templates.GetNextPageToken() != "" {
 		t.Fatal("a page is too small for the test")
 	}
-	out.WriteString("settings " + settings.GetEtag())
+	out.WriteString("settings " + settings.GetEtag() + "\n")
+	ctx, conn = w.as(t.Context(), "tenant-admin", "")
+	people := rmsv1.NewPeopleServiceClient(conn)
+	groups, err := people.ListGroups(ctx, &rmsv1.ListGroupsRequest{Parent: "tenants/contoso", PageSize: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range groups.GetGroups() {
+		out.WriteString(g.GetName() + " " + g.GetEtag() + "\n")
+	}
+	roles, err := people.ListRoles(ctx, &rmsv1.ListRolesRequest{Parent: "tenants/contoso"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range roles.GetRoles() {
+		out.WriteString(r.GetName() + " " + r.GetSource().String() + " " + strings.Join(r.GetHolders(), " ") + "\n")
+	}
+	stopped, err := people.ListDisabledPrincipals(ctx, &rmsv1.ListDisabledPrincipalsRequest{Parent: "tenants/contoso", PageSize: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range stopped.GetPrincipals() {
+		out.WriteString(p.GetName() + "\n")
+	}
+	if groups.GetNextPageToken() != "" || stopped.GetNextPageToken() != "" {
+		t.Fatal("a page is too small for the test")
+	}
 	return out.String()
 }
 

@@ -24,8 +24,12 @@ var listers = map[string][2]string{
 	"rms.v1.LicenseService/ListRevocations":      {"auditor", "policy-admin"},
 	"rms.v1.PolicyService/ListTemplates":         {"policy-admin", "auditor"},
 	"rms.v1.PolicyService/ListTemplateRevisions": {"policy-admin", "auditor"},
-	"rms.v1.AuditService/ListEvents":             {"auditor", ""},
 	"rms.v1.OperationService/ListOperations":     {"auditor", "policy-admin"},
+
+	"rms.v1.PeopleService/ListGroups":             {"policy-admin", "auditor"},
+	"rms.v1.PeopleService/ListDisabledPrincipals": {"tenant-admin", "auditor"},
+
+	"rms.v1.AuditService/ListEvents": {"auditor", ""},
 }
 
 func set(m proto.Message, field string, v any) {
@@ -140,6 +144,8 @@ func (w *world) fill(t *testing.T) func(method string) proto.Message {
 		w.template(t)
 		w.revocation(t)
 		w.waiting(t)
+		w.group(t)
+		w.disabled(t)
 	}
 	license := w.publish(t).GetLicense().GetName()
 	ctx, conn := w.as(t.Context(), "owner", "")
@@ -169,11 +175,13 @@ func (w *world) fill(t *testing.T) func(method string) proto.Message {
 	}
 	until := timestamppb.New(newest.GetEvents()[0].GetTime().AsTime())
 	requests := map[string]proto.Message{
-		"rms.v1.LicenseService/ListLicenses":         &rmsv1.ListLicensesRequest{Parent: "tenants/contoso"},
-		"rms.v1.LicenseService/ListRevocations":      &rmsv1.ListRevocationsRequest{Parent: "tenants/contoso"},
-		"rms.v1.LicenseService/ListLicenseEvents":    &rmsv1.ListLicenseEventsRequest{Name: license},
-		"rms.v1.PolicyService/ListTemplates":         &rmsv1.ListTemplatesRequest{Parent: "tenants/contoso"},
-		"rms.v1.PolicyService/ListTemplateRevisions": &rmsv1.ListTemplateRevisionsRequest{Name: template.GetName()},
+		"rms.v1.LicenseService/ListLicenses":          &rmsv1.ListLicensesRequest{Parent: "tenants/contoso"},
+		"rms.v1.LicenseService/ListRevocations":       &rmsv1.ListRevocationsRequest{Parent: "tenants/contoso"},
+		"rms.v1.LicenseService/ListLicenseEvents":     &rmsv1.ListLicenseEventsRequest{Name: license},
+		"rms.v1.PolicyService/ListTemplates":          &rmsv1.ListTemplatesRequest{Parent: "tenants/contoso"},
+		"rms.v1.PeopleService/ListGroups":             &rmsv1.ListGroupsRequest{Parent: "tenants/contoso"},
+		"rms.v1.PeopleService/ListDisabledPrincipals": &rmsv1.ListDisabledPrincipalsRequest{Parent: "tenants/contoso"},
+		"rms.v1.PolicyService/ListTemplateRevisions":  &rmsv1.ListTemplateRevisionsRequest{Name: template.GetName()},
 		"rms.v1.AuditService/ListEvents": &rmsv1.ListEventsRequest{
 			Parent: "tenants/contoso", Filter: &rmsv1.EventFilter{Until: until},
 		},

@@ -153,6 +153,48 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 		}
 	},
 
+	"rms.v1.PeopleService/GetGroup": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.GetGroupRequest{Name: w.group(t).GetName()}
+	},
+	"rms.v1.PeopleService/ListGroups": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListGroupsRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.PeopleService/CreateGroup": func(_ *testing.T, w *world) proto.Message {
+		return &rmsv1.CreateGroupRequest{Parent: "tenants/contoso", GroupId: w.address(), Group: &rmsv1.Group{Members: []string{"user:bob@contoso.test"}}}
+	},
+	"rms.v1.PeopleService/UpdateGroup": func(t *testing.T, w *world) proto.Message {
+		g := w.group(t)
+		return &rmsv1.UpdateGroupRequest{Group: &rmsv1.Group{Name: g.GetName(), Etag: g.GetEtag(), Members: []string{"user:mallory@contoso.test"}}}
+	},
+	"rms.v1.PeopleService/DeleteGroup": func(t *testing.T, w *world) proto.Message {
+		g := w.group(t)
+		return &rmsv1.DeleteGroupRequest{Name: g.GetName(), Etag: g.GetEtag()}
+	},
+	"rms.v1.PeopleService/GetRole": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetRoleRequest{Name: "tenants/contoso/roles/auditor"}
+	},
+	"rms.v1.PeopleService/ListRoles": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListRolesRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.PeopleService/GrantRole": func(_ *testing.T, w *world) proto.Message {
+		return &rmsv1.GrantRoleRequest{Name: "tenants/contoso/roles/policy-admin", Principal: "user:" + w.address()}
+	},
+	"rms.v1.PeopleService/RevokeRole": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.RevokeRoleRequest{Name: "tenants/contoso/roles/policy-admin", Principal: w.policyAdmin(t)}
+	},
+	"rms.v1.PeopleService/GetPrincipal": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetPrincipalRequest{Name: "tenants/contoso/principals/user:bob@contoso.test"}
+	},
+	"rms.v1.PeopleService/ListDisabledPrincipals": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListDisabledPrincipalsRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.PeopleService/DisablePrincipal": func(_ *testing.T, w *world) proto.Message {
+		return &rmsv1.DisablePrincipalRequest{Name: "tenants/contoso/principals/user:" + w.address(), Reason: "a test"}
+	},
+	"rms.v1.PeopleService/EnablePrincipal": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.EnablePrincipalRequest{Name: w.disabled(t)}
+	},
+
 	"rms.v1.CustodyService/ListKeys": func(*testing.T, *world) proto.Message {
 		return &rmsv1.ListKeysRequest{Parent: "tenants/contoso"}
 	},

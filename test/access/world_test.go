@@ -309,3 +309,44 @@ func (w *world) paused(t *testing.T) string {
 	}
 	return name
 }
+
+// address is a new address of the tenant's domain, of nobody who signs in.
+func (w *world) address() string { return w.slug() + "@contoso.test" }
+
+// group makes a group.
+func (w *world) group(t *testing.T) *rmsv1.Group {
+	t.Helper()
+	ctx, conn := w.as(t.Context(), "policy-admin", "")
+	out, err := rmsv1.NewPeopleServiceClient(conn).CreateGroup(ctx, &rmsv1.CreateGroupRequest{
+		Parent: "tenants/contoso", GroupId: w.address(), Group: &rmsv1.Group{Members: []string{"user:bob@contoso.test"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.GetGroup()
+}
+
+// policyAdmin gives somebody the role policy-admin and returns who that is.
+func (w *world) policyAdmin(t *testing.T) string {
+	t.Helper()
+	who := "user:" + w.address()
+	ctx, conn := w.as(t.Context(), "tenant-admin", "")
+	_, err := rmsv1.NewPeopleServiceClient(conn).GrantRole(ctx, &rmsv1.GrantRoleRequest{Name: "tenants/contoso/roles/policy-admin", Principal: who})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return who
+}
+
+// disabled disables somebody and returns the name of the principal.
+func (w *world) disabled(t *testing.T) string {
+	t.Helper()
+	ctx, conn := w.as(t.Context(), "tenant-admin", "")
+	out, err := rmsv1.NewPeopleServiceClient(conn).DisablePrincipal(ctx, &rmsv1.DisablePrincipalRequest{
+		Name: "tenants/contoso/principals/user:" + w.address(), Reason: "a test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.GetPrincipal().GetName()
+}

@@ -13,14 +13,8 @@ import (
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
-// Tables and fields of revocations by rule, as they lie in the store.
-const (
-	tableResources = "resources"
-	tableTargets   = "audit-targets"
-	resourceGone   = 5
-	resourceBody   = 6
-	ruleOwner      = 2
-)
+// ruleOwner is a field of a revocation by rule, as it lies in the store.
+const ruleOwner = 2
 
 // TestTamperedRules gives the attacker the store of a daemon in which a
 // revocation of more than one license is in force. Taken out, bent, or put

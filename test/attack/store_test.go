@@ -447,6 +447,8 @@ func TestTamperedStore(t *testing.T) {
 		})
 	})
 
+	t.Run("people", func(t *testing.T) { testTamperedPeople(t, s, newest) })
+
 	for name, edit := range map[string]func(t *testing.T){
 		"an older store under a newer checkpoint": func(t *testing.T) {
 			checkpoints, kept := filepath.Join(s.Dir, "data", "checkpoints"), filepath.Join(t.TempDir(), "checkpoints")
