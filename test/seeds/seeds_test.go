@@ -53,6 +53,7 @@ var parsers = []struct {
 			"Header.ReaderAt Content.ReadAt Content.copySegment Content.load readFull",
 	},
 	{"audit event", "internal/audit", "ParseEvent setID leafWho.principal leafWho.valid"},
+	{"inputs of a decision", "internal/decision", "Decode unreadable form.caller license form.publishing"},
 	{"checkpoint", "internal/audit", "OpenCheckpoint ReadCheckpoint parseCheckpoint"},
 	{
 		"token", "internal/identity",
