@@ -6,6 +6,7 @@ import (
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/canon"
+	"github.com/openrms/rms/internal/decision"
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/policy"
@@ -71,7 +72,9 @@ type Recipient struct{ Sealed *license.Recipient }
 func (t *Tenant) Acquire(ctx context.Context, c Call, to Recipient, items []AcquireItem) (*AcquireBatch, error) {
 	d, err := t.newSealer(ctx, c, to, items)
 	if err != nil {
-		return nil, t.refuse(ctx, t.newEvent(audit.KindRefused, c, t.now()), err)
+		e := t.newEvent(audit.KindRefused, c, t.now())
+		t.rememberDelivery(e, c.Caller)
+		return nil, t.refuse(ctx, e, err)
 	}
 	work := make([]*acquisition, len(items))
 	for i, item := range items {
@@ -144,6 +147,7 @@ type acquisition struct {
 
 	pl       *license.PublishingLicense // nil if named by content ID
 	inputs   inputs
+	question policy.Input
 	decision policy.Decision
 	lent     *keys.Key     // the generation, already released
 	key      *vocab.Secret // the content key
@@ -296,7 +300,7 @@ func (t *Tenant) decide(ctx context.Context, work []*acquisition) error {
 }
 
 func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Settings) (err error) {
-	a.event.Content, a.event.LicenseRevision = a.Content, 0
+	a.event.Content, a.event.LicenseRevision, a.event.Decision = a.Content, 0, nil
 	if a.inputs, err = t.readInputs(r, a.Content, settings); err != nil {
 		return err
 	}
@@ -311,7 +315,9 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 	}
 	who := t.standingOf(a.caller, settings)
 	in.epoch = who.epoch
-	a.decision = policy.Evaluate(in.evaluation(who, a.Right, a.event.Time, settings))
+	a.question = in.evaluation(who, a.Right, a.event.Time, settings)
+	a.decision = policy.Evaluate(a.question)
+	t.rememberOpening(a.event, decision.Acquire, in, &a.question, a.caller)
 	a.event.Template, a.event.TemplateRevision = a.decision.Template, a.decision.Revision
 	if a.decision.Contact == "" {
 		// An ad hoc policy has no contact of its own; the owner may have set one.
@@ -489,7 +495,9 @@ func (t *Tenant) stillHolds(tx store.Tx, a *acquisition, settings record.Setting
 func (t *Tenant) record(tx store.Tx, a *acquisition) error {
 	if a.err == nil {
 		// The last word: the key may have been taken back meanwhile.
-		a.err = t.ring.Recheck(a.lent)
+		if a.err = t.ring.Recheck(a.lent); a.err != nil {
+			t.rememberOpening(a.event, decision.Acquire, &a.inputs, &a.question, a.caller)
+		}
 	}
 	e := a.event
 	if a.err != nil {

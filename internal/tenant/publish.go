@@ -6,6 +6,7 @@ import (
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/canon"
+	"github.com/openrms/rms/internal/decision"
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/policy"
@@ -52,6 +53,7 @@ func (t *Tenant) Publish(ctx context.Context, c Call, req PublishRequest) (*Publ
 		e.RecipientKey = req.To.Sealed.Hash()
 	}
 	if err := t.checkDelivery(c.Caller, req.To); err != nil {
+		t.rememberDelivery(e, c.Caller)
 		return nil, t.refuse(ctx, e, err)
 	}
 	for range maxAttempts {
@@ -81,6 +83,7 @@ type publication struct {
 	event  *audit.Event
 
 	basis    basis
+	question policy.PublishInput
 	decision policy.PublishDecision
 	repeated *record.Request
 	key      *vocab.Secret
@@ -240,7 +243,8 @@ func (t *Tenant) mayPublish(p *publication) error {
 		}
 		in.Parents = append(in.Parents, parent)
 	}
-	p.decision = policy.MayPublish(in)
+	p.question, p.decision = in, policy.MayPublish(in)
+	t.rememberPublish(p)
 	if p.basis.template != nil {
 		p.event.Template, p.event.TemplateRevision = p.basis.template.UID, p.basis.template.Revision
 	}
@@ -310,6 +314,7 @@ func (t *Tenant) makeLicense(ctx context.Context, p *publication) (*keys.Key, er
 	p.event.Content, p.event.LicenseRevision = content, l.Revision
 	p.event.Custody, p.event.NotAfter = p.decision.Custody, p.decision.Policy.NotAfter
 	noteKey(p.event, lent)
+	t.rememberPublish(p)
 	return lent, nil
 }
 
@@ -369,7 +374,12 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 	// caller read it: an edited row gives nobody a key.
 	who := t.standingOf(p.caller, p.basis.settings)
 	in.epoch = who.epoch
-	if d := policy.Evaluate(in.evaluation(who, vocab.RightView, p.event.Time, p.basis.settings)); !d.Allowed {
+	question := in.evaluation(who, vocab.RightView, p.event.Time, p.basis.settings)
+	p.event.Content, p.event.LicenseRevision = v.Record.Content, v.Record.Revision
+	t.rememberOpening(p.event, decision.Repeat, &in, &question, p.caller)
+	d := policy.Evaluate(question)
+	p.event.Template, p.event.TemplateRevision = d.Template, d.Revision
+	if !d.Allowed {
 		return nil, d.Err()
 	}
 	key, lent, err := t.openKeyBox(ctx, v.Record)
@@ -377,7 +387,6 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 		return nil, err
 	}
 	p.key, p.record, p.decision.Policy = key, v.Record, v.Policy
-	p.event.Content, p.event.LicenseRevision = v.Record.Content, v.Record.Revision
 	p.event.Custody, p.event.Parent = v.Record.Custody(), v.Record.LastEvent
 	p.event.Detail = "repetition of a request"
 	noteKey(p.event, lent)
