@@ -17,6 +17,19 @@ func Is(id *vocab.Identity, p vocab.Principal, guestDomains []string) bool {
 	return ok && who.is(p)
 }
 
+// RoleOf says what an identity is to a license beyond any grant; none for a guest
+// whose domains are not admitted.
+func (p *Policy) RoleOf(id *vocab.Identity, guestDomains []string) Role {
+	if id == nil {
+		return RoleNone
+	}
+	who, ok := admit(id, guestDomains)
+	if !ok {
+		return RoleNone
+	}
+	return p.roleOf(id, who)
+}
+
 // KnownAs returns every principal an identity is known as, anyone excepted; none
 // for a guest whose domains are not admitted. Memberships that only the
 // tenant's directory knows are not among them.

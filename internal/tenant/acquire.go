@@ -129,10 +129,7 @@ func (t *Tenant) newSealer(ctx context.Context, c Call, to Recipient, items []Ac
 
 // checkDelivery refuses clear keys to whoever may not have them.
 func (t *Tenant) checkDelivery(caller *vocab.Identity, to Recipient) error {
-	if to.Sealed != nil {
-		return nil
-	}
-	if t.settings.Load().ClearKeys == policy.ClearKeysMTLS && caller.Service != "" && caller.Certificate {
+	if to.Sealed != nil || policy.AllPassed(policy.ClearChecks(t.settings.Load().Settings, caller)) {
 		return nil
 	}
 	return vocab.Errorf(vocab.ReasonClearKeyNotAllowed, "content keys are not given in the clear to you").
@@ -197,6 +194,14 @@ func (in *inputs) same(other *inputs) bool {
 	}
 	return in.record.Revision == other.record.Revision && in.record.Tombstone == other.record.Tombstone &&
 		in.revision() == other.revision() && in.settings == other.settings && in.epoch == other.epoch
+}
+
+// templateUID names the template that is read, zero if there is none.
+func (in *inputs) templateUID() vocab.TemplateUID {
+	if in.template == nil {
+		return vocab.TemplateUID{}
+	}
+	return in.template.UID
 }
 
 // revision is that of the template, 0 if there is none.
@@ -318,7 +323,7 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 	a.question = in.evaluation(who, a.Right, a.event.Time, settings)
 	a.decision = policy.Evaluate(a.question)
 	t.rememberOpening(a.event, decision.Acquire, in, &a.question, a.caller)
-	a.event.Template, a.event.TemplateRevision = a.decision.Template, a.decision.Revision
+	a.event.Template, a.event.TemplateRevision = in.templateUID(), in.revision()
 	if a.decision.Contact == "" {
 		// An ad hoc policy has no contact of its own; the owner may have set one.
 		a.decision.Contact = in.record.Contact
@@ -439,12 +444,9 @@ func (t *Tenant) releaseOne(ctx context.Context, d *sealer, a *acquisition) (err
 	}
 	noteKey(a.event, a.lent)
 	e, dec := a.event, &a.decision
-	e.Kind, e.Granted, e.NotAfter, e.Custody = audit.KindReleased, dec.Rights, dec.NotAfter, dec.Custody
+	e.Kind, e.Granted, e.Custody = audit.KindReleased, dec.Rights, dec.Custody
 	e.Cached = a.Store && dec.Cache == policy.CacheStored && d.to != nil
-	if end := e.Time.Add(policy.OnlineWindow); !e.Cached && e.NotAfter.After(end) {
-		// What is not to be kept need not live long: time to begin to read.
-		e.NotAfter = end
-	}
+	e.NotAfter = useEnd(dec, e.Cached)
 	if d.to == nil {
 		return nil
 	}
@@ -467,6 +469,15 @@ func (t *Tenant) releaseOne(ctx context.Context, d *sealer, a *acquisition) (err
 	}
 	a.ul, err = d.delivery.UseLicense(ctx, d.signer, d.cert, u, a.key)
 	return err
+}
+
+// useEnd is when a use license ends. One that is not to be kept need not live
+// long: time to begin to read.
+func useEnd(d *policy.Decision, cached bool) time.Time {
+	if end := d.Time.Add(policy.OnlineWindow); !cached && d.NotAfter.After(end) {
+		return end
+	}
+	return d.NotAfter
 }
 
 // policyRef names what decided: the template's revision, or the license's own.

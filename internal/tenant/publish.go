@@ -377,9 +377,8 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 	question := in.evaluation(who, vocab.RightView, p.event.Time, p.basis.settings)
 	p.event.Content, p.event.LicenseRevision = v.Record.Content, v.Record.Revision
 	t.rememberOpening(p.event, decision.Repeat, &in, &question, p.caller)
-	d := policy.Evaluate(question)
-	p.event.Template, p.event.TemplateRevision = d.Template, d.Revision
-	if !d.Allowed {
+	p.event.Template, p.event.TemplateRevision = in.templateUID(), in.revision()
+	if d := policy.Evaluate(question); !d.Allowed {
 		return nil, d.Err()
 	}
 	key, lent, err := t.openKeyBox(ctx, v.Record)
