@@ -17,7 +17,7 @@ const (
 	// those count that the policy names.
 	maxNames = 2 << 10
 	// mostNames is how many bytes of those.
-	mostNames = 5 << 10
+	mostNames  = 5 << 10
 	maxParents = policy.MaxParents
 	// maxParentRevocations is how many revocations of one parent are recorded:
 	// whatever was revoked begets nothing.

@@ -396,7 +396,7 @@ func TestListAccess(t *testing.T) {
 		for _, limit := range []int{1, 2, 100} {
 			var got []string
 			for from, first := (tenant.AccessCursor{}), true; first || !from.IsZero(); first = false {
-				page, next, assumed, err := a.ListAccess(ctx, policy.Supposed{Who: bob}, false, from, limit)
+				page, next, assumed, err := a.ListAccess(ctx, policy.Supposed{Who: bob}, false, time.Time{}, from, limit)
 				a.must(err)
 				if len(assumed) == 0 || len(page) > limit {
 					t.Fatalf("%d entries, assuming %v", len(page), assumed)

@@ -103,11 +103,7 @@ func (s supposed) asIssuer(p *policy.Policy) supposed {
 // with the policy as it is now. The errors are REQUEST_INVALID and
 // RESOURCE_NOT_FOUND.
 func (t *Tenant) EvaluateAccess(ctx context.Context, q AccessQuestion, l policy.Listing) (x *Explanation, err error) {
-	now := t.now().UTC().Truncate(time.Millisecond)
-	at := now
-	if !q.At.IsZero() {
-		at = q.At.UTC().Truncate(time.Millisecond)
-	}
+	at, otherTime := t.when(q.At)
 	err = t.store.View(ctx, func(r store.Reader) error {
 		settings, err := record.GetSettings(r, t.id)
 		if err != nil {
@@ -127,7 +123,7 @@ func (t *Tenant) EvaluateAccess(ctx context.Context, q AccessQuestion, l policy.
 		if err != nil {
 			return err
 		}
-		if !at.Equal(now) {
+		if otherTime {
 			who.assumed = append(who.assumed, SupposedPolicy)
 		}
 		trace := policy.Explain(put, l)
@@ -143,6 +139,14 @@ func (t *Tenant) EvaluateAccess(ctx context.Context, q AccessQuestion, l policy.
 		return nil, err
 	}
 	return x, nil
+}
+
+// when is the instant a question is asked for; other says it is not now.
+func (t *Tenant) when(at time.Time) (when time.Time, other bool) {
+	if at.IsZero() {
+		return t.now().UTC().Truncate(time.Millisecond), false
+	}
+	return at.UTC().Truncate(time.Millisecond), true
 }
 
 // aboutLicense is the question about a document that is there.
@@ -215,12 +219,12 @@ func (c AccessCursor) IsZero() bool { return c == AccessCursor{} }
 // maxTemplatesLooked bounds how many templates one page of access looks at.
 const maxTemplatesLooked = 500
 
-// ListAccess lists what somebody could open now: first the templates that name
+// ListAccess lists what somebody could open at an instant, zero for now: first the templates that name
 // them, then documents one by one, newest first. A page ends after limit
 // entries or a bounded amount of work, so it may be short, or empty, before
 // the end; the cursor is zero at the end.
-func (t *Tenant) ListAccess(ctx context.Context, who policy.Supposed, withoutDirectory bool, from AccessCursor, limit int) (page []Access, next AccessCursor, assumed []Supposition, err error) {
-	at := t.now().UTC().Truncate(time.Millisecond)
+func (t *Tenant) ListAccess(ctx context.Context, who policy.Supposed, withoutDirectory bool, at time.Time, from AccessCursor, limit int) (page []Access, next AccessCursor, assumed []Supposition, err error) {
+	at, otherTime := t.when(at)
 	err = t.store.View(ctx, func(r store.Reader) error {
 		settings, err := record.GetSettings(r, t.id)
 		if err != nil {
@@ -231,10 +235,19 @@ func (t *Tenant) ListAccess(ctx context.Context, who policy.Supposed, withoutDir
 			return err
 		}
 		assumed = append(s.assumed, SupposedDocument, SupposedIssuer)
-		if from.Licenses {
-			page, next, err = t.licenseAccess(ctx, r, s, from.Content, limit, at, settings)
-		} else {
-			page, next, err = t.templateAccess(ctx, r, s, from.Slug, limit, at, settings)
+		if otherTime {
+			assumed = append(assumed, SupposedPolicy)
+		}
+		next = from
+		if !next.Licenses {
+			if page, next, err = t.templateAccess(ctx, r, s, from.Slug, limit, at, settings); err != nil {
+				return err
+			}
+		}
+		if next.Licenses && len(page) < limit {
+			var own []Access
+			own, next, err = t.licenseAccess(ctx, r, s, next.Content, limit-len(page), at, settings)
+			page = append(page, own...)
 		}
 		return err
 	})

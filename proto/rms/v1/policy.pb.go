@@ -1197,7 +1197,7 @@ var File_rms_v1_policy_proto protoreflect.FileDescriptor
 
 const file_rms_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x13rms/v1/policy.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"q\n" +
+	"\x13rms/v1/policy.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x14rms/v1/explain.proto\x1a\x12rms/v1/types.proto\"q\n" +
 	"\x06Expiry\x12,\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x02at\x121\n" +
 	"\x05after\x18\x02 \x01(\v2\x19.google.protobuf.DurationH\x00R\x05afterB\x06\n" +
@@ -1302,7 +1302,7 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\x15UpdateSettingsRequest\x124\n" +
 	"\bsettings\x18\x01 \x01(\v2\x10.rms.v1.SettingsB\x06\xbaH\x03\xc8\x01\x01R\bsettings\x12C\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\n" +
-	"updateMask2\x82\x06\n" +
+	"updateMask2\x87\b\n" +
 	"\rPolicyService\x12G\n" +
 	"\vGetTemplate\x12\x1a.rms.v1.GetTemplateRequest\x1a\x10.rms.v1.Template\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04\x12X\n" +
@@ -1315,7 +1315,14 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\x15ListTemplateRevisions\x12$.rms.v1.ListTemplateRevisionsRequest\x1a%.rms.v1.ListTemplateRevisionsResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04\x12H\n" +
 	"\vGetSettings\x12\x1a.rms.v1.GetSettingsRequest\x1a\x10.rms.v1.Settings\"\v\xca\xf3\x18\a\b\x04\x12\x03\x01\x02\x04\x12N\n" +
-	"\x0eUpdateSettings\x12\x1d.rms.v1.UpdateSettingsRequest\x1a\x10.rms.v1.Settings\"\v\xca\xf3\x18\a\b\x04\x12\x01\x01\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"\x0eUpdateSettings\x12\x1d.rms.v1.UpdateSettingsRequest\x1a\x10.rms.v1.Settings\"\v\xca\xf3\x18\a\b\x04\x12\x01\x01\x18\x01\x12U\n" +
+	"\fExplainEvent\x12\x1b.rms.v1.ExplainEventRequest\x1a\x1c.rms.v1.ExplainEventResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04\x12[\n" +
+	"\x0eEvaluateAccess\x12\x1d.rms.v1.EvaluateAccessRequest\x1a\x1e.rms.v1.EvaluateAccessResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04\x12O\n" +
+	"\n" +
+	"ListAccess\x12\x19.rms.v1.ListAccessRequest\x1a\x1a.rms.v1.ListAccessResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_policy_proto_rawDescOnce sync.Once
@@ -1355,6 +1362,12 @@ var file_rms_v1_policy_proto_goTypes = []any{
 	(*Grant)(nil),                         // 20: rms.v1.Grant
 	(CustodyMode)(0),                      // 21: rms.v1.CustodyMode
 	(*fieldmaskpb.FieldMask)(nil),         // 22: google.protobuf.FieldMask
+	(*ExplainEventRequest)(nil),           // 23: rms.v1.ExplainEventRequest
+	(*EvaluateAccessRequest)(nil),         // 24: rms.v1.EvaluateAccessRequest
+	(*ListAccessRequest)(nil),             // 25: rms.v1.ListAccessRequest
+	(*ExplainEventResponse)(nil),          // 26: rms.v1.ExplainEventResponse
+	(*EvaluateAccessResponse)(nil),        // 27: rms.v1.EvaluateAccessResponse
+	(*ListAccessResponse)(nil),            // 28: rms.v1.ListAccessResponse
 }
 var file_rms_v1_policy_proto_depIdxs = []int32{
 	18, // 0: rms.v1.Expiry.at:type_name -> google.protobuf.Timestamp
@@ -1388,17 +1401,23 @@ var file_rms_v1_policy_proto_depIdxs = []int32{
 	11, // 28: rms.v1.PolicyService.ListTemplateRevisions:input_type -> rms.v1.ListTemplateRevisionsRequest
 	14, // 29: rms.v1.PolicyService.GetSettings:input_type -> rms.v1.GetSettingsRequest
 	15, // 30: rms.v1.PolicyService.UpdateSettings:input_type -> rms.v1.UpdateSettingsRequest
-	3,  // 31: rms.v1.PolicyService.GetTemplate:output_type -> rms.v1.Template
-	6,  // 32: rms.v1.PolicyService.ListTemplates:output_type -> rms.v1.ListTemplatesResponse
-	3,  // 33: rms.v1.PolicyService.CreateTemplate:output_type -> rms.v1.Template
-	3,  // 34: rms.v1.PolicyService.UpdateTemplate:output_type -> rms.v1.Template
-	3,  // 35: rms.v1.PolicyService.DeleteTemplate:output_type -> rms.v1.Template
-	3,  // 36: rms.v1.PolicyService.UndeleteTemplate:output_type -> rms.v1.Template
-	12, // 37: rms.v1.PolicyService.ListTemplateRevisions:output_type -> rms.v1.ListTemplateRevisionsResponse
-	13, // 38: rms.v1.PolicyService.GetSettings:output_type -> rms.v1.Settings
-	13, // 39: rms.v1.PolicyService.UpdateSettings:output_type -> rms.v1.Settings
-	31, // [31:40] is the sub-list for method output_type
-	22, // [22:31] is the sub-list for method input_type
+	23, // 31: rms.v1.PolicyService.ExplainEvent:input_type -> rms.v1.ExplainEventRequest
+	24, // 32: rms.v1.PolicyService.EvaluateAccess:input_type -> rms.v1.EvaluateAccessRequest
+	25, // 33: rms.v1.PolicyService.ListAccess:input_type -> rms.v1.ListAccessRequest
+	3,  // 34: rms.v1.PolicyService.GetTemplate:output_type -> rms.v1.Template
+	6,  // 35: rms.v1.PolicyService.ListTemplates:output_type -> rms.v1.ListTemplatesResponse
+	3,  // 36: rms.v1.PolicyService.CreateTemplate:output_type -> rms.v1.Template
+	3,  // 37: rms.v1.PolicyService.UpdateTemplate:output_type -> rms.v1.Template
+	3,  // 38: rms.v1.PolicyService.DeleteTemplate:output_type -> rms.v1.Template
+	3,  // 39: rms.v1.PolicyService.UndeleteTemplate:output_type -> rms.v1.Template
+	12, // 40: rms.v1.PolicyService.ListTemplateRevisions:output_type -> rms.v1.ListTemplateRevisionsResponse
+	13, // 41: rms.v1.PolicyService.GetSettings:output_type -> rms.v1.Settings
+	13, // 42: rms.v1.PolicyService.UpdateSettings:output_type -> rms.v1.Settings
+	26, // 43: rms.v1.PolicyService.ExplainEvent:output_type -> rms.v1.ExplainEventResponse
+	27, // 44: rms.v1.PolicyService.EvaluateAccess:output_type -> rms.v1.EvaluateAccessResponse
+	28, // 45: rms.v1.PolicyService.ListAccess:output_type -> rms.v1.ListAccessResponse
+	34, // [34:46] is the sub-list for method output_type
+	22, // [22:34] is the sub-list for method input_type
 	22, // [22:22] is the sub-list for extension type_name
 	22, // [22:22] is the sub-list for extension extendee
 	0,  // [0:22] is the sub-list for field type_name
@@ -1410,6 +1429,7 @@ func file_rms_v1_policy_proto_init() {
 		return
 	}
 	file_rms_v1_access_proto_init()
+	file_rms_v1_explain_proto_init()
 	file_rms_v1_types_proto_init()
 	file_rms_v1_policy_proto_msgTypes[0].OneofWrappers = []any{
 		(*Expiry_At)(nil),
