@@ -29,7 +29,7 @@ func (p *policies) ExplainEvent(ctx context.Context, req *rmsv1.ExplainEventRequ
 		return nil, err
 	}
 	out := &rmsv1.ExplainEventResponse{Event: p.s.protoEvent(ctx, c, *x.Event), Explanation: protoExplanation(c.tenant.Name(), x)}
-	if e := x.Event.Event; x.Question == 0 && e.Reason == vocab.ReasonRoleRequired {
+	if e := x.Event.Event; x.Question == 0 && (e.Reason == vocab.ReasonRoleRequired || e.Reason == vocab.ReasonNoRights) {
 		out.Explanation.Roles = p.s.rolesFor(e.Method)
 	}
 	out.Grants, out.NextPageToken = p.grants(c, req, x)
@@ -224,14 +224,20 @@ func protoExplanation(t string, x *tenant.Explanation) *rmsv1.Explanation {
 	if !x.Content.IsZero() {
 		out.License = resourceName(t, "licenses", x.Content.String())
 	}
-	if x.Template != nil {
+	switch {
+	case x.Template != nil:
 		out.Template, out.TemplateRevision = resourceName(t, "templates", x.Template.Slug), x.Template.Revision
+	case x.NoTemplate != "":
+		out.Template = resourceName(t, "templates", x.NoTemplate)
 	}
 	if !x.Alarm.IsZero() {
 		out.Alarm = resourceName(t, "events", x.Alarm.String())
 	}
 	if p := x.Policy; p != nil {
 		out.ContentExpireTime = protoTime(p.NotAfter)
+		if p.AdHoc != nil {
+			out.AdHocKind = rmsv1.AdHocPolicy_Kind(p.AdHoc.Kind)
+		}
 		if !p.Owner.IsZero() {
 			out.Owner, out.Issuer = p.Owner.String(), protoIssuer(p.Issuer)
 		}

@@ -38,6 +38,9 @@ type Explanation struct {
 	Revision uint32
 	Policy   *policy.Policy
 	Template *policy.Template
+	// NoTemplate is the name of a template that was asked for and was not
+	// there.
+	NoTemplate string
 	// Settings is the revision of the settings that decided.
 	Settings uint32
 	// Revocations say who revoked, as far as the log knows.
@@ -290,6 +293,7 @@ func (t *Tenant) explainPublish(r store.Reader, x *Explanation, in *decision.Inp
 		Caller: x.Caller, Disabled: in.Caller.Disabled, Owner: asked.Owner, ByTemplate: asked.How == decision.ByTemplate,
 		Settings: settings.Settings, Now: e.Time,
 	}
+	x.NoTemplate = asked.Slug
 	if q.ByTemplate && !e.Template.IsZero() {
 		if q.Template, err = t.templateRevision(r, e.Template, e.TemplateRevision); err != nil {
 			return err

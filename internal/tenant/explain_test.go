@@ -228,8 +228,8 @@ func TestExplanationOutlivesTheWorld(t *testing.T) {
 		if d := before["by directory"].Known.Directory; !slices.Equal(d, []string{"local@contoso.test"}) {
 			t.Errorf("groups of the directory: %v", d)
 		}
-		if s := before["no template"]; s.Publishing.Allowed || s.Known.Service != "" {
-			t.Errorf("%+v", s)
+		if x := before["no template"]; x.NoTemplate != "no-such" || x.Template != nil {
+			t.Errorf("%+v", x)
 		}
 		if x := before["derived"]; !x.Publishing.Derived || x.Policy == nil || x.Policy.Owner != named(t, "user:alice@contoso.test") {
 			t.Errorf("derived: %+v", x)

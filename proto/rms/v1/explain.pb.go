@@ -469,7 +469,7 @@ type Explanation struct {
 	LicenseRevision uint32 `protobuf:"varint,8,opt,name=license_revision,json=licenseRevision,proto3" json:"license_revision,omitempty"`
 	// tenants/{tenant}/templates/{template}; empty if ad hoc or gone.
 	Template string `protobuf:"bytes,9,opt,name=template,proto3" json:"template,omitempty"`
-	// The template's revision that decided.
+	// The template's revision that decided; 0 if there was none of that name.
 	TemplateRevision uint32 `protobuf:"varint,10,opt,name=template_revision,json=templateRevision,proto3" json:"template_revision,omitempty"`
 	// The revision of the settings that decided.
 	SettingsRevision uint32 `protobuf:"varint,11,opt,name=settings_revision,json=settingsRevision,proto3" json:"settings_revision,omitempty"`
@@ -506,7 +506,8 @@ type Explanation struct {
 	Remedies []*Explanation_Remedy `protobuf:"bytes,26,rep,name=remedies,proto3" json:"remedies,omitempty"`
 	// What was assumed.
 	Suppositions []Explanation_Supposition `protobuf:"varint,27,rep,packed,name=suppositions,proto3,enum=rms.v1.Explanation_Supposition" json:"suppositions,omitempty"`
-	// The roles of which the method wants one, where that is what was missing.
+	// The roles of which the method wants one, where that is what was missing;
+	// the license's owner does without, where there is one.
 	Roles []Role `protobuf:"varint,28,rep,packed,name=roles,proto3,enum=rms.v1.Role" json:"roles,omitempty"`
 	// The event does not hold all names the policy needs: what is told may
 	// differ from what was decided.
@@ -515,7 +516,9 @@ type Explanation struct {
 	// changed the store. Empty if they agree.
 	Contradiction string `protobuf:"bytes,30,opt,name=contradiction,proto3" json:"contradiction,omitempty"`
 	// tenants/{tenant}/events/{event} of the alarm about it.
-	Alarm         string `protobuf:"bytes,31,opt,name=alarm,proto3" json:"alarm,omitempty"`
+	Alarm string `protobuf:"bytes,31,opt,name=alarm,proto3" json:"alarm,omitempty"`
+	// How the rights were named at protecting; unset if a template gives them.
+	AdHocKind     AdHocPolicy_Kind `protobuf:"varint,32,opt,name=ad_hoc_kind,json=adHocKind,proto3,enum=rms.v1.AdHocPolicy_Kind" json:"ad_hoc_kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -765,6 +768,13 @@ func (x *Explanation) GetAlarm() string {
 		return x.Alarm
 	}
 	return ""
+}
+
+func (x *Explanation) GetAdHocKind() AdHocPolicy_Kind {
+	if x != nil {
+		return x.AdHocKind
+	}
+	return AdHocPolicy_KIND_UNSPECIFIED
 }
 
 // ExplainEventRequest names an event.
@@ -2250,7 +2260,7 @@ var File_rms_v1_explain_proto protoreflect.FileDescriptor
 
 const file_rms_v1_explain_proto_rawDesc = "" +
 	"\n" +
-	"\x14rms/v1/explain.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/audit.proto\x1a\x12rms/v1/types.proto\"\xb0 \n" +
+	"\x14rms/v1/explain.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/audit.proto\x1a\x12rms/v1/types.proto\"\xea \n" +
 	"\vExplanation\x128\n" +
 	"\bquestion\x18\x01 \x01(\x0e2\x1c.rms.v1.Explanation.QuestionR\bquestion\x12\x18\n" +
 	"\aallowed\x18\x02 \x01(\bR\aallowed\x12\x16\n" +
@@ -2285,7 +2295,8 @@ const file_rms_v1_explain_proto_rawDesc = "" +
 	"\x05roles\x18\x1c \x03(\x0e2\f.rms.v1.RoleR\x05roles\x12\x1a\n" +
 	"\babridged\x18\x1d \x01(\bR\babridged\x12$\n" +
 	"\rcontradiction\x18\x1e \x01(\tR\rcontradiction\x12\x14\n" +
-	"\x05alarm\x18\x1f \x01(\tR\x05alarm\x1a\xf6\x03\n" +
+	"\x05alarm\x18\x1f \x01(\tR\x05alarm\x128\n" +
+	"\vad_hoc_kind\x18  \x01(\x0e2\x18.rms.v1.AdHocPolicy.KindR\tadHocKind\x1a\xf6\x03\n" +
 	"\aKnownAs\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x18\n" +
@@ -2509,10 +2520,11 @@ var file_rms_v1_explain_proto_goTypes = []any{
 	(*Issuer)(nil),                           // 25: rms.v1.Issuer
 	(CustodyMode)(0),                         // 26: rms.v1.CustodyMode
 	(Role)(0),                                // 27: rms.v1.Role
-	(*Event)(nil),                            // 28: rms.v1.Event
-	(*License)(nil),                          // 29: rms.v1.License
-	(*Grant)(nil),                            // 30: rms.v1.Grant
-	(*Revocation)(nil),                       // 31: rms.v1.Revocation
+	(AdHocPolicy_Kind)(0),                    // 28: rms.v1.AdHocPolicy.Kind
+	(*Event)(nil),                            // 29: rms.v1.Event
+	(*License)(nil),                          // 30: rms.v1.License
+	(*Grant)(nil),                            // 31: rms.v1.Grant
+	(*Revocation)(nil),                       // 32: rms.v1.Revocation
 }
 var file_rms_v1_explain_proto_depIdxs = []int32{
 	0,  // 0: rms.v1.Explanation.question:type_name -> rms.v1.Explanation.Question
@@ -2532,37 +2544,38 @@ var file_rms_v1_explain_proto_depIdxs = []int32{
 	22, // 14: rms.v1.Explanation.remedies:type_name -> rms.v1.Explanation.Remedy
 	2,  // 15: rms.v1.Explanation.suppositions:type_name -> rms.v1.Explanation.Supposition
 	27, // 16: rms.v1.Explanation.roles:type_name -> rms.v1.Role
-	28, // 17: rms.v1.ExplainEventResponse.event:type_name -> rms.v1.Event
-	6,  // 18: rms.v1.ExplainEventResponse.explanation:type_name -> rms.v1.Explanation
-	17, // 19: rms.v1.ExplainEventResponse.grants:type_name -> rms.v1.Explanation.ListedGrant
-	9,  // 20: rms.v1.EvaluateAccessRequest.caller:type_name -> rms.v1.SupposedCaller
-	23, // 21: rms.v1.EvaluateAccessRequest.right:type_name -> rms.v1.Right
-	24, // 22: rms.v1.EvaluateAccessRequest.time:type_name -> google.protobuf.Timestamp
-	6,  // 23: rms.v1.EvaluateAccessResponse.explanation:type_name -> rms.v1.Explanation
-	17, // 24: rms.v1.EvaluateAccessResponse.grants:type_name -> rms.v1.Explanation.ListedGrant
-	9,  // 25: rms.v1.ListAccessRequest.caller:type_name -> rms.v1.SupposedCaller
-	24, // 26: rms.v1.ListAccessRequest.time:type_name -> google.protobuf.Timestamp
-	29, // 27: rms.v1.AccessEntry.license:type_name -> rms.v1.License
-	23, // 28: rms.v1.AccessEntry.rights:type_name -> rms.v1.Right
-	24, // 29: rms.v1.AccessEntry.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 30: rms.v1.ListAccessResponse.access:type_name -> rms.v1.AccessEntry
-	2,  // 31: rms.v1.ListAccessResponse.suppositions:type_name -> rms.v1.Explanation.Supposition
-	24, // 32: rms.v1.Explanation.KnownAs.issue_time:type_name -> google.protobuf.Timestamp
-	1,  // 33: rms.v1.Explanation.KnownAs.part:type_name -> rms.v1.Explanation.Part
-	3,  // 34: rms.v1.Explanation.Check.outcome:type_name -> rms.v1.Explanation.Check.Outcome
-	30, // 35: rms.v1.Explanation.ListedGrant.grant:type_name -> rms.v1.Grant
-	24, // 36: rms.v1.Explanation.Bound.end_time:type_name -> google.protobuf.Timestamp
-	4,  // 37: rms.v1.Explanation.RevocationInForce.scope:type_name -> rms.v1.Explanation.RevocationInForce.Scope
-	31, // 38: rms.v1.Explanation.RevocationInForce.revocation:type_name -> rms.v1.Revocation
-	23, // 39: rms.v1.Explanation.Parent.rights:type_name -> rms.v1.Right
-	5,  // 40: rms.v1.Explanation.Remedy.kind:type_name -> rms.v1.Explanation.Remedy.Kind
-	23, // 41: rms.v1.Explanation.Remedy.rights:type_name -> rms.v1.Right
-	4,  // 42: rms.v1.Explanation.Remedy.scope:type_name -> rms.v1.Explanation.RevocationInForce.Scope
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	28, // 17: rms.v1.Explanation.ad_hoc_kind:type_name -> rms.v1.AdHocPolicy.Kind
+	29, // 18: rms.v1.ExplainEventResponse.event:type_name -> rms.v1.Event
+	6,  // 19: rms.v1.ExplainEventResponse.explanation:type_name -> rms.v1.Explanation
+	17, // 20: rms.v1.ExplainEventResponse.grants:type_name -> rms.v1.Explanation.ListedGrant
+	9,  // 21: rms.v1.EvaluateAccessRequest.caller:type_name -> rms.v1.SupposedCaller
+	23, // 22: rms.v1.EvaluateAccessRequest.right:type_name -> rms.v1.Right
+	24, // 23: rms.v1.EvaluateAccessRequest.time:type_name -> google.protobuf.Timestamp
+	6,  // 24: rms.v1.EvaluateAccessResponse.explanation:type_name -> rms.v1.Explanation
+	17, // 25: rms.v1.EvaluateAccessResponse.grants:type_name -> rms.v1.Explanation.ListedGrant
+	9,  // 26: rms.v1.ListAccessRequest.caller:type_name -> rms.v1.SupposedCaller
+	24, // 27: rms.v1.ListAccessRequest.time:type_name -> google.protobuf.Timestamp
+	30, // 28: rms.v1.AccessEntry.license:type_name -> rms.v1.License
+	23, // 29: rms.v1.AccessEntry.rights:type_name -> rms.v1.Right
+	24, // 30: rms.v1.AccessEntry.expire_time:type_name -> google.protobuf.Timestamp
+	13, // 31: rms.v1.ListAccessResponse.access:type_name -> rms.v1.AccessEntry
+	2,  // 32: rms.v1.ListAccessResponse.suppositions:type_name -> rms.v1.Explanation.Supposition
+	24, // 33: rms.v1.Explanation.KnownAs.issue_time:type_name -> google.protobuf.Timestamp
+	1,  // 34: rms.v1.Explanation.KnownAs.part:type_name -> rms.v1.Explanation.Part
+	3,  // 35: rms.v1.Explanation.Check.outcome:type_name -> rms.v1.Explanation.Check.Outcome
+	31, // 36: rms.v1.Explanation.ListedGrant.grant:type_name -> rms.v1.Grant
+	24, // 37: rms.v1.Explanation.Bound.end_time:type_name -> google.protobuf.Timestamp
+	4,  // 38: rms.v1.Explanation.RevocationInForce.scope:type_name -> rms.v1.Explanation.RevocationInForce.Scope
+	32, // 39: rms.v1.Explanation.RevocationInForce.revocation:type_name -> rms.v1.Revocation
+	23, // 40: rms.v1.Explanation.Parent.rights:type_name -> rms.v1.Right
+	5,  // 41: rms.v1.Explanation.Remedy.kind:type_name -> rms.v1.Explanation.Remedy.Kind
+	23, // 42: rms.v1.Explanation.Remedy.rights:type_name -> rms.v1.Right
+	4,  // 43: rms.v1.Explanation.Remedy.scope:type_name -> rms.v1.Explanation.RevocationInForce.Scope
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_explain_proto_init() }
