@@ -1,7 +1,6 @@
 package templatefile
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/openrms/rms/internal/policy"
+	"github.com/openrms/rms/internal/policy/strictyaml"
 	"github.com/openrms/rms/internal/vocab"
 )
 
@@ -19,9 +19,7 @@ import (
 // templates give the same bytes. A deleted or invalid template is refused: a
 // file cannot say it.
 func Format(templates ...*policy.Template) ([]byte, error) {
-	var out bytes.Buffer
-	enc := yaml.NewEncoder(&out)
-	enc.SetIndent(2)
+	var roots []*yaml.Node
 	for _, t := range templates {
 		if err := t.Validate(); err != nil {
 			return nil, err
@@ -30,52 +28,28 @@ func Format(templates ...*policy.Template) ([]byte, error) {
 			return nil, vocab.Errorf(vocab.ReasonTemplateDeleted, "the template %s is deleted", t.Slug).
 				WithNext("Restore it first: rmsctl template undelete %s", t.Slug)
 		}
-		if err := enc.Encode(templateNode(t)); err != nil {
-			return nil, fmt.Errorf("write template %s: %w", t.Slug, err)
-		}
+		roots = append(roots, templateNode(t))
 	}
-	if err := enc.Close(); err != nil {
+	b, err := strictyaml.Encode(roots...)
+	if err != nil {
 		return nil, fmt.Errorf("write templates: %w", err)
 	}
-	return out.Bytes(), nil
+	return b, nil
 }
-
-// object is a mapping in the order its keys are added.
-type object struct{ n *yaml.Node }
-
-func newObject(style yaml.Style) object {
-	return object{&yaml.Node{Kind: yaml.MappingNode, Style: style}}
-}
-
-func (o object) add(key string, value *yaml.Node) {
-	o.n.Content = append(o.n.Content, str(key), value)
-}
-
-// str is text; the encoder quotes what would read as something else.
-func str(s string) *yaml.Node {
-	n := &yaml.Node{}
-	n.SetString(s)
-	// Block text would begin on a line of its own and hide trailing spaces.
-	n.Style &^= yaml.LiteralStyle
-	return n
-}
-
-// raw is a value written without quotes: our own numbers and times.
-func raw(s string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Value: s} }
 
 func templateNode(t *policy.Template) *yaml.Node {
-	o := newObject(0)
-	o.add("kind", str("Template"))
-	o.add("id", str(t.Slug))
-	o.add("names", textsNode(t.Names))
+	o := strictyaml.NewObject(0)
+	o.Add("kind", strictyaml.Str("Template"))
+	o.Add("id", strictyaml.Str(t.Slug))
+	o.Add("names", textsNode(t.Names))
 	if len(t.Descriptions) > 0 {
-		o.add("descriptions", textsNode(t.Descriptions))
+		o.Add("descriptions", textsNode(t.Descriptions))
 	}
 	state := "published"
 	if t.State == policy.StateArchived {
 		state = "archived"
 	}
-	o.add("state", str(state))
+	o.Add("state", strictyaml.Str(state))
 	grants := &yaml.Node{Kind: yaml.SequenceNode}
 	if len(t.Grants) == 0 {
 		grants.Style = yaml.FlowStyle
@@ -83,64 +57,59 @@ func templateNode(t *policy.Template) *yaml.Node {
 	for _, g := range t.Grants {
 		grants.Content = append(grants.Content, grantNode(g))
 	}
-	o.add("grants", grants)
-	o.add("expires", raw(FormatExpiry(t.Expiry)))
-	o.add("offline", raw(FormatOffline(t.Offline)))
+	o.Add("grants", grants)
+	o.Add("expires", strictyaml.Raw(FormatExpiry(t.Expiry)))
+	o.Add("offline", strictyaml.Raw(FormatOffline(t.Offline)))
 	if len(t.Select) > 0 {
 		n := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 		for _, p := range t.Select {
-			n.Content = append(n.Content, quoted(p.String()))
+			n.Content = append(n.Content, strictyaml.Quoted(p.String()))
 		}
-		o.add("select", n)
+		o.Add("select", n)
 	}
 	if t.Contact != "" {
-		o.add("contact", str(t.Contact))
+		o.Add("contact", strictyaml.Str(t.Contact))
 	}
 	if t.Custody != 0 {
-		o.add("custody", str(t.Custody.String()))
+		o.Add("custody", strictyaml.Str(t.Custody.String()))
 	}
-	return o.n
+	return o.Node
 }
 
 func grantNode(g policy.Grant) *yaml.Node {
-	o := newObject(yaml.FlowStyle)
-	o.add("to", quoted(g.To.String()))
+	o := strictyaml.NewObject(yaml.FlowStyle)
+	o.Add("to", strictyaml.Quoted(g.To.String()))
 	if l, ok := policy.LevelOf(g.Rights); ok {
-		o.add("rights", str(string(l)))
+		o.Add("rights", strictyaml.Str(string(l)))
 	} else {
 		n := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 		for _, r := range g.Rights.List() {
-			n.Content = append(n.Content, str(r.String()))
+			n.Content = append(n.Content, strictyaml.Str(r.String()))
 		}
-		o.add("rights", n)
+		o.Add("rights", n)
 	}
 	if !g.Until.IsZero() {
-		o.add("until", raw(FormatTime(g.Until)))
+		o.Add("until", strictyaml.Raw(FormatTime(g.Until)))
 	}
 	if g.Login == policy.LoginMFA {
-		o.add("login", str("mfa"))
+		o.Add("login", strictyaml.Str("mfa"))
 	}
 	if len(g.Networks) > 0 {
 		n := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 		for _, p := range g.Networks {
-			n.Content = append(n.Content, quoted(p.String()))
+			n.Content = append(n.Content, strictyaml.Quoted(p.String()))
 		}
-		o.add("networks", n)
+		o.Add("networks", n)
 	}
-	return o.n
-}
-
-// quoted is for values with colons, which plain YAML reads in surprising ways.
-func quoted(s string) *yaml.Node {
-	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s, Style: yaml.DoubleQuotedStyle}
+	return o.Node
 }
 
 func textsNode(texts map[string]string) *yaml.Node {
-	o := newObject(0)
+	o := strictyaml.NewObject(0)
 	for _, lang := range slices.Sorted(maps.Keys(texts)) {
-		o.add(lang, str(texts[lang]))
+		o.Add(lang, strictyaml.Str(texts[lang]))
 	}
-	return o.n
+	return o.Node
 }
 
 // FormatTime writes an instant in UTC as [ParseTime] reads it.
