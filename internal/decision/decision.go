@@ -41,6 +41,8 @@ type Inputs struct {
 	// License is the license asked for, or the one that was published; nil if
 	// there is none.
 	License *License
+	// Revocations are those in force that cover the license or the caller.
+	Revocations []policy.Revocation
 	// Key is how the key of that license stood.
 	Key Key
 	// Publish is what was asked for; of the question Publish only.
@@ -90,8 +92,6 @@ type License struct {
 	Policy [32]byte
 	// Strict says it was published with custody strict.
 	Strict bool
-	// Revocations are those in force that cover it, or its reader.
-	Revocations []policy.Revocation
 }
 
 // Key is how a license's key stood when the decision was made.
@@ -135,7 +135,8 @@ type Publishing struct {
 type Parent struct {
 	Content vocab.ContentID
 	// License is nil if there is no such license.
-	License *License
+	License     *License
+	Revocations []policy.Revocation
 	// Revision is the license's, TemplateRevision that of the template it
 	// follows; 0 if none or gone.
 	Revision, TemplateRevision uint32

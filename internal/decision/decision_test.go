@@ -44,7 +44,7 @@ func full() *decision.Inputs {
 	in := usual()
 	in.Recovery = true
 	in.License.Strict = true
-	in.License.Revocations = []policy.Revocation{{Scope: policy.RevokedDocument, Event: event}, {Scope: policy.RevokedPeriod, Event: event}}
+	in.Revocations = []policy.Revocation{{Scope: policy.RevokedDocument, Event: event}, {Scope: policy.RevokedPeriod, Event: event}}
 	in.Caller.Addresses = append(in.Caller.Addresses, "m@contoso.com")
 	in.Caller.Directory = []string{"partners@contoso.com"}
 	in.Caller.GroupsIncomplete, in.Caller.MFA, in.Caller.Certificate, in.Caller.Disabled = true, true, true, true
@@ -59,7 +59,7 @@ func publish() *decision.Inputs {
 		Publish: &decision.Publishing{
 			How: decision.AdHoc, Same: true, Owner: vocab.Principal{Kind: vocab.KindUser, Value: mallory},
 			Parents: []decision.Parent{
-				{Content: vocab.ContentID{1}, License: &decision.License{Policy: hash, Strict: true, Revocations: []policy.Revocation{{Scope: policy.RevokedLineage, Event: event}}}, Revision: 2, TemplateRevision: 7},
+				{Content: vocab.ContentID{1}, License: &decision.License{Policy: hash, Strict: true}, Revocations: []policy.Revocation{{Scope: policy.RevokedLineage, Event: event}}, Revision: 2, TemplateRevision: 7},
 				{Content: vocab.ContentID{2}},
 			},
 		},
@@ -190,10 +190,10 @@ func TestBounded(t *testing.T) {
 	many = append(many, policy.Revocation{Scope: policy.RevokedOwner, Event: event})
 	for i := range 16 {
 		in.Publish.Parents = append(in.Publish.Parents[:min(i, 15)], decision.Parent{
-			Content: vocab.ContentID{byte(i + 1)}, License: &decision.License{Policy: hash, Revocations: many}, Revision: 1 << 31, TemplateRevision: 1 << 31,
+			Content: vocab.ContentID{byte(i + 1)}, License: &decision.License{Policy: hash}, Revocations: many, Revision: 1 << 31, TemplateRevision: 1 << 31,
 		})
 	}
-	in.License = &decision.License{Policy: hash, Revocations: many}
+	in.License, in.Revocations = &decision.License{Policy: hash}, many
 	got, err := decision.Decode(encode(t, in, "", func(vocab.Principal) bool { return true }), "")
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +202,7 @@ func TestBounded(t *testing.T) {
 		t.Errorf("%+v", got.Caller.Abridged)
 	}
 	// Of many revocations the one that is not of the document decides.
-	if r := got.License.Revocations; len(r) != 32 || r[0].Scope != policy.RevokedOwner {
+	if r := got.Revocations; len(r) != 32 || r[0].Scope != policy.RevokedOwner {
 		t.Errorf("%d revocations, the first %+v", len(r), r[0])
 	}
 }

@@ -87,7 +87,7 @@ const revocationSize = 1 + 16
 func Encode(in *Inputs, name string, named func(vocab.Principal) bool) ([]byte, error) {
 	c := in.Caller
 	f := form{
-		Question: uint8(in.Question), Settings: in.Settings, Service: c.Service, Actor: c.Actor,
+		Question: uint8(in.Question), Settings: in.Settings, Service: c.Service, Actor: c.Actor, Revocations: revocations(in.Revocations),
 	}
 	if !c.IssuedAt.IsZero() {
 		f.Issued = uint64(max(c.IssuedAt.Unix(), 0))
@@ -97,7 +97,7 @@ func Encode(in *Inputs, name string, named func(vocab.Principal) bool) ([]byte, 
 		f.Key = []uint32{k.Generation, k.Version, uint32(k.State), uint32(k.VersionState)}
 	}
 	if l := in.License; l != nil {
-		f.Policy, f.Revocations = l.Policy[:], revocations(l.Revocations)
+		f.Policy = l.Policy[:]
 	}
 	if p := in.Publish; p != nil {
 		f.setPublishing(p)
@@ -188,10 +188,12 @@ func (f *form) setPublishing(p *Publishing) {
 		f.Owner = p.Owner.String()
 	}
 	for _, parent := range p.Parents[:min(len(p.Parents), maxParents)] {
-		q := parentForm{Content: parent.Content, Revision: parent.Revision, TemplateRevision: parent.TemplateRevision}
+		q := parentForm{
+			Content: parent.Content, Revision: parent.Revision, TemplateRevision: parent.TemplateRevision,
+			Revocations: revocations(parent.Revocations[:min(len(parent.Revocations), maxParentRevocations)]),
+		}
 		if l := parent.License; l != nil {
-			q.Policy, q.Revocations = l.Policy[:], revocations(l.Revocations[:min(len(l.Revocations), maxParentRevocations)])
-			if l.Strict {
+			if q.Policy = l.Policy[:]; l.Strict {
 				q.Strict = 1
 			}
 		}
@@ -236,7 +238,10 @@ func Decode(b []byte, name string) (*Inputs, error) {
 		return nil, err
 	}
 	var err error
-	if in.License, err = license(f.Policy, f.Flags&flagStrict != 0, f.Revocations, maxRevocations); err != nil {
+	if in.License, err = license(f.Policy, f.Flags&flagStrict != 0); err != nil {
+		return nil, err
+	}
+	if in.Revocations, err = readRevocations(f.Revocations, maxRevocations); err != nil {
 		return nil, err
 	}
 	switch {
@@ -281,21 +286,27 @@ func (f *form) caller(c *Caller) error {
 }
 
 // license reads what there is of a license; nil if there is none.
-func license(policyHash []byte, strict bool, b []byte, most int) (*License, error) {
+func license(policyHash []byte, strict bool) (*License, error) {
 	switch {
-	case len(policyHash) == 0 && !strict && len(b) == 0:
+	case len(policyHash) == 0 && !strict:
 		return nil, nil
-	case len(policyHash) != 32 || len(b)%revocationSize != 0 || len(b) > most*revocationSize:
+	case len(policyHash) != 32:
 		return nil, unreadable("a license that cannot be")
 	}
-	l := &License{Policy: [32]byte(policyHash), Strict: strict}
+	return &License{Policy: [32]byte(policyHash), Strict: strict}, nil
+}
+
+func readRevocations(b []byte, most int) (out []policy.Revocation, err error) {
+	if len(b)%revocationSize != 0 || len(b) > most*revocationSize {
+		return nil, unreadable("revocations that cannot be")
+	}
 	for ; len(b) > 0; b = b[revocationSize:] {
 		if b[0] == 0 {
 			return nil, unreadable("a revocation of nothing")
 		}
-		l.Revocations = append(l.Revocations, policy.Revocation{Scope: policy.RevocationScope(b[0]), Event: vocab.EventID(b[1:revocationSize])})
+		out = append(out, policy.Revocation{Scope: policy.RevocationScope(b[0]), Event: vocab.EventID(b[1:revocationSize])})
 	}
-	return l, nil
+	return out, nil
 }
 
 // publishing reads what was asked of a publish.
@@ -319,14 +330,18 @@ func (f *form) publishing(in *Inputs) error {
 		p.Owner = owner
 	}
 	for _, q := range f.Parents {
-		l, err := license(q.Policy, q.Strict == 1, q.Revocations, maxParentRevocations)
+		l, err := license(q.Policy, q.Strict == 1)
 		if err != nil {
 			return err
 		}
-		if q.Content.IsZero() || q.Strict > 1 || l == nil && (q.Revision != 0 || q.TemplateRevision != 0) {
+		revoked, err := readRevocations(q.Revocations, maxParentRevocations)
+		if err != nil {
+			return err
+		}
+		if q.Content.IsZero() || q.Strict > 1 || l == nil && (q.Revision != 0 || q.TemplateRevision != 0 || len(revoked) > 0) {
 			return unreadable("a parent that cannot be")
 		}
-		p.Parents = append(p.Parents, Parent{Content: q.Content, License: l, Revision: q.Revision, TemplateRevision: q.TemplateRevision})
+		p.Parents = append(p.Parents, Parent{Content: q.Content, License: l, Revocations: revoked, Revision: q.Revision, TemplateRevision: q.TemplateRevision})
 	}
 	in.Publish = p
 	return nil

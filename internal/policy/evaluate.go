@@ -6,18 +6,20 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// RevocationScope says what a revocation was aimed at.
+// RevocationScope says what a revocation was aimed at: one bit for each
+// condition, so that a rule with several has the bits of all. The numbers are
+// recorded in events.
 type RevocationScope uint8
 
-// Scopes of revocations. The numbers are part of stored revocations.
+// Scopes of revocations.
 const (
-	RevokedDocument  RevocationScope = 1 // this license
-	RevokedLineage   RevocationScope = 2 // a parent of it
-	RevokedTemplate  RevocationScope = 3
-	RevokedOwner     RevocationScope = 4
-	RevokedPrincipal RevocationScope = 5 // the caller
-	RevokedDevice    RevocationScope = 6 // the recipient key
-	RevokedPeriod    RevocationScope = 7 // whatever was published in a time range
+	RevokedDocument  RevocationScope = 1  // this license, and nothing else
+	RevokedLineage   RevocationScope = 2  // what was made from a document, and the document
+	RevokedTemplate  RevocationScope = 4  // what follows a template
+	RevokedOwner     RevocationScope = 8  // what somebody owns
+	RevokedPrincipal RevocationScope = 16 // the caller
+	RevokedDevice    RevocationScope = 32 // the recipient key
+	RevokedPeriod    RevocationScope = 64 // what was published in a time range
 )
 
 // Revocation is one revocation in force that covers the license, the caller or

@@ -2,6 +2,7 @@ package rmsctl
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -423,14 +424,18 @@ func when(c *rmsv1.Explanation_Check, x *rmsv1.Explanation) string {
 }
 
 var scopeWords = map[rmsv1.Explanation_RevocationInForce_Scope]string{
-	rmsv1.Explanation_RevocationInForce_SCOPE_DOCUMENT: "the document", rmsv1.Explanation_RevocationInForce_SCOPE_LINEAGE: "a document it was made from",
+	rmsv1.Explanation_RevocationInForce_SCOPE_DOCUMENT: "the document", rmsv1.Explanation_RevocationInForce_SCOPE_LINEAGE: "what was made from a document",
 	rmsv1.Explanation_RevocationInForce_SCOPE_TEMPLATE: "whatever follows its template", rmsv1.Explanation_RevocationInForce_SCOPE_OWNER: "whatever its owner has",
 	rmsv1.Explanation_RevocationInForce_SCOPE_PRINCIPAL: "the caller", rmsv1.Explanation_RevocationInForce_SCOPE_DEVICE: "the caller's key",
 	rmsv1.Explanation_RevocationInForce_SCOPE_PERIOD: "what was protected in its time",
 }
 
 func revokedLine(r *rmsv1.Explanation_RevocationInForce) string {
-	out := or(scopeWords[r.GetScope()], "something this version does not know")
+	var aims []string
+	for _, scope := range r.GetScopes() {
+		aims = append(aims, or(scopeWords[scope], "something this version does not know"))
+	}
+	out := strings.Join(aims, " and ")
 	if v := r.GetRevocation(); v.GetRevokeTime() != nil {
 		out += ", " + showStamp(v.GetRevokeTime()) + " by " + orDash(v.GetRevokedBy()) + reasonSuffix(v.GetReason())
 	}
@@ -480,10 +485,10 @@ func remedyLine(x *rmsv1.Explanation, r *rmsv1.Explanation_Remedy) string {
 	case rmsv1.Explanation_Remedy_KIND_ADMIT_DOMAIN:
 		return "rmsctl tenant set --guest " + r.GetDomain()
 	case rmsv1.Explanation_Remedy_KIND_RESTORE:
-		if r.GetScope() == rmsv1.Explanation_RevocationInForce_SCOPE_DOCUMENT {
+		if slices.Contains(r.GetScopes(), rmsv1.Explanation_RevocationInForce_SCOPE_DOCUMENT) {
 			return "rmsctl license restore " + license
 		}
-		return "take the revocation of event " + lastPart(r.GetEvent()) + " back"
+		return "rmsctl license restore revocations/" + lastPart(r.GetEvent())
 	case rmsv1.Explanation_Remedy_KIND_ENABLE_PRINCIPAL:
 		return "rmsctl principal enable " + shortPrincipal(r.GetTo())
 	case rmsv1.Explanation_Remedy_KIND_SECOND_FACTOR:
@@ -491,7 +496,7 @@ func remedyLine(x *rmsv1.Explanation, r *rmsv1.Explanation_Remedy) string {
 	case rmsv1.Explanation_Remedy_KIND_NETWORK:
 		return who + " connects from " + strings.Join(r.GetNetworks(), " or ")
 	case rmsv1.Explanation_Remedy_KIND_EXTEND:
-		return "give " + license + " a later expiry"
+		return "rmsctl license extend " + license + " --expires +30d"
 	case rmsv1.Explanation_Remedy_KIND_RESUME_KEY:
 		return "a key custodian resumes the key"
 	case rmsv1.Explanation_Remedy_KIND_UNSPECIFIED:

@@ -261,7 +261,7 @@ func protoExplanation(t string, x *tenant.Explanation) *rmsv1.Explanation {
 	}
 	for _, r := range x.Revocations {
 		out.Revocations = append(out.Revocations, &rmsv1.Explanation_RevocationInForce{
-			Scope: protoScope(r.Scope), Event: resourceName(t, "events", r.Event.String()),
+			Scopes: protoScopes(r.Scope), Event: resourceName(t, "events", r.Event.String()),
 			Revocation: &rmsv1.Revocation{RevokeTime: protoTime(r.At), RevokedBy: r.By, Reason: r.Reason},
 		})
 	}
@@ -354,7 +354,7 @@ func protoRemedies(t string, of *rmsv1.Explanation, in []policy.Remedy) (out []*
 		case policy.RemedyShare, policy.RemedyExtend:
 			p.License = of.GetLicense()
 		case policy.RemedyRestore:
-			p.License, p.Scope = of.GetLicense(), protoScope(r.Revocation.Scope)
+			p.License, p.Scopes = of.GetLicense(), protoScopes(r.Revocation.Scope)
 			p.Event = resourceName(t, "events", r.Revocation.Event.String())
 		case policy.RemedyGrant, policy.RemedyUndelete, policy.RemedySelect, policy.RemedyPublish:
 			p.Template = of.GetTemplate()
@@ -368,11 +368,24 @@ func protoRemedies(t string, of *rmsv1.Explanation, in []policy.Remedy) (out []*
 	return out
 }
 
-func protoScope(s policy.RevocationScope) rmsv1.Explanation_RevocationInForce_Scope {
-	if _, known := rmsv1.Explanation_RevocationInForce_Scope_name[int32(s)]; !known {
-		return rmsv1.Explanation_RevocationInForce_SCOPE_UNSPECIFIED
+var scopes = map[policy.RevocationScope]rmsv1.Explanation_RevocationInForce_Scope{
+	policy.RevokedDocument:  rmsv1.Explanation_RevocationInForce_SCOPE_DOCUMENT,
+	policy.RevokedLineage:   rmsv1.Explanation_RevocationInForce_SCOPE_LINEAGE,
+	policy.RevokedTemplate:  rmsv1.Explanation_RevocationInForce_SCOPE_TEMPLATE,
+	policy.RevokedOwner:     rmsv1.Explanation_RevocationInForce_SCOPE_OWNER,
+	policy.RevokedPrincipal: rmsv1.Explanation_RevocationInForce_SCOPE_PRINCIPAL,
+	policy.RevokedDevice:    rmsv1.Explanation_RevocationInForce_SCOPE_DEVICE,
+	policy.RevokedPeriod:    rmsv1.Explanation_RevocationInForce_SCOPE_PERIOD,
+}
+
+// protoScopes names the conditions of a revocation.
+func protoScopes(s policy.RevocationScope) (out []rmsv1.Explanation_RevocationInForce_Scope) {
+	for bit := policy.RevocationScope(1); bit != 0; bit <<= 1 {
+		if s&bit != 0 {
+			out = append(out, scopes[bit])
+		}
 	}
-	return rmsv1.Explanation_RevocationInForce_Scope(s)
+	return out
 }
 
 func protoKeyFact(k *tenant.KeyFact) *rmsv1.Explanation_Key {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/openrms/rms/internal/decision"
@@ -26,18 +27,12 @@ func TestExplanationNumbers(t *testing.T) {
 			t.Errorf("%s is %d there", got, want)
 		}
 	}
-	for got, want := range map[rmsv1.Explanation_RevocationInForce_Scope]policy.RevocationScope{
-		rmsv1.Explanation_RevocationInForce_SCOPE_DOCUMENT: policy.RevokedDocument, rmsv1.Explanation_RevocationInForce_SCOPE_LINEAGE: policy.RevokedLineage,
-		rmsv1.Explanation_RevocationInForce_SCOPE_TEMPLATE: policy.RevokedTemplate, rmsv1.Explanation_RevocationInForce_SCOPE_OWNER: policy.RevokedOwner,
-		rmsv1.Explanation_RevocationInForce_SCOPE_PRINCIPAL: policy.RevokedPrincipal, rmsv1.Explanation_RevocationInForce_SCOPE_DEVICE: policy.RevokedDevice,
-		rmsv1.Explanation_RevocationInForce_SCOPE_PERIOD: policy.RevokedPeriod,
-	} {
-		if protoScope(want) != got {
-			t.Errorf("%s is %d there", got, want)
-		}
+	both := []rmsv1.Explanation_RevocationInForce_Scope{rmsv1.Explanation_RevocationInForce_SCOPE_OWNER, rmsv1.Explanation_RevocationInForce_SCOPE_PERIOD}
+	if got := protoScopes(policy.RevokedPeriod | policy.RevokedOwner); !slices.Equal(got, both) {
+		t.Errorf("two conditions are shown as %v", got)
 	}
-	if protoScope(200) != rmsv1.Explanation_RevocationInForce_SCOPE_UNSPECIFIED {
-		t.Error("a scope that nobody knows has a name")
+	if len(scopes) != len(rmsv1.Explanation_RevocationInForce_Scope_name)-1 {
+		t.Errorf("%d conditions have a name of %d", len(scopes), len(rmsv1.Explanation_RevocationInForce_Scope_name)-1)
 	}
 	for got, want := range map[rmsv1.Explanation_Part]policy.Role{
 		rmsv1.Explanation_PART_UNSPECIFIED: policy.RoleNone, rmsv1.Explanation_PART_OWNER: policy.RoleOwner, rmsv1.Explanation_PART_ISSUER: policy.RoleIssuer,

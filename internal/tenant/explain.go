@@ -200,19 +200,19 @@ func (t *Tenant) templateOf(r store.Reader, uid vocab.TemplateUID, revision uint
 }
 
 // opening is the question that was put about a license.
-func (t *Tenant) opening(r store.Reader, x *Explanation, in *decision.Inputs, l *decision.License, c vocab.ContentID, template uint32) (*policy.Input, error) {
-	p, err := t.policyAt(r, c, l.Policy)
+func (t *Tenant) opening(r store.Reader, x *Explanation, in *decision.Inputs, of decision.Parent) (*policy.Input, error) {
+	p, err := t.policyAt(r, of.Content, of.License.Policy)
 	if err != nil {
 		return nil, err
 	}
 	q := &policy.Input{
-		Policy: p, Caller: x.Caller, Right: vocab.RightView, Now: x.Event.Event.Time, Revocations: l.Revocations,
+		Policy: p, Caller: x.Caller, Right: vocab.RightView, Now: x.Event.Event.Time, Revocations: of.Revocations,
 		Disabled: in.Caller.Disabled, Custody: vocab.CustodyCached, Recovery: in.Recovery,
 	}
-	if l.Strict {
+	if of.License.Strict {
 		q.Custody = vocab.CustodyStrict
 	}
-	q.Template, err = t.templateOf(r, p.Template, template)
+	q.Template, err = t.templateOf(r, p.Template, of.TemplateRevision)
 	return q, err
 }
 
@@ -221,7 +221,9 @@ func (t *Tenant) explainOpening(r store.Reader, x *Explanation, in *decision.Inp
 	if in.License == nil {
 		return contradicts("event " + e.ID.String())
 	}
-	q, err := t.opening(r, x, in, in.License, e.Content, e.TemplateRevision)
+	q, err := t.opening(r, x, in, decision.Parent{
+		Content: e.Content, License: in.License, Revocations: in.Revocations, TemplateRevision: e.TemplateRevision,
+	})
 	if err != nil {
 		return err
 	}
@@ -303,7 +305,7 @@ func (t *Tenant) explainPublish(r store.Reader, x *Explanation, in *decision.Inp
 	for _, p := range asked.Parents {
 		parent := policy.Parent{ID: p.Content}
 		if p.License != nil {
-			if parent.License, err = t.opening(r, x, in, p.License, p.Content, p.TemplateRevision); err != nil {
+			if parent.License, err = t.opening(r, x, in, p); err != nil {
 				return err
 			}
 		}

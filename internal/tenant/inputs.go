@@ -29,7 +29,7 @@ func (t *Tenant) remember(e *audit.Event, in *decision.Inputs, named func(vocab.
 func (t *Tenant) rememberOpening(e *audit.Event, q decision.Question, in *inputs, put *policy.Input, caller *vocab.Identity) {
 	t.remember(e, &decision.Inputs{
 		Question: q, Settings: in.settings, Caller: callerInputs(put.Caller, caller, put.Disabled),
-		License: licenseInputs(in.record, put), Key: t.keyInputs(in.record), Recovery: put.Recovery,
+		License: licenseInputs(in.record, put.Custody), Revocations: put.Revocations, Key: t.keyInputs(in.record), Recovery: put.Recovery,
 	}, put.Names)
 }
 
@@ -39,10 +39,8 @@ func callerInputs(with, caller *vocab.Identity, disabled bool) decision.Caller {
 	return decision.CallerOf(caller, with.Groups[len(caller.Groups):], disabled)
 }
 
-func licenseInputs(l *record.License, put *policy.Input) *decision.License {
-	return &decision.License{
-		Policy: license.PolicyHash(l.Policy), Strict: put.Custody == vocab.CustodyStrict, Revocations: put.Revocations,
-	}
+func licenseInputs(l *record.License, mode vocab.CustodyMode) *decision.License {
+	return &decision.License{Policy: license.PolicyHash(l.Policy), Strict: mode == vocab.CustodyStrict}
 }
 
 // keyInputs is how a license's key stands now.
@@ -83,7 +81,8 @@ func (t *Tenant) rememberPublish(p *publication) {
 		q := decision.Parent{Content: parent.ID}
 		if parent.License != nil {
 			from := &p.basis.parents[i]
-			q.License, q.Revision, q.TemplateRevision = licenseInputs(from.record, parent.License), from.record.Revision, from.revision()
+			q.License, q.Revocations = licenseInputs(from.record, parent.License.Custody), parent.License.Revocations
+			q.Revision, q.TemplateRevision = from.record.Revision, from.revision()
 		}
 		asked.Parents = append(asked.Parents, q)
 	}
@@ -92,7 +91,7 @@ func (t *Tenant) rememberPublish(p *publication) {
 		Caller: callerInputs(in.Caller, p.caller, in.Disabled),
 	}
 	if p.record != nil {
-		inputs.License = licenseInputs(p.record, &policy.Input{Custody: p.record.Custody()})
+		inputs.License = licenseInputs(p.record, p.record.Custody())
 		inputs.Key = t.keyInputs(p.record)
 	}
 	t.remember(p.event, inputs, in.Names)

@@ -53,7 +53,7 @@ var parsers = []struct {
 			"Header.ReaderAt Content.ReadAt Content.copySegment Content.load readFull",
 	},
 	{"audit event", "internal/audit", "ParseEvent setID leafWho.principal leafWho.valid"},
-	{"inputs of a decision", "internal/decision", "Decode unreadable form.caller license form.publishing"},
+	{"inputs of a decision", "internal/decision", "Decode unreadable form.caller license readRevocations form.publishing"},
 	{"checkpoint", "internal/audit", "OpenCheckpoint ReadCheckpoint parseCheckpoint"},
 	{
 		"token", "internal/identity",

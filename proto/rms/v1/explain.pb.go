@@ -282,9 +282,9 @@ type Explanation_RevocationInForce_Scope int32
 const (
 	// Not a scope this version knows.
 	Explanation_RevocationInForce_SCOPE_UNSPECIFIED Explanation_RevocationInForce_Scope = 0
-	// The document.
+	// The document, and nothing else.
 	Explanation_RevocationInForce_SCOPE_DOCUMENT Explanation_RevocationInForce_Scope = 1
-	// A document it was made from.
+	// What was made from a document, and the document.
 	Explanation_RevocationInForce_SCOPE_LINEAGE Explanation_RevocationInForce_Scope = 2
 	// What follows a template.
 	Explanation_RevocationInForce_SCOPE_TEMPLATE Explanation_RevocationInForce_Scope = 3
@@ -1910,8 +1910,8 @@ func (x *Explanation_Bound) GetSets() bool {
 // RevocationInForce is a revocation that covers the document or the caller.
 type Explanation_RevocationInForce struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What it is aimed at.
-	Scope Explanation_RevocationInForce_Scope `protobuf:"varint,1,opt,name=scope,proto3,enum=rms.v1.Explanation_RevocationInForce_Scope" json:"scope,omitempty"`
+	// What it is aimed at; several conditions hold together.
+	Scopes []Explanation_RevocationInForce_Scope `protobuf:"varint,1,rep,packed,name=scopes,proto3,enum=rms.v1.Explanation_RevocationInForce_Scope" json:"scopes,omitempty"`
 	// tenants/{tenant}/events/{event} of it.
 	Event string `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
 	// When, by whom and why, where the event says.
@@ -1950,11 +1950,11 @@ func (*Explanation_RevocationInForce) Descriptor() ([]byte, []int) {
 	return file_rms_v1_explain_proto_rawDescGZIP(), []int{0, 4}
 }
 
-func (x *Explanation_RevocationInForce) GetScope() Explanation_RevocationInForce_Scope {
+func (x *Explanation_RevocationInForce) GetScopes() []Explanation_RevocationInForce_Scope {
 	if x != nil {
-		return x.Scope
+		return x.Scopes
 	}
-	return Explanation_RevocationInForce_SCOPE_UNSPECIFIED
+	return nil
 }
 
 func (x *Explanation_RevocationInForce) GetEvent() string {
@@ -2158,7 +2158,7 @@ type Explanation_Remedy struct {
 	// tenants/{tenant}/events/{event} of the revocation.
 	Event string `protobuf:"bytes,8,opt,name=event,proto3" json:"event,omitempty"`
 	// What that revocation was aimed at.
-	Scope         Explanation_RevocationInForce_Scope `protobuf:"varint,9,opt,name=scope,proto3,enum=rms.v1.Explanation_RevocationInForce_Scope" json:"scope,omitempty"`
+	Scopes        []Explanation_RevocationInForce_Scope `protobuf:"varint,9,rep,packed,name=scopes,proto3,enum=rms.v1.Explanation_RevocationInForce_Scope" json:"scopes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2249,18 +2249,18 @@ func (x *Explanation_Remedy) GetEvent() string {
 	return ""
 }
 
-func (x *Explanation_Remedy) GetScope() Explanation_RevocationInForce_Scope {
+func (x *Explanation_Remedy) GetScopes() []Explanation_RevocationInForce_Scope {
 	if x != nil {
-		return x.Scope
+		return x.Scopes
 	}
-	return Explanation_RevocationInForce_SCOPE_UNSPECIFIED
+	return nil
 }
 
 var File_rms_v1_explain_proto protoreflect.FileDescriptor
 
 const file_rms_v1_explain_proto_rawDesc = "" +
 	"\n" +
-	"\x14rms/v1/explain.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/audit.proto\x1a\x12rms/v1/types.proto\"\xea \n" +
+	"\x14rms/v1/explain.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/audit.proto\x1a\x12rms/v1/types.proto\"\xee \n" +
 	"\vExplanation\x128\n" +
 	"\bquestion\x18\x01 \x01(\x0e2\x1c.rms.v1.Explanation.QuestionR\bquestion\x12\x18\n" +
 	"\aallowed\x18\x02 \x01(\bR\aallowed\x12\x16\n" +
@@ -2339,9 +2339,9 @@ const file_rms_v1_explain_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\tR\x05limit\x125\n" +
 	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x14\n" +
 	"\x05binds\x18\x03 \x01(\bR\x05binds\x12\x12\n" +
-	"\x04sets\x18\x04 \x01(\bR\x04sets\x1a\xc6\x02\n" +
-	"\x11RevocationInForce\x12A\n" +
-	"\x05scope\x18\x01 \x01(\x0e2+.rms.v1.Explanation.RevocationInForce.ScopeR\x05scope\x12\x14\n" +
+	"\x04sets\x18\x04 \x01(\bR\x04sets\x1a\xc8\x02\n" +
+	"\x11RevocationInForce\x12C\n" +
+	"\x06scopes\x18\x01 \x03(\x0e2+.rms.v1.Explanation.RevocationInForce.ScopeR\x06scopes\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x122\n" +
 	"\n" +
 	"revocation\x18\x03 \x01(\v2\x12.rms.v1.RevocationR\n" +
@@ -2368,7 +2368,7 @@ const file_rms_v1_explain_proto_rawDesc = "" +
 	"\alicense\x18\x01 \x01(\tR\alicense\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12%\n" +
 	"\x06rights\x18\x03 \x03(\x0e2\r.rms.v1.RightR\x06rights\x12\x14\n" +
-	"\x05binds\x18\x04 \x01(\bR\x05binds\x1a\xff\x04\n" +
+	"\x05binds\x18\x04 \x01(\bR\x05binds\x1a\x81\x05\n" +
 	"\x06Remedy\x123\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1f.rms.v1.Explanation.Remedy.KindR\x04kind\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12%\n" +
@@ -2377,8 +2377,8 @@ const file_rms_v1_explain_proto_rawDesc = "" +
 	"\bnetworks\x18\x05 \x03(\tR\bnetworks\x12\x18\n" +
 	"\alicense\x18\x06 \x01(\tR\alicense\x12\x1a\n" +
 	"\btemplate\x18\a \x01(\tR\btemplate\x12\x14\n" +
-	"\x05event\x18\b \x01(\tR\x05event\x12A\n" +
-	"\x05scope\x18\t \x01(\x0e2+.rms.v1.Explanation.RevocationInForce.ScopeR\x05scope\"\xc5\x02\n" +
+	"\x05event\x18\b \x01(\tR\x05event\x12C\n" +
+	"\x06scopes\x18\t \x03(\x0e2+.rms.v1.Explanation.RevocationInForce.ScopeR\x06scopes\"\xc5\x02\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15KIND_ENABLE_PRINCIPAL\x10\x01\x12\x15\n" +
@@ -2565,12 +2565,12 @@ var file_rms_v1_explain_proto_depIdxs = []int32{
 	3,  // 35: rms.v1.Explanation.Check.outcome:type_name -> rms.v1.Explanation.Check.Outcome
 	31, // 36: rms.v1.Explanation.ListedGrant.grant:type_name -> rms.v1.Grant
 	24, // 37: rms.v1.Explanation.Bound.end_time:type_name -> google.protobuf.Timestamp
-	4,  // 38: rms.v1.Explanation.RevocationInForce.scope:type_name -> rms.v1.Explanation.RevocationInForce.Scope
+	4,  // 38: rms.v1.Explanation.RevocationInForce.scopes:type_name -> rms.v1.Explanation.RevocationInForce.Scope
 	32, // 39: rms.v1.Explanation.RevocationInForce.revocation:type_name -> rms.v1.Revocation
 	23, // 40: rms.v1.Explanation.Parent.rights:type_name -> rms.v1.Right
 	5,  // 41: rms.v1.Explanation.Remedy.kind:type_name -> rms.v1.Explanation.Remedy.Kind
 	23, // 42: rms.v1.Explanation.Remedy.rights:type_name -> rms.v1.Right
-	4,  // 43: rms.v1.Explanation.Remedy.scope:type_name -> rms.v1.Explanation.RevocationInForce.Scope
+	4,  // 43: rms.v1.Explanation.Remedy.scopes:type_name -> rms.v1.Explanation.RevocationInForce.Scope
 	44, // [44:44] is the sub-list for method output_type
 	44, // [44:44] is the sub-list for method input_type
 	44, // [44:44] is the sub-list for extension type_name
