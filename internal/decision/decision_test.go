@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -114,6 +115,13 @@ func TestVector(t *testing.T) {
 		"0c8404030200" // key: g4, version 3, active, nothing said of the version
 	if got := hex.EncodeToString(encode(t, usual(), mallory, nobody)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	page, err := os.ReadFile("../../docs/audit.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(strings.Join(strings.Fields(string(page)), ""), want) {
+		t.Error("docs/audit.md shows other bytes")
 	}
 }
 

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"time"
 
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -37,6 +38,15 @@ func (s Supposed) Identity(tenant string, domains []string) (*vocab.Identity, er
 		id.Member = tenant
 	}
 	return id, nil
+}
+
+// Following is the question about a document that somebody else protects with a
+// template at an instant, as far as the template answers it.
+func Following(t *CompiledTemplate, caller *vocab.Identity, at time.Time, s Settings) Input {
+	return Input{
+		Policy: &Policy{Template: t.UID, NotAfter: t.Expiry.NotAfter(at)}, Template: t, Caller: caller, Now: at,
+		Settings: s, Custody: vocab.CustodyCached,
+	}
 }
 
 // SupposeIssuer makes a supposed user the issuer of a license that was

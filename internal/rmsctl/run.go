@@ -121,7 +121,7 @@ signed in to.`,
 		root.AddCommand(cmds...)
 	}
 	group("documents", a.documentCommands()...)
-	group("manage", a.licenseCommand(), a.templateCommand(), a.explainCommand(), a.tenantCommand(), a.keyCommand(), a.auditCommand())
+	group("manage", a.licenseCommand(), a.templateCommand(), a.explainCommand(), a.policyCommand(), a.tenantCommand(), a.keyCommand(), a.auditCommand())
 	group("you", a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.contextCommand(), a.doctorCommand(),
 		a.completionCommand(), a.versionCommand())
 	return root

@@ -184,13 +184,11 @@ func (t *Tenant) aboutTemplate(r store.Reader, who *supposed, q AccessQuestion, 
 	return byTemplate(tmpl, who.standing, q.Right, at, settings), nil
 }
 
-// byTemplate is the question about a document that follows a template, as far
-// as the template answers it.
+// byTemplate is the question about a document that follows a template.
 func byTemplate(tmpl *policy.CompiledTemplate, who standing, right vocab.Right, at time.Time, settings record.Settings) policy.Input {
-	return policy.Input{
-		Policy: &policy.Policy{Template: tmpl.UID, NotAfter: tmpl.Expiry.NotAfter(at)}, Template: tmpl,
-		Caller: who.caller, Disabled: who.disabled, Right: right, Now: at, Settings: settings.Settings, Custody: vocab.CustodyCached,
-	}
+	put := policy.Following(tmpl, who.caller, at, settings.Settings)
+	put.Right, put.Disabled = right, who.disabled
+	return put
 }
 
 // Access is something a user can open, or could if a condition were met.

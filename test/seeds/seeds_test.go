@@ -64,6 +64,7 @@ var parsers = []struct {
 	{"configuration", "internal/config", "decode aliasLine Tenant.check checkHolders Custodian.check checkVaultAddress"},
 	{"files for people", "internal/policy/strictyaml", "Kind.Documents Kind.Field Fail Mapping Plain Scalar Text List Word Message Clip"},
 	{"template file", "internal/policy/templatefile", "Parse parseTemplate principal texts parseGrant parseRights ParseTime ParsePeriod ParseOffline ParseExpiry"},
+	{"suite of a policy", "internal/policy/suitefile", "Parse Suite.read readTenant readDomains yesNo Suite.readTemplate Suite.readCase readWho readWant"},
 	{"context", "internal/contexts", "Parse ParseKeyID Context.Validate validServer hasAlias"},
 	{"page token", "internal/server", "pages.cursor"},
 	{"Vault's answers", "internal/keys/vault", "decodeOne parseAnswer parseVersioned parseBatch parseHealth parseKey parseKeyVersion parseCapabilities parseSignature refusal"},
