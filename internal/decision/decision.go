@@ -35,6 +35,8 @@ const (
 // Inputs are what a decision read.
 type Inputs struct {
 	Question Question
+	// Rules is the number of the rules that decided, policy.Rules of then.
+	Rules uint32
 	// Settings is the revision of the tenant's settings; 0 are the defaults.
 	Settings uint32
 	Caller   Caller

@@ -31,7 +31,7 @@ func nobody(vocab.Principal) bool { return false }
 // usual is what the events of most opens hold.
 func usual() *decision.Inputs {
 	return &decision.Inputs{
-		Question: decision.Acquire, Settings: 3,
+		Question: decision.Acquire, Rules: 1, Settings: 3,
 		Caller: decision.Caller{
 			Addresses: []string{mallory}, Groups: []string{"all-staff@contoso.com"}, Member: true, IssuedAt: issued,
 		},
@@ -56,7 +56,7 @@ func full() *decision.Inputs {
 
 func publish() *decision.Inputs {
 	return &decision.Inputs{
-		Question: decision.Publish, Caller: decision.Caller{Service: "dms", Certificate: true, Addresses: []string{"dms@contoso.com"}},
+		Question: decision.Publish, Rules: 1, Caller: decision.Caller{Service: "dms", Certificate: true, Addresses: []string{"dms@contoso.com"}},
 		Publish: &decision.Publishing{
 			How: decision.AdHoc, Same: true, Owner: vocab.Principal{Kind: vocab.KindUser, Value: mallory},
 			Parents: []decision.Parent{
@@ -86,10 +86,10 @@ func TestRoundTrip(t *testing.T) {
 	unknown.Publish = &decision.Publishing{How: decision.ByTemplate, Slug: "no-such"}
 	for name, in := range map[string]*decision.Inputs{
 		"usual": usual(), "full": full(), "publish": publish(), "through a person": byPerson, "unknown template": unknown,
-		"repeat":     {Question: decision.Repeat, License: &decision.License{Policy: hash}},
-		"deliver":    {Question: decision.Deliver, Caller: decision.Caller{Service: "dlp"}},
-		"no license": {Question: decision.Acquire},
-		"taken over": {Question: decision.Publish, Publish: &decision.Publishing{How: decision.TakenOver}},
+		"repeat":     {Question: decision.Repeat, Rules: 2, License: &decision.License{Policy: hash}},
+		"deliver":    {Question: decision.Deliver, Rules: 1, Caller: decision.Caller{Service: "dlp"}},
+		"no license": {Question: decision.Acquire, Rules: 1},
+		"taken over": {Question: decision.Publish, Rules: 1, Publish: &decision.Publishing{How: decision.TakenOver}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := decision.Decode(encode(t, in, mallory, nobody), mallory)
@@ -241,7 +241,7 @@ func seeds(t testing.TB) (out [][]byte) {
 			1: {uint64(0), uint64(9)}, 2: {uint64(1 << 20), uint64(1 << 10)}, 4: {[]byte{1}}, 5: {"No Slug"}, 6: {[]string{"Not@Canonical"}},
 			9: {uint64(1 << 60)}, 10: {"X"}, 11: {[]byte{1}, make([]byte, 17), bytes.Repeat([]byte{1}, 17*33)}, 12: {[]uint64{1}, []uint64{0, 0, 0, 0}, []uint64{1, 1, 999, 1}},
 			14: {uint64(0), uint64(8)}, 15: {"nobody", "user:Bob@contoso.com"}, 16: {"A B"},
-			17: {[]any{map[uint64]any{1: make([]byte, 16), 2: uint64(1)}}, []any{map[uint64]any{1: make([]byte, 16), 3: []byte{1}}}, []any{map[uint64]any{1: make([]byte, 16), 3: hash[:], 4: uint64(2)}}},
+			18: {uint64(1)}, 17: {[]any{map[uint64]any{1: make([]byte, 16), 2: uint64(1)}}, []any{map[uint64]any{1: make([]byte, 16), 3: []byte{1}}}, []any{map[uint64]any{1: make([]byte, 16), 3: hash[:], 4: uint64(2)}}},
 		} {
 			for _, v := range values {
 				m = nil

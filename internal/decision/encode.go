@@ -59,6 +59,7 @@ type form struct {
 	Owner       string        `cbor:"15,keyasint,omitempty"`
 	Slug        string        `cbor:"16,keyasint,omitempty"`
 	Parents     []parentForm  `cbor:"17,keyasint,omitempty"`
+	Rules       uint32        `cbor:"18,keyasint,omitempty"` // 0: the first
 }
 
 type abridgedForm struct {
@@ -88,6 +89,9 @@ func Encode(in *Inputs, name string, named func(vocab.Principal) bool) ([]byte, 
 	c := in.Caller
 	f := form{
 		Question: uint8(in.Question), Settings: in.Settings, Service: c.Service, Actor: c.Actor, Revocations: revocations(in.Revocations),
+	}
+	if in.Rules > 1 {
+		f.Rules = in.Rules
 	}
 	if !c.IssuedAt.IsZero() {
 		f.Issued = uint64(max(c.IssuedAt.Unix(), 0))
@@ -221,15 +225,15 @@ func Decode(b []byte, name string) (*Inputs, error) {
 		return nil, unreadable("not in its form").Because(err)
 	}
 	in := &Inputs{
-		Question: Question(f.Question), Settings: f.Settings, Recovery: f.Flags&flagRecovery != 0,
+		Question: Question(f.Question), Rules: max(f.Rules, 1), Settings: f.Settings, Recovery: f.Flags&flagRecovery != 0,
 		Caller: Caller{
 			Addresses: f.Addresses, Groups: f.Groups, Directory: f.Directory, Service: f.Service, Actor: f.Actor,
 			GroupsIncomplete: f.Flags&flagGroupsIncomplete != 0, Member: f.Flags&flagMember != 0, MFA: f.Flags&flagMFA != 0,
 			Certificate: f.Flags&flagCertificate != 0, Disabled: f.Flags&flagDisabled != 0, Through: f.Flags&flagThrough != 0,
 		},
 	}
-	if in.Question < Acquire || in.Question > Deliver || f.Flags&^allFlags != 0 {
-		return nil, unreadable("an unknown question or flag")
+	if in.Question < Acquire || in.Question > Deliver || f.Flags&^allFlags != 0 || f.Rules == 1 {
+		return nil, unreadable("an unknown question, flag or number of rules")
 	}
 	if f.Flags&flagNamed != 0 {
 		in.Caller.Addresses = append([]string{name}, f.Addresses...)

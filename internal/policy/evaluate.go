@@ -74,6 +74,11 @@ type Input struct {
 	Recovery bool
 }
 
+// Rules is the number of the rules that [Evaluate] and [MayPublish] follow. It
+// grows by one whenever the same input can be decided otherwise than before, so
+// that an earlier decision is not taken for one that somebody changed.
+const Rules = 1
+
 // OnlineWindow is how long a use license that must not be kept stays valid: the
 // time between the server's decision and the client's beginning to read.
 const OnlineWindow = 5 * time.Minute

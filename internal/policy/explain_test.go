@@ -483,3 +483,26 @@ func TestSupposed(t *testing.T) {
 		t.Error("a signed-in caller became the issuer by an address")
 	}
 }
+
+// BenchmarkExplain is the cost of telling the path, of few grants and of many.
+func BenchmarkExplain(b *testing.B) {
+	for _, n := range []int{10, policy.MaxTemplateGrants} {
+		var grants []policy.Grant
+		for i := range n {
+			grants = append(grants, policy.Grant{To: who(fmt.Sprintf("group:team-%d@contoso.com", i)), Rights: policy.Viewer.Rights()})
+		}
+		c, err := policy.CompileTemplate(&policy.Template{UID: someTemplate, State: policy.StatePublished, Grants: grants, Offline: policy.OfflineMax})
+		if err != nil {
+			b.Fatal(err)
+		}
+		in := baseInput()
+		in.Policy.Template, in.Template, in.Caller = someTemplate, c, member("bob", "all@contoso.com")
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			for b.Loop() {
+				if policy.Explain(in, policy.Listing{}).Allowed {
+					b.Fatal("allowed")
+				}
+			}
+		})
+	}
+}

@@ -246,6 +246,9 @@ func (a *app) explanationRows(t *table, x *rmsv1.Explanation, grants []*rmsv1.Ex
 		}
 		t.row(name, remedyLine(x, r))
 	}
+	if x.GetOtherRules() {
+		t.row("note", "a version with other rules decided: what was decided may differ")
+	}
 	if x.GetAbridged() {
 		t.row("note", "the event holds only some of the caller's many names: what was decided may differ")
 	}

@@ -218,7 +218,7 @@ func protoAccess(t string, a tenant.Access) *rmsv1.AccessEntry {
 // protoExplanation shows an explanation.
 func protoExplanation(t string, x *tenant.Explanation) *rmsv1.Explanation {
 	out := &rmsv1.Explanation{
-		Question: rmsv1.Explanation_Question(x.Question), LicenseRevision: x.Revision, SettingsRevision: x.Settings, Abridged: x.Abridged,
+		Question: rmsv1.Explanation_Question(x.Question), LicenseRevision: x.Revision, SettingsRevision: x.Settings, Abridged: x.Abridged, OtherRules: x.OtherRules,
 		Contradiction: x.Contradiction, Suppositions: protoSuppositions(x.Supposed), Key: protoKeyFact(x.Key),
 	}
 	if !x.Content.IsZero() {

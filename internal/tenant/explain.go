@@ -50,6 +50,8 @@ type Explanation struct {
 	// Abridged says that the event does not hold all names the policy needs,
 	// so that what is told may differ from what was decided.
 	Abridged bool
+	// OtherRules says that a version with other rules decided.
+	OtherRules bool
 	// Contradiction says in what the decision made again differs from the one
 	// that was recorded: somebody changed history. Alarm is the event that
 	// says so.
@@ -152,8 +154,8 @@ func (t *Tenant) explainEvent(r store.Reader, id vocab.EventID, l policy.Listing
 			x.Contradiction = "the caller may have keys in the clear"
 		}
 	}
-	if x.Abridged {
-		x.Contradiction = "" // some of what decided is not there
+	if x.OtherRules = in.Rules != policy.Rules; x.OtherRules || x.Abridged {
+		x.Contradiction = "" // what decided is not all here
 	}
 	return x, err
 }

@@ -16,6 +16,7 @@ import (
 // remember writes what a decision read into its event. An event without it is
 // better than none: a failure, which only a defect can cause, is logged.
 func (t *Tenant) remember(e *audit.Event, in *decision.Inputs, named func(vocab.Principal) bool) {
+	in.Rules = policy.Rules
 	b, err := decision.Encode(in, e.Principal.Name, named)
 	if err != nil {
 		t.logger.Error("what a decision read was not recorded", "tenant", t.name, "event", e.ID.String(), "error", err)

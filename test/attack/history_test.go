@@ -30,6 +30,7 @@ const (
 	eventDecision = 176
 	decisionFlags = 2
 	decisionGroup = 7
+	decisionRules = 18
 )
 
 // TestChangedHistory gives the attacker the stopped daemon's store, after what
@@ -132,6 +133,7 @@ func TestChangedHistory(t *testing.T) {
 		// want is the reason, or STORE_DAMAGED beside an explanation.
 		want    vocab.Reason
 		told    bool // an explanation comes with it, and says what contradicts
+		other   bool // it is explained, with a note that other rules decided
 		finding string
 	}{
 		"the policy that decided exchanged for another document's": {
@@ -178,6 +180,15 @@ func TestChangedHistory(t *testing.T) {
 				s.forgeTree(t, tx)
 			}, want: vocab.ReasonStoreDamaged, told: true,
 		},
+		"an event of a version with other rules": {
+			edit: func(t *testing.T, tx *bbolt.Tx) {
+				decision(t, tx, func(h header) {
+					h.set(t, decisionGroup, []string{"finance@contoso.test"}) // which these rules decide otherwise
+					h.set(t, decisionRules, uint64(2))
+				})
+				s.forgeTree(t, tx)
+			}, other: true,
+		},
 		"an unknown flag": {
 			edit: func(t *testing.T, tx *bbolt.Tx) {
 				decision(t, tx, func(h header) { h.set(t, decisionFlags, uint64(1)<<31) })
@@ -198,6 +209,13 @@ func TestChangedHistory(t *testing.T) {
 			}
 			x, err := explain(r.event)
 			alarm := strings.TrimPrefix(x.GetExplanation().GetAlarm(), "tenants/contoso/events/")
+			if attack.other {
+				must(t, err)
+				if e := x.GetExplanation(); !e.GetOtherRules() || e.GetContradiction() != "" || alarm != "" {
+					t.Fatalf("what other rules decided is explained as %s", prototext.Format(e))
+				}
+				return
+			}
 			if attack.told {
 				must(t, err)
 				if x.GetExplanation().GetContradiction() == "" || alarm == "" {

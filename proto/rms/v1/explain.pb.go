@@ -518,7 +518,10 @@ type Explanation struct {
 	// tenants/{tenant}/events/{event} of the alarm about it.
 	Alarm string `protobuf:"bytes,31,opt,name=alarm,proto3" json:"alarm,omitempty"`
 	// How the rights were named at protecting; unset if a template gives them.
-	AdHocKind     AdHocPolicy_Kind `protobuf:"varint,32,opt,name=ad_hoc_kind,json=adHocKind,proto3,enum=rms.v1.AdHocPolicy_Kind" json:"ad_hoc_kind,omitempty"`
+	AdHocKind AdHocPolicy_Kind `protobuf:"varint,32,opt,name=ad_hoc_kind,json=adHocKind,proto3,enum=rms.v1.AdHocPolicy_Kind" json:"ad_hoc_kind,omitempty"`
+	// A version of the service with other rules decided: what is told may differ
+	// from what was decided.
+	OtherRules    bool `protobuf:"varint,33,opt,name=other_rules,json=otherRules,proto3" json:"other_rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -775,6 +778,13 @@ func (x *Explanation) GetAdHocKind() AdHocPolicy_Kind {
 		return x.AdHocKind
 	}
 	return AdHocPolicy_KIND_UNSPECIFIED
+}
+
+func (x *Explanation) GetOtherRules() bool {
+	if x != nil {
+		return x.OtherRules
+	}
+	return false
 }
 
 // ExplainEventRequest names an event.
@@ -2260,7 +2270,7 @@ var File_rms_v1_explain_proto protoreflect.FileDescriptor
 
 const file_rms_v1_explain_proto_rawDesc = "" +
 	"\n" +
-	"\x14rms/v1/explain.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/audit.proto\x1a\x12rms/v1/types.proto\"\xee \n" +
+	"\x14rms/v1/explain.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/audit.proto\x1a\x12rms/v1/types.proto\"\x8f!\n" +
 	"\vExplanation\x128\n" +
 	"\bquestion\x18\x01 \x01(\x0e2\x1c.rms.v1.Explanation.QuestionR\bquestion\x12\x18\n" +
 	"\aallowed\x18\x02 \x01(\bR\aallowed\x12\x16\n" +
@@ -2296,7 +2306,9 @@ const file_rms_v1_explain_proto_rawDesc = "" +
 	"\babridged\x18\x1d \x01(\bR\babridged\x12$\n" +
 	"\rcontradiction\x18\x1e \x01(\tR\rcontradiction\x12\x14\n" +
 	"\x05alarm\x18\x1f \x01(\tR\x05alarm\x128\n" +
-	"\vad_hoc_kind\x18  \x01(\x0e2\x18.rms.v1.AdHocPolicy.KindR\tadHocKind\x1a\xf6\x03\n" +
+	"\vad_hoc_kind\x18  \x01(\x0e2\x18.rms.v1.AdHocPolicy.KindR\tadHocKind\x12\x1f\n" +
+	"\vother_rules\x18! \x01(\bR\n" +
+	"otherRules\x1a\xf6\x03\n" +
 	"\aKnownAs\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x18\n" +
