@@ -173,7 +173,7 @@ func throughPerson(id *vocab.Identity) bool {
 }
 
 // contentExpired reports whether the content has expired by now.
-func (d *Decision) contentExpired() bool {
+func (d Decision) contentExpired() bool {
 	return !d.ContentNotAfter.IsZero() && !d.ContentNotAfter.After(d.Time)
 }
 

@@ -102,7 +102,7 @@ func Explain(in Input, l Listing) Trace {
 	if t.Allowed {
 		t.Bounds = x.bounds(t.Decision)
 	} else {
-		t.Remedies = in.remedies()
+		t.Remedies = remedies(in)
 	}
 	return t
 }

@@ -156,7 +156,7 @@ func (w *world) contradictoryRemedies(in policy.Input, got policy.Trace, describ
 		if policy.Evaluate(fixed).Allowed {
 			return describe("remedy %d is not needed", i)
 		}
-		fixed = fixed.After(r)
+		fixed = r.After(fixed)
 	}
 	if d := policy.Evaluate(fixed); !d.Allowed {
 		return describe("after all remedies it is %s", d.Reason)
@@ -195,11 +195,11 @@ func TestPropertyTraceSequences(t *testing.T) {
 }
 
 // outcomes writes the checks of a trace as a line: a plus for passed, a minus
-// for failed, a circle for exempt, a question mark for moot.
+// for failed, a tilde for exempt, a question mark for moot.
 func outcomes(checks []policy.Check) string {
 	var out []string
 	for _, c := range checks {
-		out = append(out, map[policy.Outcome]string{policy.Passed: "+", policy.Failed: "-", policy.Exempt: "o", policy.Moot: "?"}[c.Outcome]+string(c.Name))
+		out = append(out, map[policy.Outcome]string{policy.Passed: "+", policy.Failed: "-", policy.Exempt: "~", policy.Moot: "?"}[c.Outcome]+string(c.Name))
 	}
 	return strings.Join(out, " ")
 }
@@ -292,7 +292,7 @@ func TestExplain(t *testing.T) {
 				in.Revocations = []policy.Revocation{{Scope: policy.RevokedDocument}}
 				in.Policy.NotAfter = t0
 			},
-			checks: "+enabled +actor +admitted +policy +named onot-revoked +template +right onot-expired",
+			checks: "+enabled +actor +admitted +policy +named ~not-revoked +template +right ~not-expired",
 		},
 		{
 			name: "a recovery", caller: member("dan"), grants: []policy.Grant{grantTo("group:finance@contoso.com", policy.Viewer)},
@@ -300,7 +300,7 @@ func TestExplain(t *testing.T) {
 				in.Recovery = true
 				in.Revocations = []policy.Revocation{{Scope: policy.RevokedTemplate}}
 			},
-			checks: "+enabled +actor +admitted +policy onamed onot-revoked +template oright +not-expired",
+			checks: "+enabled +actor +admitted +policy ~named ~not-revoked +template ~right +not-expired",
 			listed: "(0)",
 		},
 		{

@@ -46,7 +46,7 @@ func ExplainPublish(in PublishInput) PublishTrace {
 	t.Parents = in.traceParents()
 	t.Checks = in.checks(who)
 	if !t.Allowed {
-		t.Remedies = in.remedies()
+		t.Remedies = publishRemedies(in)
 	}
 	return t
 }
@@ -126,9 +126,9 @@ func (in *PublishInput) asked(base *Input) *Template {
 	return nil
 }
 
-// remedies works like those of opening: what helps is applied until MayPublish
+// publishRemedies works like remedies: what helps is applied until MayPublish
 // allows.
-func (in PublishInput) remedies() (out []Remedy) {
+func publishRemedies(in PublishInput) (out []Remedy) {
 	for range maxRemedies {
 		if MayPublish(in).Allowed {
 			return out
@@ -218,7 +218,7 @@ func (in *PublishInput) freeParents() (Remedy, bool) {
 				return r, false
 			}
 			r.Content = p.ID
-			q = q.after(r)
+			q = r.after(q)
 			in.Caller, in.Settings.GuestDomains = q.Caller, q.Settings.GuestDomains
 			in.setParent(i, &q)
 			return r, true

@@ -1,4 +1,4 @@
 package policy
 
 // After is the question as it would be put once the remedy was applied.
-func (in Input) After(r Remedy) Input { return in.after(r) }
+func (r Remedy) After(in Input) Input { return r.after(in) }

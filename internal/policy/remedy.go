@@ -47,7 +47,7 @@ const maxRemedies = 24
 
 // remedies asks Evaluate why not, applies what would help, and asks again,
 // until it allows. If something does not help, nothing is suggested.
-func (in Input) remedies() (out []Remedy) {
+func remedies(in Input) (out []Remedy) {
 	for range maxRemedies {
 		d := Evaluate(in)
 		if d.Allowed {
@@ -57,7 +57,7 @@ func (in Input) remedies() (out []Remedy) {
 		if !ok {
 			return nil
 		}
-		out, in = append(out, r), in.after(r)
+		out, in = append(out, r), r.after(in)
 	}
 	return nil
 }
@@ -164,7 +164,7 @@ func (in *Input) elsewhere(d Decision) (Remedy, bool) {
 }
 
 // after is the question as it would be put once the remedy was applied.
-func (in Input) after(r Remedy) Input {
+func (r Remedy) after(in Input) Input {
 	caller, p := *in.Caller, *in.Policy
 	in.Caller, in.Policy = &caller, &p
 	switch r.Kind {

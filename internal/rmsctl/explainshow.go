@@ -332,10 +332,8 @@ func givesLine(x *rmsv1.Explanation) string {
 	if x.GetExpireTime() != nil {
 		out += " until " + showStamp(x.GetExpireTime())
 	}
-	for _, b := range x.GetBounds() {
-		if b.GetSets() {
-			out += " (" + b.GetLimit() + ")"
-		}
+	if i := slices.IndexFunc(x.GetBounds(), (*rmsv1.Explanation_Bound).GetSets); i >= 0 {
+		out += " (" + x.GetBounds()[i].GetLimit() + ")"
 	}
 	if x.GetCacheable() {
 		return out + "; may be kept"

@@ -102,10 +102,10 @@ func (a *app) testPolicy(ctx context.Context, path string) error {
 
 // besides is a path as the suite means it: from where the suite is.
 func besides(dir, path string) string {
-	if filepath.IsAbs(path) {
-		return path
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
 	}
-	return filepath.Join(dir, path)
+	return filepath.Clean(path)
 }
 
 // policyTest asks cases, here or at the server.

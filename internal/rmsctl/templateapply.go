@@ -79,7 +79,7 @@ they changed, then export it anew or apply with --force.`,
 func readTemplates(paths []string) ([]*policy.Template, error) {
 	var files []string
 	for _, p := range paths {
-		st, err := os.Stat(p)
+		st, err := os.Stat(p) //nolint:gosec // a file that the user named
 		if err != nil {
 			return nil, err
 		}
@@ -99,7 +99,7 @@ func readTemplates(paths []string) ([]*policy.Template, error) {
 	var all []*policy.Template
 	from := map[string]string{}
 	for _, f := range files {
-		b, err := os.ReadFile(f)
+		b, err := os.ReadFile(f) //nolint:gosec // a file that the user named
 		if err != nil {
 			return nil, err
 		}

@@ -324,17 +324,23 @@ func (t *Tenant) explainPublish(r store.Reader, x *Explanation, in *decision.Inp
 	trace := policy.ExplainPublish(q)
 	x.Publishing = &trace
 	x.Contradiction = differsInReason(e, trace.Allowed, trace.Reason)
-	if x.Contradiction != "" || x.Policy == nil || e.Reason != "" {
-		return nil
+	if x.Contradiction == "" && in.License != nil && e.Reason == "" {
+		x.Contradiction, err = differsInLicense(e, &trace, in.License)
 	}
-	b, err := license.EncodePolicy(trace.Policy)
+	return err
+}
+
+// differsInLicense compares the license that is decided again with the one that
+// was made; "" if they agree.
+func differsInLicense(e *audit.Event, d *policy.PublishTrace, made *decision.License) (string, error) {
+	b, err := license.EncodePolicy(d.Policy)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if license.PolicyHash(b) != in.License.Policy || e.Custody != trace.Custody {
-		x.Contradiction = "the license that is recorded has another policy than the one decided again"
+	if license.PolicyHash(b) != made.Policy || e.Custody != d.Custody {
+		return "the license that is recorded has another policy than the one decided again", nil
 	}
-	return nil
+	return "", nil
 }
 
 // adHocAsked is the ad hoc policy of a request: the one that was made, or that
