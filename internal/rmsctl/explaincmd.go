@@ -233,7 +233,7 @@ func (a *app) listAccess(ctx context.Context, w *whatIf, limit int) error {
 	if err != nil {
 		return err
 	}
-	err = a.emit(messages(list), func() {
+	err = a.emit(&rmsv1.ListAccessResponse{Access: list, Suppositions: assumed}, func() {
 		if len(list) == 0 {
 			a.outf("%s can open nothing", shortPrincipal(caller.GetPrincipal()))
 		} else {

@@ -149,6 +149,8 @@ func withoutPolicy(e *rmsv1.Event, x *rmsv1.Explanation) string {
 		return "there is no such license: whoever names one that is not there gets the answer of one without rights"
 	case len(roles) > 0:
 		return fmt.Sprintf("%s needs the role %s, which the caller did not hold", e.GetMethod(), strings.Join(roles, " or "))
+	case e.GetOutcome() == string(vocab.ReasonPrincipalDisabled):
+		return "the caller, or the service acting for them, was disabled; to allow: rmsctl principal enable " + or(e.GetPrincipal(), "PRINCIPAL")
 	case refused(e):
 		return "refused before any policy was asked; the reason says all there is"
 	}

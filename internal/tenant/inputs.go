@@ -35,9 +35,9 @@ func (t *Tenant) rememberOpening(e *audit.Event, q decision.Question, in *inputs
 }
 
 // callerInputs keeps the groups of the token and those of the directory apart:
-// the latter were appended.
-func callerInputs(with, caller *vocab.Identity, disabled bool) decision.Caller {
-	return decision.CallerOf(caller, with.Groups[len(caller.Groups):], disabled)
+// the latter were appended by standingOf.
+func callerInputs(with, token *vocab.Identity, disabled bool) decision.Caller {
+	return decision.CallerOf(token, with.Groups[min(len(token.Groups), len(with.Groups)):], disabled)
 }
 
 func licenseInputs(l *record.License, mode vocab.CustodyMode) *decision.License {

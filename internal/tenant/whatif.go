@@ -128,7 +128,7 @@ func (t *Tenant) EvaluateAccess(ctx context.Context, q AccessQuestion, l policy.
 		}
 		trace := policy.Explain(put, l)
 		x.Opening, x.Policy, x.Caller, x.Supposed = &trace, put.Policy, who.caller, who.assumed
-		x.Known = decision.CallerOf(who.token, who.caller.Groups[len(who.token.Groups):], put.Disabled)
+		x.Known = callerInputs(who.caller, who.token, put.Disabled)
 		if put.Template != nil {
 			x.Template = put.Template.Template
 		}
