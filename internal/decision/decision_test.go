@@ -239,7 +239,7 @@ func seeds(t testing.TB) (out [][]byte) {
 	for _, b := range [][]byte{out[1], out[2]} {
 		for key, values := range map[uint64][]any{
 			1: {uint64(0), uint64(9)}, 2: {uint64(1 << 20), uint64(1 << 10)}, 4: {[]byte{1}}, 5: {"No Slug"}, 6: {[]string{"Not@Canonical"}},
-			9: {uint64(1 << 60)}, 10: {"X"}, 11: {[]byte{1}, make([]byte, 17), bytes.Repeat([]byte{1}, 17*33)}, 12: {[]uint64{1}, []uint64{0, 0, 0, 0}, []uint64{1, 1, 999, 1}},
+			9: {uint64(1 << 60)}, 10: {"X"}, 11: {[]byte{1}, make([]byte, 17), bytes.Repeat([]byte{200}, 17), bytes.Repeat([]byte{1}, 17*33)}, 12: {[]uint64{1}, []uint64{0, 0, 0, 0}, []uint64{1, 1, 999, 1}},
 			14: {uint64(0), uint64(8)}, 15: {"nobody", "user:Bob@contoso.com"}, 16: {"A B"},
 			18: {uint64(1)}, 17: {[]any{map[uint64]any{1: make([]byte, 16), 2: uint64(1)}}, []any{map[uint64]any{1: make([]byte, 16), 3: []byte{1}}}, []any{map[uint64]any{1: make([]byte, 16), 3: hash[:], 4: uint64(2)}}},
 		} {

@@ -305,8 +305,8 @@ func readRevocations(b []byte, most int) (out []policy.Revocation, err error) {
 		return nil, unreadable("revocations that cannot be")
 	}
 	for ; len(b) > 0; b = b[revocationSize:] {
-		if b[0] == 0 {
-			return nil, unreadable("a revocation of nothing")
+		if b[0] == 0 || b[0] > 127 {
+			return nil, unreadable("a revocation of nothing that is known")
 		}
 		out = append(out, policy.Revocation{Scope: policy.RevocationScope(b[0]), Event: vocab.EventID(b[1:revocationSize])})
 	}
