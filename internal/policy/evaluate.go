@@ -51,6 +51,11 @@ type Input struct {
 	Recovery bool
 }
 
+// Rules is the number of the rules that [Evaluate] and [MayPublish] follow. It
+// grows by one whenever the same input can be decided otherwise than before, so
+// that an earlier decision is not taken for one that somebody changed.
+const Rules = 1
+
 // OnlineWindow is how long a use license that must not be kept stays valid: the
 // time between the server's decision and the client's beginning to read.
 const OnlineWindow = 5 * time.Minute
@@ -77,7 +82,7 @@ func Evaluate(in Input) Decision {
 	if in.Disabled {
 		return d.deny(vocab.ReasonPrincipalDisabled)
 	}
-	if a := in.Caller.Actor; a != nil && a.Service == "" {
+	if throughPerson(in.Caller) {
 		return d.deny(vocab.ReasonRoleRequired)
 	}
 	who, ok := admit(in.Caller, in.Settings.GuestDomains)
@@ -89,9 +94,7 @@ func Evaluate(in Input) Decision {
 	if reason != "" {
 		return d.deny(reason)
 	}
-	for _, i := range p.find(who.known) {
-		d.Matches = append(d.Matches, who.judge(int(i), p.grant(i), now))
-	}
+	d.Matches = p.matches(who, now)
 	d.Role = in.Policy.roleOf(in.Caller, who)
 	if in.Recovery {
 		// A second person has weighed it: neither grants nor expiry nor a
@@ -136,11 +139,22 @@ func Evaluate(in Input) Decision {
 		}
 		return d.deny(reason)
 	}
-	if !d.ContentNotAfter.IsZero() && !d.ContentNotAfter.After(now) {
+	if d.contentExpired() {
 		return d.deny(vocab.ReasonLicenseExpired)
 	}
 	d.Rights = united(d.Matches, Match.Active).Effective()
 	return in.validity(d, p, who)
+}
+
+// throughPerson reports whether a person acts for the caller, which only a
+// service may.
+func throughPerson(id *vocab.Identity) bool {
+	return id.Actor != nil && id.Actor.Service == ""
+}
+
+// contentExpired reports whether the content has expired by now.
+func (d Decision) contentExpired() bool {
+	return !d.ContentNotAfter.IsZero() && !d.ContentNotAfter.After(d.Time)
 }
 
 // source is where the grants of a license come from.
@@ -212,6 +226,14 @@ func (s source) grant(i int32) Grant {
 		return s.index.grants[i]
 	}
 	return s.grants[i]
+}
+
+// matches judges every grant that names the caller.
+func (s source) matches(who caller, now time.Time) (out []Match) {
+	for _, i := range s.find(who.known) {
+		out = append(out, who.judge(int(i), s.grant(i), now))
+	}
+	return out
 }
 
 // roleOf says whether the caller is issuer or owner; issuer if both, since it

@@ -84,7 +84,7 @@ type caller struct {
 }
 
 // admit works out whom the identity counts as. It reports false for a guest
-// none of whose domains is admitted: such a caller counts as nobody, not even
+// none of whose domains is admitted: such a caller is known as nobody, not even
 // as anyone.
 func admit(id *vocab.Identity, guestDomains []string) (caller, bool) {
 	c := caller{mfa: id.MFA, guest: id.Member == "" && id.Service == ""}
@@ -113,7 +113,7 @@ func admit(id *vocab.Identity, guestDomains []string) (caller, bool) {
 			add(vocab.KindDomain, d)
 		}
 		if c.guest && len(c.known) == 0 {
-			return caller{}, false
+			return c, false
 		}
 		add(vocab.KindTenant, id.Member)
 	}

@@ -89,7 +89,7 @@ func MayPublish(in PublishInput) PublishDecision {
 	if in.Disabled {
 		return refuse(refusal(vocab.ReasonPrincipalDisabled, 0, ""))
 	}
-	if a := in.Caller.Actor; a != nil && a.Service == "" {
+	if throughPerson(in.Caller) {
 		return refuse(refusal(vocab.ReasonRoleRequired, 0, ""))
 	}
 	who, err := in.publisher()
@@ -107,31 +107,11 @@ func MayPublish(in PublishInput) PublishDecision {
 	if err != nil {
 		return refuse(err)
 	}
-	var d PublishDecision
-	d.Derived = derived
-	switch {
-	case derived:
-		d.Policy, err = in.inherit(base)
-	case in.ByTemplate || in.AdHoc != nil:
-		d.Policy, err = in.chosen(who)
-	default:
-		d.Policy, err = in.takenOver(base, who)
-	}
-	if err != nil {
+	d := PublishDecision{Derived: derived}
+	if d.Policy, err = in.policy(base, derived, who); err != nil {
 		return refuse(err)
 	}
-	if !derived {
-		d.Policy.Owner = owner
-		d.Policy.Issuer = Issuer{Issuer: in.Caller.Issuer, Subject: in.Caller.Subject}
-		if in.Caller.Service == "" && len(in.Caller.Addresses) > 0 {
-			d.Policy.Issuer.Address = in.Caller.Addresses[0]
-		}
-	}
-	for _, p := range in.Parents {
-		d.Policy.Parents = append(d.Policy.Parents, p.ID)
-	}
-	d.Policy.AppData = in.AppData
-	if err := d.Policy.Validate(); err != nil {
+	if err := in.complete(d.Policy, owner, derived); err != nil {
 		return refuse(err)
 	}
 	if err := in.revoked(d.Policy); err != nil {
@@ -217,14 +197,11 @@ func (in *PublishInput) shape() error {
 // first that binds the caller (derived), else the first.
 func (in *PublishInput) parents() (base *Input, derived bool, err error) {
 	for _, p := range in.Parents {
-		if p.License == nil || p.License.Policy == nil {
+		q, found := in.opening(p, vocab.RightView)
+		if !found {
 			// The same answer as for a license the caller has no rights on.
 			return nil, false, refusal(vocab.ReasonNoRights, 0, "")
 		}
-		q := *p.License
-		q.Caller, q.Now, q.Settings, q.Disabled, q.Right = in.Caller, in.Now, in.Settings, in.Disabled, vocab.RightView
-		// What was revoked begets nothing, not even for its issuer.
-		q.Settings.IssuerOpensRevoked = false
 		d := Evaluate(q)
 		if !d.Allowed {
 			return nil, false, d.Err()
@@ -243,6 +220,30 @@ func (in *PublishInput) parents() (base *Input, derived bool, err error) {
 		}
 	}
 	return base, derived, nil
+}
+
+// opening is the question whether the caller may exercise a right on a parent;
+// found is false if there is no such license.
+func (in *PublishInput) opening(p Parent, right vocab.Right) (q Input, found bool) {
+	if p.License == nil || p.License.Policy == nil {
+		return q, false
+	}
+	q = *p.License
+	q.Caller, q.Now, q.Settings, q.Disabled, q.Right = in.Caller, in.Now, in.Settings, in.Disabled, right
+	// What was revoked begets nothing, not even for its issuer.
+	q.Settings.IssuerOpensRevoked = false
+	return q, true
+}
+
+// policy is what the license says, but for owner and issuer.
+func (in *PublishInput) policy(base *Input, derived bool, who caller) (*Policy, error) {
+	switch {
+	case derived:
+		return in.inherit(base)
+	case in.ByTemplate || in.AdHoc != nil:
+		return in.chosen(who)
+	}
+	return in.takenOver(base, who)
 }
 
 // inherit is a derived publish: whoever may edit but not re-protect makes a
@@ -302,6 +303,23 @@ func (in *PublishInput) takenOver(base *Input, who caller) (*Policy, error) {
 			WithNext("Name a policy")
 	}
 	return p, nil
+}
+
+// complete adds to the terms of a new license whose it is, and from what it was
+// made.
+func (in *PublishInput) complete(p *Policy, owner vocab.Principal, derived bool) error {
+	if !derived {
+		p.Owner = owner
+		p.Issuer = Issuer{Issuer: in.Caller.Issuer, Subject: in.Caller.Subject}
+		if in.Caller.Service == "" && len(in.Caller.Addresses) > 0 {
+			p.Issuer.Address = in.Caller.Addresses[0]
+		}
+	}
+	for _, parent := range in.Parents {
+		p.Parents = append(p.Parents, parent.ID)
+	}
+	p.AppData = in.AppData
+	return p.Validate()
 }
 
 // revoked refuses what would be born revoked, before somebody removes the

@@ -295,6 +295,7 @@ func TestMayPublish(t *testing.T) {
 			if c.check != nil {
 				c.check(t, got)
 			}
+			checkPublishTrace(t, in, got)
 		})
 	}
 }

@@ -328,6 +328,12 @@ func ParseNetwork(s string) (netip.Prefix, error) {
 	return n, nil
 }
 
+// ValidPeer reports whether s is a network address as connections have them.
+func ValidPeer(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
 func clip(s string) string {
 	if len(s) > 64 {
 		return s[:64] + "…"

@@ -16,7 +16,7 @@ import (
 // error is one that kept it from finishing.
 func Check(r store.Reader, t vocab.TenantID, found func(error)) (int64, error) {
 	c := &checker{r: r, t: t, found: found, counts: map[string]int64{}}
-	for _, step := range []func() error{c.licenses, c.indexes, c.countRows, c.templates, c.slugs, c.uses, c.requests, c.progress, c.others} {
+	for _, step := range []func() error{c.licenses, c.indexes, c.countRows, c.templates, c.slugs, c.uses, c.requests, c.progress, c.history, c.others} {
 		if err := step(); err != nil {
 			return c.records, err
 		}

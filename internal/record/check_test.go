@@ -58,10 +58,13 @@ func full(t *testing.T) store.Tx {
 	mustPut(t, tx, tenantA, licenseOf(t, strictOne, shape{owner: "alice", template: uidOne, custodian: vocab.CustodianID{1}, version: 2}))
 	mustPut(t, tx, tenantA, licenseOf(t, cachedOne, shape{owner: "bob", generation: vocab.GenerationID{1}}))
 	mustPut(t, tx, tenantA, licenseOf(t, gone, shape{owner: "bob", generation: vocab.GenerationID{1}, deleted: true}))
-	settings := DefaultSettings()
-	settings.Revision = 1
+	mustPut(t, tx, tenantA, licenseOf(t, cachedOne, shape{owner: "carla", generation: vocab.GenerationID{1}}))
+	mustPut(t, tx, tenantA, licenseOf(t, cachedOne, shape{owner: "bob", generation: vocab.GenerationID{1}}))
+	settings, earlier := DefaultSettings(), DefaultSettings()
+	earlier.Revision, settings.Revision = 1, 2
 	for _, err := range []error{
 		PutTenant(tx, "contoso", &Tenant{ID: tenantA, Created: ToMillis(start)}),
+		PutSettings(tx, tenantA, earlier),
 		PutSettings(tx, tenantA, settings),
 		PutTemplateRevision(tx, tenantA, uidOne, TemplateHead{Slug: "finance", Revision: 1}, []byte("TEST-envelope 1")),
 		PutTemplateRevision(tx, tenantA, uidOne, TemplateHead{Slug: "finance", Revision: 2}, []byte("TEST-envelope 2")),
@@ -197,6 +200,22 @@ func TestCheckFindsDamage(t *testing.T) {
 		{"request unreadable", written(tableRequests, key(tenantA, caller[:], []byte("r1")), []byte{0xff}), "a request"},
 		{"request that would stay for ever", drop(tableRequestsByTime, key(tenantA, u64(uint64(ToMillis(start))), caller[:], []byte("r1"))), "missing from requests-by-time"},
 		{"settings unreadable", written(tableSettings, key(tenantA), []byte{0xff}), "settings"},
+		{"earlier settings missing", drop(tableOldSettings, key(tenantA, u32(1))), "revision 1 of the settings is missing"},
+		{"earlier settings missing between", copied(tableOldSettings, key(tenantA, u32(1)), key(tenantA, u32(7))), "revision 2 of the settings is missing"},
+		{"earlier settings unreadable", written(tableOldSettings, key(tenantA, u32(1)), []byte{0xff}), "revision 1 of the settings"},
+		{"settings put back", copied(tableOldSettings, key(tenantA, u32(1)), key(tenantA, u32(2))), "the settings were put back: revision 2 is there, 2 is current"},
+		{"earlier settings with a key that cannot be", written(tableOldSettings, key(tenantA, []byte{1}), nil), "settings-history has a key that cannot be"},
+		{"earlier policy changed", func(t *testing.T, tx store.Tx) {
+			for item := range tx.Scan(tablePolicies, store.Range{Prefix: key(tenantA)}) {
+				if err := tx.Put(tablePolicies, item.Key, []byte("TEST")); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			t.Fatal("no earlier policy is there")
+		}, "an earlier policy of license " + cachedOne.String() + " is not what it was"},
+		{"earlier policy of no license", written(tablePolicies, key(tenantA, make([]byte, 48)), nil), "an earlier policy is of license"},
+		{"earlier policy with a key that cannot be", written(tablePolicies, key(tenantA, []byte{1}), nil), "policies has a key that cannot be"},
 		{"generation unreadable", written(tableGenerations, key(tenantA, u32(1)), []byte{0xff}), "generations"},
 		{"generation moved", copied(tableGenerations, key(tenantA, u32(1)), key(tenantA, u32(2))), "generations"},
 		{"key unreadable", written(tableKeys, key(tenantA, custodianOne[:]), []byte{0xff}), "keys"},

@@ -1,6 +1,6 @@
 // Package record keeps the service's records in a store: tenants, licenses,
 // templates, settings, resources, generations and what was given out, with their
-// indexes. A record and its indexes are written in one transaction; [Check]
+// indexes and with what earlier decisions read. A record and its indexes are written in one transaction; [Check]
 // finds any that disagree.
 //
 // Every function takes the transaction it works in and keeps no state, so
@@ -31,7 +31,9 @@ var Schema = store.Schema{Version: 1}
 const (
 	tableTenants         store.Table = "tenants"                // name -> Tenant
 	tableSettings        store.Table = "settings"               // -> Settings
+	tableOldSettings     store.Table = "settings-history"       // revision -> Settings, earlier ones
 	tableLicenses        store.Table = "licenses"               // content -> License
+	tablePolicies        store.Table = "policies"               // content, hash -> the policy of an earlier revision
 	tableByOwner         store.Table = "licenses-by-owner"      // H(owner), content -> nothing
 	tableByTemplate      store.Table = "licenses-by-template"   // template, content -> nothing
 	tableByGeneration    store.Table = "licenses-by-generation" // generation, content -> nothing; not of strict ones

@@ -110,7 +110,8 @@ func EachLicense(r store.Reader, t vocab.TenantID, fn func(*License, error) erro
 	return nil
 }
 
-// PutLicense writes a license with its indexes, over the one that was there.
+// PutLicense writes a license with its indexes, over the one that was there,
+// whose policy is kept if the new one has another.
 func PutLicense(tx store.Tx, t vocab.TenantID, l *License) error {
 	old, err := GetLicense(tx, t, l.Content)
 	if err != nil {
@@ -120,6 +121,9 @@ func PutLicense(tx store.Tx, t vocab.TenantID, l *License) error {
 		if err := eachIndex(t, old, func(table store.Table, prefix []byte) error {
 			return unindex(tx, table, prefix, l.Content)
 		}); err != nil {
+			return err
+		}
+		if err := keepPolicy(tx, t, old, l); err != nil {
 			return err
 		}
 	}

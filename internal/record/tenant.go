@@ -106,6 +106,11 @@ func GetSettings(r store.Reader, t vocab.TenantID) (Settings, error) {
 	if !ok {
 		return DefaultSettings(), nil
 	}
+	return f.settings()
+}
+
+// settings reads the stored form.
+func (f *settingsForm) settings() (Settings, error) {
 	ms := func(v uint64) time.Duration { return time.Duration(v) * time.Millisecond }
 	s := Settings{
 		Settings: policy.Settings{
@@ -133,8 +138,11 @@ func GetSettings(r store.Reader, t vocab.TenantID) (Settings, error) {
 	return s, nil
 }
 
-// PutSettings writes a tenant's settings.
+// PutSettings writes a tenant's settings and keeps those that were there.
 func PutSettings(tx store.Tx, t vocab.TenantID, s Settings) error {
+	if err := keepSettings(tx, t, s); err != nil {
+		return err
+	}
 	return put(tx, tableSettings, key(t), s.form())
 }
 

@@ -17,7 +17,7 @@ import (
 func readFiles[T any](paths []string, noun string, parse func([]byte) ([]T, error), id func(T) string) ([]T, error) {
 	var files []string
 	for _, p := range paths {
-		st, err := os.Stat(p)
+		st, err := os.Stat(p) //nolint:gosec // a file that the user named
 		if err != nil {
 			return nil, err
 		}
@@ -37,7 +37,7 @@ func readFiles[T any](paths []string, noun string, parse func([]byte) ([]T, erro
 	var all []T
 	from := map[string]string{}
 	for _, f := range files {
-		b, err := os.ReadFile(f)
+		b, err := os.ReadFile(f) //nolint:gosec // a file that the user named
 		if err != nil {
 			return nil, err
 		}

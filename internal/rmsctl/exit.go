@@ -22,7 +22,7 @@ const (
 	exitConflict     = 6  // something else must happen first
 	exitUnavailable  = 7  // try again
 	exitDamaged      = 8  // a document, license or store is damaged or forged
-	exitVerification = 9  // the log does not verify
+	exitVerification = 9  // the log does not verify, or the policy is not what a suite wants
 	exitWaits        = 10 // an operation waits for approval
 )
 

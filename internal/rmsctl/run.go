@@ -121,8 +121,8 @@ signed in to.`,
 		root.AddCommand(cmds...)
 	}
 	group("documents", a.documentCommands()...)
-	group("manage", a.licenseCommand(), a.templateCommand(), a.groupCommand(), a.roleCommand(), a.principalCommand(), a.tenantCommand(),
-		a.keyCommand(), a.operationCommand(), a.recoveryCommand(), a.auditCommand())
+	group("manage", a.licenseCommand(), a.templateCommand(), a.explainCommand(), a.policyCommand(), a.groupCommand(), a.roleCommand(),
+		a.principalCommand(), a.tenantCommand(), a.keyCommand(), a.operationCommand(), a.recoveryCommand(), a.auditCommand())
 	group("you", a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.contextCommand(), a.doctorCommand(),
 		a.completionCommand(), a.versionCommand())
 	return root

@@ -41,6 +41,7 @@ type Server struct {
 	Health   *health.Server
 
 	verifier    Verifier
+	access      map[string]*rmsv1.Access
 	pages       *pages
 	now         func() time.Time
 	version     string
@@ -64,7 +65,7 @@ func New(o Options) (*Server, error) {
 		o.Now = time.Now
 	}
 	s := &Server{
-		verifier: o.Verifier, pages: newPages(), now: o.Now, version: o.Version, development: o.Development, Health: health.NewServer(),
+		verifier: o.Verifier, access: table, pages: newPages(), now: o.Now, version: o.Version, development: o.Development, Health: health.NewServer(),
 	}
 	s.serving, s.stopServing = context.WithCancel(context.Background())
 	network := &door{

@@ -6,6 +6,7 @@ import (
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/canon"
+	"github.com/openrms/rms/internal/decision"
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/policy"
@@ -74,7 +75,9 @@ type Recipient struct{ Sealed *license.Recipient }
 func (t *Tenant) Acquire(ctx context.Context, c Call, to Recipient, items []AcquireItem) (*AcquireBatch, error) {
 	d, err := t.newSealer(ctx, c, to, items)
 	if err != nil {
-		return nil, t.refuse(ctx, t.newEvent(audit.KindRefused, c, t.now()), err)
+		e := t.newEvent(audit.KindRefused, c, t.now())
+		t.rememberDelivery(e, c.Caller)
+		return nil, t.refuse(ctx, e, err)
 	}
 	work := make([]*acquisition, len(items))
 	for i, item := range items {
@@ -129,10 +132,7 @@ func (t *Tenant) newSealer(ctx context.Context, c Call, to Recipient, items []Ac
 
 // checkDelivery refuses clear keys to whoever may not have them.
 func (t *Tenant) checkDelivery(caller *vocab.Identity, to Recipient) error {
-	if to.Sealed != nil {
-		return nil
-	}
-	if t.settings.Load().ClearKeys == policy.ClearKeysMTLS && caller.Service != "" && caller.Certificate {
+	if to.Sealed != nil || policy.AllPassed(policy.ClearChecks(t.settings.Load().Settings, caller)) {
 		return nil
 	}
 	return vocab.Errorf(vocab.ReasonClearKeyNotAllowed, "content keys are not given in the clear to you").
@@ -147,6 +147,7 @@ type acquisition struct {
 
 	pl       *license.PublishingLicense // nil if named by content ID
 	inputs   inputs
+	question policy.Input
 	decision policy.Decision
 	lent     *keys.Key     // the generation, already released
 	key      *vocab.Secret // the content key
@@ -197,6 +198,14 @@ func (in *inputs) same(other *inputs) bool {
 	}
 	return in.record.Revision == other.record.Revision && in.record.Tombstone == other.record.Tombstone &&
 		in.revision() == other.revision() && in.settings == other.settings && in.epoch == other.epoch
+}
+
+// templateUID names the template that is read, zero if there is none.
+func (in *inputs) templateUID() vocab.TemplateUID {
+	if in.template == nil {
+		return vocab.TemplateUID{}
+	}
+	return in.template.UID
 }
 
 // revision is that of the template, 0 if there is none.
@@ -305,7 +314,7 @@ func (t *Tenant) decide(ctx context.Context, work []*acquisition) error {
 }
 
 func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Settings) (err error) {
-	a.event.Content, a.event.LicenseRevision, a.event.Parent = a.Content, 0, vocab.EventID{}
+	a.event.Content, a.event.LicenseRevision, a.event.Parent, a.event.Decision = a.Content, 0, vocab.EventID{}, nil
 	if a.inputs, err = t.readInputs(r, a.Content, settings); err != nil {
 		return err
 	}
@@ -330,13 +339,15 @@ func (t *Tenant) decideOne(r store.Reader, a *acquisition, settings record.Setti
 	if err := t.readLineage(r, in, who); err != nil {
 		return err
 	}
-	question := in.evaluation(who, a.Right, a.event.Time, settings)
-	question.Recovery = glass != nil
-	a.decision = glass.until(policy.Evaluate(question))
-	if a.decision.Revoked && !a.decision.Allowed {
-		a.event.Parent = ruleOf(question.Revocations)
+	a.question = in.evaluation(who, a.Right, a.event.Time, settings)
+	a.question.Recovery = glass != nil
+	decided := policy.Evaluate(a.question)
+	t.rememberOpening(a.event, decision.Acquire, in, &a.question, a.caller)
+	a.decision = glass.until(decided)
+	if decided.Revoked && !decided.Allowed {
+		a.event.Parent = ruleOf(a.question.Revocations)
 	}
-	a.event.Template, a.event.TemplateRevision = a.decision.Template, a.decision.Revision
+	a.event.Template, a.event.TemplateRevision = in.templateUID(), in.revision()
 	if a.decision.Contact == "" {
 		// An ad hoc policy has no contact of its own; the owner may have set one.
 		a.decision.Contact = in.record.Contact
@@ -449,12 +460,9 @@ func (t *Tenant) releaseOne(ctx context.Context, d *sealer, a *acquisition) (err
 	}
 	noteKey(a.event, a.lent)
 	e, dec := a.event, &a.decision
-	e.Kind, e.Granted, e.NotAfter, e.Custody = audit.KindReleased, dec.Rights, dec.NotAfter, dec.Custody
+	e.Kind, e.Granted, e.Custody = audit.KindReleased, dec.Rights, dec.Custody
 	e.Cached = a.Store && dec.Cache == policy.CacheStored && d.to != nil
-	if end := e.Time.Add(policy.OnlineWindow); !e.Cached && e.NotAfter.After(end) {
-		// What is not to be kept need not live long: time to begin to read.
-		e.NotAfter = end
-	}
+	e.NotAfter = useEnd(dec, e.Cached)
 	if d.to == nil {
 		return nil
 	}
@@ -480,6 +488,15 @@ func (t *Tenant) releaseOne(ctx context.Context, d *sealer, a *acquisition) (err
 	}
 	a.ul, err = d.delivery.UseLicense(ctx, d.signer, d.cert, u, a.key)
 	return err
+}
+
+// useEnd is when a use license ends. One that is not to be kept need not live
+// long: time to begin to read.
+func useEnd(d *policy.Decision, cached bool) time.Time {
+	if end := d.Time.Add(policy.OnlineWindow); !cached && d.NotAfter.After(end) {
+		return end
+	}
+	return d.NotAfter
 }
 
 // policyRef names what decided: the template's revision, or the license's own.
@@ -508,7 +525,9 @@ func (t *Tenant) stillHolds(tx store.Tx, a *acquisition, settings record.Setting
 func (t *Tenant) record(tx store.Tx, a *acquisition) error {
 	if a.err == nil {
 		// The last word: the key may have been taken back meanwhile.
-		a.err = t.ring.Recheck(a.lent)
+		if a.err = t.ring.Recheck(a.lent); a.err != nil {
+			t.rememberOpening(a.event, decision.Acquire, &a.inputs, &a.question, a.caller)
+		}
 	}
 	e := a.event
 	if a.err != nil {

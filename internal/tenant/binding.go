@@ -99,18 +99,23 @@ func verifySettings(r store.Reader, t vocab.TenantID, s record.Settings) error {
 	return audit.Prove(r, t, writer)
 }
 
-// CheckBinding compares every license, template, resource and the settings of a tenant
-// with the whole log, and reports what contradicts it. The log itself is
+// CheckBinding compares every license, template, resource and the settings of a tenant,
+// and what earlier decisions read of them, with the whole log, and reports what
+// contradicts it. The log itself is
 // verified by [audit.Log.Verify]. The error is one that kept it from finishing.
 func CheckBinding(ctx context.Context, s store.Store, log *audit.Log, t vocab.TenantID, found func(error)) error {
 	revisions := map[vocab.TemplateUID]uint32{}
 	var settings vocab.EventID
 	resources := map[string]vocab.EventID{} // name to its last writer
+	history := historyCheck{store: s, tenant: t, found: found}
 	size, err := log.Size(ctx, t)
 	if err != nil {
 		return err
 	}
 	for e, err := range log.Range(ctx, t, 0, size) {
+		if err == nil {
+			err = history.event(ctx, e.Event)
+		}
 		if err != nil {
 			return err
 		}
@@ -134,6 +139,9 @@ func CheckBinding(ctx context.Context, s store.Store, log *audit.Log, t vocab.Te
 			err = verifySettings(r, t, now)
 		}
 		if err := report(err, found); err != nil {
+			return err
+		}
+		if err := history.settings(r, now.Revision); err != nil {
 			return err
 		}
 		for uid, revision := range revisions {

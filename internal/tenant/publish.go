@@ -6,6 +6,7 @@ import (
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/canon"
+	"github.com/openrms/rms/internal/decision"
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/policy"
@@ -53,6 +54,7 @@ func (t *Tenant) Publish(ctx context.Context, c Call, req PublishRequest) (*Publ
 		e.RecipientKey = req.To.Sealed.Hash()
 	}
 	if err := t.checkDelivery(c.Caller, req.To); err != nil {
+		t.rememberDelivery(e, c.Caller)
 		return nil, t.refuse(ctx, e, err)
 	}
 	for range maxAttempts {
@@ -83,6 +85,9 @@ type publication struct {
 
 	basis    basis
 	who      standing
+	question policy.PublishInput
+	// revoking are the revocations that would cover what is made.
+	revoking []policy.Revocation
 	decision policy.PublishDecision
 	repeated *record.Request
 	key      *vocab.Secret
@@ -259,24 +264,26 @@ func (t *Tenant) mayPublish(p *publication) error {
 	if p.basis.template != nil {
 		in.Template = p.basis.template.Template
 	}
-	var revocations []policy.Revocation
+	var ofParents []policy.Revocation
 	for i, id := range p.req.Parents {
 		parent := policy.Parent{ID: id}
 		if l := p.basis.parents[i].record; l != nil && l.Tombstone == 0 {
 			q := p.basis.parents[i].evaluation(who, vocab.RightView, p.event.Time, p.basis.settings)
-			parent.License, revocations = &q, append(revocations, q.Revocations...)
+			parent.License, ofParents = &q, append(ofParents, q.Revocations...)
 		}
 		in.Parents = append(in.Parents, parent)
 	}
+	p.revoking = nil
 	in.Covering = func(made *policy.Policy) []policy.Revocation {
 		l := policy.Revocable{Policy: made, Issued: p.event.Time}
 		l.Ancestors, l.MoreAncestors = p.basis.ancestors()
-		revocations = who.covering(l)
-		return revocations
+		p.revoking = who.covering(l)
+		return p.revoking
 	}
-	p.decision = policy.MayPublish(in)
+	p.question, p.decision = in, policy.MayPublish(in)
+	t.rememberPublish(p)
 	if p.decision.Reason == vocab.ReasonLicenseRevoked {
-		p.event.Parent = ruleOf(revocations)
+		p.event.Parent = ruleOf(append(ofParents, p.revoking...))
 	}
 	if t := p.template(); t != nil {
 		p.event.Template, p.event.TemplateRevision = t.UID, t.Revision
@@ -347,6 +354,7 @@ func (t *Tenant) makeLicense(ctx context.Context, p *publication) (*keys.Key, er
 	p.event.Content, p.event.LicenseRevision = content, l.Revision
 	p.event.Custody, p.event.NotAfter = p.decision.Custody, p.decision.Policy.NotAfter
 	noteKey(p.event, lent)
+	t.rememberPublish(p)
 	return lent, nil
 }
 
@@ -412,9 +420,16 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 	// to repeat a call whose answer got lost.
 	in.epoch = p.who.epoch
 	question := in.evaluation(p.who, vocab.RightView, p.event.Time, p.basis.settings)
+	p.event.Content, p.event.LicenseRevision = v.Record.Content, v.Record.Revision
+	p.event.Template, p.event.TemplateRevision = in.templateUID(), in.revision()
+	t.rememberOpening(p.event, decision.Repeat, &in, &question, p.caller)
 	own := v.Policy.Issuer.Is(p.caller) && p.event.Time.Sub(v.Record.Issued.Time()) < record.RequestLife
 	revoked := len(question.Revocations) > 0
-	if d := policy.Evaluate(question); !d.Allowed && (!own || revoked || p.who.disabled) {
+	switch d := policy.Evaluate(question); {
+	case d.Allowed:
+	case own && !revoked && !p.who.disabled:
+		p.event.Decision = nil // it is not the policy that lets the caller in
+	default:
 		if revoked {
 			p.event.Parent = ruleOf(question.Revocations)
 		}
@@ -425,7 +440,6 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 		return nil, err
 	}
 	p.key, p.record, p.decision.Policy = key, v.Record, v.Policy
-	p.event.Content, p.event.LicenseRevision = v.Record.Content, v.Record.Revision
 	p.event.Custody, p.event.Parent = v.Record.Custody(), v.Record.LastEvent
 	p.event.Detail = "repetition of a request"
 	noteKey(p.event, lent)

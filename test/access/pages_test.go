@@ -1,6 +1,7 @@
 package access_test
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -24,6 +25,9 @@ var listers = map[string][2]string{
 	"rms.v1.LicenseService/ListRevocations":      {"auditor", "policy-admin"},
 	"rms.v1.PolicyService/ListTemplates":         {"policy-admin", "auditor"},
 	"rms.v1.PolicyService/ListTemplateRevisions": {"policy-admin", "auditor"},
+	"rms.v1.PolicyService/ExplainEvent":          {"auditor", "policy-admin"},
+	"rms.v1.PolicyService/EvaluateAccess":        {"policy-admin", "auditor"},
+	"rms.v1.PolicyService/ListAccess":            {"policy-admin", "auditor"},
 	"rms.v1.OperationService/ListOperations":     {"auditor", "policy-admin"},
 
 	"rms.v1.PeopleService/ListGroups":             {"policy-admin", "auditor"},
@@ -37,13 +41,13 @@ func set(m proto.Message, field string, v any) {
 	r.Set(r.Descriptor().Fields().ByName(protoreflect.Name(field)), protoreflect.ValueOf(v))
 }
 
-// page reads the one list and the token of an answer.
+// page reads the one list of messages and the token of an answer.
 func page(m proto.Message) (items []string, next string) {
 	r := m.ProtoReflect()
 	for i := range r.Descriptor().Fields().Len() {
 		f := r.Descriptor().Fields().Get(i)
 		switch {
-		case f.IsList():
+		case f.IsList() && f.Message() != nil:
 			for j := range r.Get(f).List().Len() {
 				item := r.Get(f).List().Get(j).Message()
 				// Whole items: the text form is not stable, so the bytes.
@@ -167,6 +171,23 @@ func (w *world) fill(t *testing.T) func(method string) proto.Message {
 			t.Fatal(err)
 		}
 	}
+	ctx, conn = w.as(t.Context(), "owner", "")
+	many := w.publishRequest()
+	for i := range 5 {
+		many.GetAdHoc().Grants = append(many.GetAdHoc().Grants, &rmsv1.Grant{To: fmt.Sprintf("group:g%d@contoso.test", i), Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW}})
+	}
+	granted, err := rmsv1.NewProtectionServiceClient(conn).Publish(ctx, many)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := rmsv1.NewProtectionServiceClient(conn).Acquire(ctx, &rmsv1.AcquireRequest{
+		Parent: "tenants/contoso", Right: rmsv1.Right_RIGHT_VIEW, Delivery: w.recipient,
+		Document: &rmsv1.AcquireRequest_License{License: granted.GetLicense().GetName()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob := &rmsv1.SupposedCaller{Principal: "user:bob@contoso.test"}
 	// What the test itself reads becomes events: list those before it began.
 	ctx, conn = w.as(t.Context(), "auditor", "")
 	newest, err := rmsv1.NewAuditServiceClient(conn).ListEvents(ctx, &rmsv1.ListEventsRequest{Parent: "tenants/contoso", PageSize: 1})
@@ -182,6 +203,11 @@ func (w *world) fill(t *testing.T) func(method string) proto.Message {
 		"rms.v1.PeopleService/ListGroups":             &rmsv1.ListGroupsRequest{Parent: "tenants/contoso"},
 		"rms.v1.PeopleService/ListDisabledPrincipals": &rmsv1.ListDisabledPrincipalsRequest{Parent: "tenants/contoso"},
 		"rms.v1.PolicyService/ListTemplateRevisions":  &rmsv1.ListTemplateRevisionsRequest{Name: template.GetName()},
+		"rms.v1.PolicyService/ExplainEvent":           &rmsv1.ExplainEventRequest{Name: "tenants/contoso/events/" + opened.GetEvent(), All: true},
+		"rms.v1.PolicyService/EvaluateAccess": &rmsv1.EvaluateAccessRequest{
+			Parent: "tenants/contoso", Caller: bob, All: true, Document: &rmsv1.EvaluateAccessRequest_License{License: granted.GetLicense().GetName()},
+		},
+		"rms.v1.PolicyService/ListAccess": &rmsv1.ListAccessRequest{Parent: "tenants/contoso", Caller: bob, Time: until},
 		"rms.v1.AuditService/ListEvents": &rmsv1.ListEventsRequest{
 			Parent: "tenants/contoso", Filter: &rmsv1.EventFilter{Until: until},
 		},

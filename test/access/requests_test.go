@@ -152,6 +152,18 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"offline_max"}},
 		}
 	},
+	"rms.v1.PolicyService/ExplainEvent": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.ExplainEventRequest{Name: "tenants/contoso/events/" + w.publish(t).GetEvent()}
+	},
+	"rms.v1.PolicyService/EvaluateAccess": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.EvaluateAccessRequest{
+			Parent: "tenants/contoso", Caller: &rmsv1.SupposedCaller{Principal: "user:bob@contoso.test"},
+			Document: &rmsv1.EvaluateAccessRequest_License{License: w.publish(t).GetLicense().GetName()},
+		}
+	},
+	"rms.v1.PolicyService/ListAccess": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListAccessRequest{Parent: "tenants/contoso", Caller: &rmsv1.SupposedCaller{Principal: "user:bob@contoso.test"}}
+	},
 
 	"rms.v1.PeopleService/GetGroup": func(t *testing.T, w *world) proto.Message {
 		return &rmsv1.GetGroupRequest{Name: w.group(t).GetName()}

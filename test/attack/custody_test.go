@@ -169,6 +169,13 @@ func (s *site) forgeRecord(t *testing.T, tx *bbolt.Tx, d *document, edit func(h 
 	})
 	state := sha256.Sum256(row(t, tx, tableLicenses, key))
 	editRow(t, tx, tableEvents, s.of(row(t, tx, tableIDs, s.of(event))), func(h header) { h.set(t, 181, state[:]) })
+	s.forgeTree(t, tx)
+}
+
+// forgeTree makes the tree anew from the events as they are, and removes the
+// checkpoints.
+func (s *site) forgeTree(t *testing.T, tx *bbolt.Tx) {
+	t.Helper()
 	number := func(n int64) []byte { return s.of(binary.BigEndian.AppendUint64(nil, uint64(n))) }
 	hashes := tlog.HashReaderFunc(func(indexes []int64) (out []tlog.Hash, err error) {
 		for _, n := range indexes {

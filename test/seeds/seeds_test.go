@@ -53,6 +53,7 @@ var parsers = []struct {
 			"Header.ReaderAt Content.ReadAt Content.copySegment Content.load readFull",
 	},
 	{"audit event", "internal/audit", "ParseEvent setID leafWho.principal leafWho.valid"},
+	{"inputs of a decision", "internal/decision", "Decode unreadable form.caller license readRevocations form.publishing"},
 	{"checkpoint", "internal/audit", "OpenCheckpoint ReadCheckpoint parseCheckpoint"},
 	{
 		"token", "internal/identity",
@@ -64,6 +65,7 @@ var parsers = []struct {
 	{"files for people", "internal/policy/strictyaml", "Kind.Documents Kind.Field Fail Mapping Plain Scalar Text List Word Message Clip"},
 	{"template file", "internal/policy/templatefile", "Parse parseTemplate principal texts parseGrant parseRights ParseTime ParsePeriod ParseOffline ParseExpiry"},
 	{"group file", "internal/policy/groupfile", "Parse parseGroup parseMember CheckApart"},
+	{"suite of a policy", "internal/policy/suitefile", "Parse Suite.read readTenant readDomains yesNo Suite.readTemplate Suite.readCase readWho readWant"},
 	{"context", "internal/contexts", "Parse ParseKeyID Context.Validate validServer hasAlias"},
 	{"page token", "internal/server", "pages.cursor"},
 	{"Vault's answers", "internal/keys/vault", "decodeOne parseAnswer parseVersioned parseBatch parseHealth parseKey parseKeyVersion parseCapabilities parseSignature refusal"},

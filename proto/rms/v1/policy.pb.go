@@ -1491,7 +1491,7 @@ var File_rms_v1_policy_proto protoreflect.FileDescriptor
 
 const file_rms_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x13rms/v1/policy.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"q\n" +
+	"\x13rms/v1/policy.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x14rms/v1/explain.proto\x1a\x12rms/v1/types.proto\"q\n" +
 	"\x06Expiry\x12,\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x02at\x121\n" +
 	"\x05after\x18\x02 \x01(\v2\x19.google.protobuf.DurationH\x00R\x05afterB\x06\n" +
@@ -1619,7 +1619,7 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\x15UpdateSettingsRequest\x124\n" +
 	"\bsettings\x18\x01 \x01(\v2\x10.rms.v1.SettingsB\x06\xbaH\x03\xc8\x01\x01R\bsettings\x12C\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\n" +
-	"updateMask2\xe2\x06\n" +
+	"updateMask2\xe7\b\n" +
 	"\rPolicyService\x12G\n" +
 	"\vGetTemplate\x12\x1a.rms.v1.GetTemplateRequest\x1a\x10.rms.v1.Template\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04\x12X\n" +
@@ -1634,7 +1634,14 @@ const file_rms_v1_policy_proto_rawDesc = "" +
 	"\x15ListTemplateRevisions\x12$.rms.v1.ListTemplateRevisionsRequest\x1a%.rms.v1.ListTemplateRevisionsResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04\x12H\n" +
 	"\vGetSettings\x12\x1a.rms.v1.GetSettingsRequest\x1a\x10.rms.v1.Settings\"\v\xca\xf3\x18\a\b\x04\x12\x03\x01\x02\x04\x12N\n" +
-	"\x0eUpdateSettings\x12\x1d.rms.v1.UpdateSettingsRequest\x1a\x10.rms.v1.Settings\"\v\xca\xf3\x18\a\b\x04\x12\x01\x01\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"\x0eUpdateSettings\x12\x1d.rms.v1.UpdateSettingsRequest\x1a\x10.rms.v1.Settings\"\v\xca\xf3\x18\a\b\x04\x12\x01\x01\x18\x01\x12U\n" +
+	"\fExplainEvent\x12\x1b.rms.v1.ExplainEventRequest\x1a\x1c.rms.v1.ExplainEventResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04\x12[\n" +
+	"\x0eEvaluateAccess\x12\x1d.rms.v1.EvaluateAccessRequest\x1a\x1e.rms.v1.EvaluateAccessResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04\x12O\n" +
+	"\n" +
+	"ListAccess\x12\x19.rms.v1.ListAccessRequest\x1a\x1a.rms.v1.ListAccessResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x02\x04B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_policy_proto_rawDescOnce sync.Once
@@ -1678,6 +1685,12 @@ var file_rms_v1_policy_proto_goTypes = []any{
 	(CustodyMode)(0),                      // 24: rms.v1.CustodyMode
 	(Right)(0),                            // 25: rms.v1.Right
 	(*fieldmaskpb.FieldMask)(nil),         // 26: google.protobuf.FieldMask
+	(*ExplainEventRequest)(nil),           // 27: rms.v1.ExplainEventRequest
+	(*EvaluateAccessRequest)(nil),         // 28: rms.v1.EvaluateAccessRequest
+	(*ListAccessRequest)(nil),             // 29: rms.v1.ListAccessRequest
+	(*ExplainEventResponse)(nil),          // 30: rms.v1.ExplainEventResponse
+	(*EvaluateAccessResponse)(nil),        // 31: rms.v1.EvaluateAccessResponse
+	(*ListAccessResponse)(nil),            // 32: rms.v1.ListAccessResponse
 }
 var file_rms_v1_policy_proto_depIdxs = []int32{
 	21, // 0: rms.v1.Expiry.at:type_name -> google.protobuf.Timestamp
@@ -1719,18 +1732,24 @@ var file_rms_v1_policy_proto_depIdxs = []int32{
 	14, // 36: rms.v1.PolicyService.ListTemplateRevisions:input_type -> rms.v1.ListTemplateRevisionsRequest
 	17, // 37: rms.v1.PolicyService.GetSettings:input_type -> rms.v1.GetSettingsRequest
 	18, // 38: rms.v1.PolicyService.UpdateSettings:input_type -> rms.v1.UpdateSettingsRequest
-	3,  // 39: rms.v1.PolicyService.GetTemplate:output_type -> rms.v1.Template
-	6,  // 40: rms.v1.PolicyService.ListTemplates:output_type -> rms.v1.ListTemplatesResponse
-	3,  // 41: rms.v1.PolicyService.CreateTemplate:output_type -> rms.v1.Template
-	3,  // 42: rms.v1.PolicyService.UpdateTemplate:output_type -> rms.v1.Template
-	11, // 43: rms.v1.PolicyService.PreviewTemplate:output_type -> rms.v1.PreviewTemplateResponse
-	3,  // 44: rms.v1.PolicyService.DeleteTemplate:output_type -> rms.v1.Template
-	3,  // 45: rms.v1.PolicyService.UndeleteTemplate:output_type -> rms.v1.Template
-	15, // 46: rms.v1.PolicyService.ListTemplateRevisions:output_type -> rms.v1.ListTemplateRevisionsResponse
-	16, // 47: rms.v1.PolicyService.GetSettings:output_type -> rms.v1.Settings
-	16, // 48: rms.v1.PolicyService.UpdateSettings:output_type -> rms.v1.Settings
-	39, // [39:49] is the sub-list for method output_type
-	29, // [29:39] is the sub-list for method input_type
+	27, // 39: rms.v1.PolicyService.ExplainEvent:input_type -> rms.v1.ExplainEventRequest
+	28, // 40: rms.v1.PolicyService.EvaluateAccess:input_type -> rms.v1.EvaluateAccessRequest
+	29, // 41: rms.v1.PolicyService.ListAccess:input_type -> rms.v1.ListAccessRequest
+	3,  // 42: rms.v1.PolicyService.GetTemplate:output_type -> rms.v1.Template
+	6,  // 43: rms.v1.PolicyService.ListTemplates:output_type -> rms.v1.ListTemplatesResponse
+	3,  // 44: rms.v1.PolicyService.CreateTemplate:output_type -> rms.v1.Template
+	3,  // 45: rms.v1.PolicyService.UpdateTemplate:output_type -> rms.v1.Template
+	11, // 46: rms.v1.PolicyService.PreviewTemplate:output_type -> rms.v1.PreviewTemplateResponse
+	3,  // 47: rms.v1.PolicyService.DeleteTemplate:output_type -> rms.v1.Template
+	3,  // 48: rms.v1.PolicyService.UndeleteTemplate:output_type -> rms.v1.Template
+	15, // 49: rms.v1.PolicyService.ListTemplateRevisions:output_type -> rms.v1.ListTemplateRevisionsResponse
+	16, // 50: rms.v1.PolicyService.GetSettings:output_type -> rms.v1.Settings
+	16, // 51: rms.v1.PolicyService.UpdateSettings:output_type -> rms.v1.Settings
+	30, // 52: rms.v1.PolicyService.ExplainEvent:output_type -> rms.v1.ExplainEventResponse
+	31, // 53: rms.v1.PolicyService.EvaluateAccess:output_type -> rms.v1.EvaluateAccessResponse
+	32, // 54: rms.v1.PolicyService.ListAccess:output_type -> rms.v1.ListAccessResponse
+	42, // [42:55] is the sub-list for method output_type
+	29, // [29:42] is the sub-list for method input_type
 	29, // [29:29] is the sub-list for extension type_name
 	29, // [29:29] is the sub-list for extension extendee
 	0,  // [0:29] is the sub-list for field type_name
@@ -1742,6 +1761,7 @@ func file_rms_v1_policy_proto_init() {
 		return
 	}
 	file_rms_v1_access_proto_init()
+	file_rms_v1_explain_proto_init()
 	file_rms_v1_types_proto_init()
 	file_rms_v1_policy_proto_msgTypes[0].OneofWrappers = []any{
 		(*Expiry_At)(nil),

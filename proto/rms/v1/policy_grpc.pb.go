@@ -29,13 +29,17 @@ const (
 	PolicyService_ListTemplateRevisions_FullMethodName = "/rms.v1.PolicyService/ListTemplateRevisions"
 	PolicyService_GetSettings_FullMethodName           = "/rms.v1.PolicyService/GetSettings"
 	PolicyService_UpdateSettings_FullMethodName        = "/rms.v1.PolicyService/UpdateSettings"
+	PolicyService_ExplainEvent_FullMethodName          = "/rms.v1.PolicyService/ExplainEvent"
+	PolicyService_EvaluateAccess_FullMethodName        = "/rms.v1.PolicyService/EvaluateAccess"
+	PolicyService_ListAccess_FullMethodName            = "/rms.v1.PolicyService/ListAccess"
 )
 
 // PolicyServiceClient is the client API for PolicyService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// PolicyService manages templates and the tenant's settings.
+// PolicyService manages templates and the tenant's settings, and explains
+// decisions.
 type PolicyServiceClient interface {
 	// GetTemplate returns a template: its current revision, or the one asked
 	// for.
@@ -63,6 +67,14 @@ type PolicyServiceClient interface {
 	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*Settings, error)
 	// UpdateSettings changes the settings its mask names.
 	UpdateSettings(ctx context.Context, in *UpdateSettingsRequest, opts ...grpc.CallOption) (*Settings, error)
+	// ExplainEvent makes the decision of an event again and says how it came
+	// about.
+	ExplainEvent(ctx context.Context, in *ExplainEventRequest, opts ...grpc.CallOption) (*ExplainEventResponse, error)
+	// EvaluateAccess says what a decision would be: who could do what with which
+	// document, when.
+	EvaluateAccess(ctx context.Context, in *EvaluateAccessRequest, opts ...grpc.CallOption) (*EvaluateAccessResponse, error)
+	// ListAccess lists what somebody could open now.
+	ListAccess(ctx context.Context, in *ListAccessRequest, opts ...grpc.CallOption) (*ListAccessResponse, error)
 }
 
 type policyServiceClient struct {
@@ -173,11 +185,42 @@ func (c *policyServiceClient) UpdateSettings(ctx context.Context, in *UpdateSett
 	return out, nil
 }
 
+func (c *policyServiceClient) ExplainEvent(ctx context.Context, in *ExplainEventRequest, opts ...grpc.CallOption) (*ExplainEventResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainEventResponse)
+	err := c.cc.Invoke(ctx, PolicyService_ExplainEvent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) EvaluateAccess(ctx context.Context, in *EvaluateAccessRequest, opts ...grpc.CallOption) (*EvaluateAccessResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EvaluateAccessResponse)
+	err := c.cc.Invoke(ctx, PolicyService_EvaluateAccess_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) ListAccess(ctx context.Context, in *ListAccessRequest, opts ...grpc.CallOption) (*ListAccessResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAccessResponse)
+	err := c.cc.Invoke(ctx, PolicyService_ListAccess_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PolicyServiceServer is the server API for PolicyService service.
 // All implementations must embed UnimplementedPolicyServiceServer
 // for forward compatibility.
 //
-// PolicyService manages templates and the tenant's settings.
+// PolicyService manages templates and the tenant's settings, and explains
+// decisions.
 type PolicyServiceServer interface {
 	// GetTemplate returns a template: its current revision, or the one asked
 	// for.
@@ -205,6 +248,14 @@ type PolicyServiceServer interface {
 	GetSettings(context.Context, *GetSettingsRequest) (*Settings, error)
 	// UpdateSettings changes the settings its mask names.
 	UpdateSettings(context.Context, *UpdateSettingsRequest) (*Settings, error)
+	// ExplainEvent makes the decision of an event again and says how it came
+	// about.
+	ExplainEvent(context.Context, *ExplainEventRequest) (*ExplainEventResponse, error)
+	// EvaluateAccess says what a decision would be: who could do what with which
+	// document, when.
+	EvaluateAccess(context.Context, *EvaluateAccessRequest) (*EvaluateAccessResponse, error)
+	// ListAccess lists what somebody could open now.
+	ListAccess(context.Context, *ListAccessRequest) (*ListAccessResponse, error)
 	mustEmbedUnimplementedPolicyServiceServer()
 }
 
@@ -244,6 +295,15 @@ func (UnimplementedPolicyServiceServer) GetSettings(context.Context, *GetSetting
 }
 func (UnimplementedPolicyServiceServer) UpdateSettings(context.Context, *UpdateSettingsRequest) (*Settings, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateSettings not implemented")
+}
+func (UnimplementedPolicyServiceServer) ExplainEvent(context.Context, *ExplainEventRequest) (*ExplainEventResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainEvent not implemented")
+}
+func (UnimplementedPolicyServiceServer) EvaluateAccess(context.Context, *EvaluateAccessRequest) (*EvaluateAccessResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EvaluateAccess not implemented")
+}
+func (UnimplementedPolicyServiceServer) ListAccess(context.Context, *ListAccessRequest) (*ListAccessResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAccess not implemented")
 }
 func (UnimplementedPolicyServiceServer) mustEmbedUnimplementedPolicyServiceServer() {}
 func (UnimplementedPolicyServiceServer) testEmbeddedByValue()                       {}
@@ -446,6 +506,60 @@ func _PolicyService_UpdateSettings_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PolicyService_ExplainEvent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainEventRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).ExplainEvent(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_ExplainEvent_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).ExplainEvent(ctx, req.(*ExplainEventRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_EvaluateAccess_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EvaluateAccessRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).EvaluateAccess(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_EvaluateAccess_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).EvaluateAccess(ctx, req.(*EvaluateAccessRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_ListAccess_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAccessRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).ListAccess(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_ListAccess_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).ListAccess(ctx, req.(*ListAccessRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PolicyService_ServiceDesc is the grpc.ServiceDesc for PolicyService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -492,6 +606,18 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateSettings",
 			Handler:    _PolicyService_UpdateSettings_Handler,
+		},
+		{
+			MethodName: "ExplainEvent",
+			Handler:    _PolicyService_ExplainEvent_Handler,
+		},
+		{
+			MethodName: "EvaluateAccess",
+			Handler:    _PolicyService_EvaluateAccess_Handler,
+		},
+		{
+			MethodName: "ListAccess",
+			Handler:    _PolicyService_ListAccess_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
