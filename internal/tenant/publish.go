@@ -64,7 +64,16 @@ func (t *Tenant) Publish(ctx context.Context, c Call, req PublishRequest) (*Publ
 		case err == errStale: //nolint:errorlint // our own sentinel, unwrapped
 			continue
 		case err != nil:
-			return nil, t.refuse(ctx, &own, custodyError(err, p.contact()))
+			err = t.refuseIf(ctx, func(tx store.Tx) error {
+				if p.based && t.sameBasis(tx, p) != nil {
+					return errStale // if reading fails only now, the next round says so
+				}
+				return nil
+			}, &own, custodyError(err, p.contact()))
+			if err == errStale { //nolint:errorlint // our own sentinel, unwrapped
+				continue
+			}
+			return nil, err
 		}
 		return out, nil
 	}
@@ -78,6 +87,7 @@ type publication struct {
 	event  *audit.Event
 
 	basis    basis
+	based    bool // the basis was read whole
 	decision policy.PublishDecision
 	repeated *record.Request
 	key      *vocab.Secret
@@ -136,6 +146,15 @@ func (t *Tenant) readBasis(r store.Reader, req *PublishRequest) (b basis, err er
 	return b, nil
 }
 
+// sameBasis returns errStale if what the decision rests on has changed.
+func (t *Tenant) sameBasis(tx store.Tx, p *publication) error {
+	now, err := t.readBasis(tx, p.req)
+	if err == nil && !now.same(&p.basis) {
+		err = errStale
+	}
+	return err
+}
+
 func (t *Tenant) publish(ctx context.Context, p *publication) (*Published, error) {
 	caller := canon.PrincipalID(p.caller.Issuer, p.caller.Subject)
 	err := t.store.View(ctx, func(r store.Reader) (err error) {
@@ -152,6 +171,7 @@ func (t *Tenant) publish(ctx context.Context, p *publication) (*Published, error
 				return err
 			}
 		}
+		p.based = true
 		return nil
 	})
 	if err != nil {
@@ -175,12 +195,8 @@ func (t *Tenant) publish(ctx context.Context, p *publication) (*Published, error
 		return nil, err
 	}
 	err = t.commit(ctx, func(tx store.Tx) error {
-		now, err := t.readBasis(tx, p.req)
-		if err != nil {
+		if err := t.sameBasis(tx, p); err != nil {
 			return err
-		}
-		if !now.same(&p.basis) {
-			return errStale
 		}
 		if err := t.ring.Recheck(lent); err != nil {
 			return err

@@ -59,6 +59,12 @@ type served struct {
 
 func serve(t *testing.T) *served {
 	t.Helper()
+	return serveThrough(t, func(s store.Store) store.Store { return s })
+}
+
+// serveThrough lets the tenant have its store through something else.
+func serveThrough(t *testing.T, through func(store.Store) store.Store) *served {
+	t.Helper()
 	dir := t.TempDir()
 	s, err := bolt.Open(bolt.Options{Path: filepath.Join(dir, "rms.db"), Stamp: store.Development, Schema: record.Schema, MinFree: -1})
 	if err != nil {
@@ -67,7 +73,7 @@ func serve(t *testing.T) *served {
 	out := &served{custodian: new(awayCustodian), log: audit.New(s)}
 	out.call = tenant.Call{Method: "test", Caller: &vocab.Identity{Issuer: "https://idp.contoso.test", Subject: "alice", Addresses: []string{"alice@contoso.test"}}}
 	out.Tenant, err = tenant.Open(t.Context(), tenant.Deps{
-		File: config.Tenant{ID: "contoso", Domains: []string{"contoso.test"}}, Store: s, Log: out.log,
+		File: config.Tenant{ID: "contoso", Domains: []string{"contoso.test"}}, Store: through(s), Log: out.log,
 		Custodian: func(id vocab.CustodianID) (keys.Custodian, error) {
 			ring, err := embedded.Create(embedded.Config{ID: id, Path: filepath.Join(dir, "keyring"), KeyFile: filepath.Join(dir, "keyring.key")})
 			out.custodian.Custodian = ring
