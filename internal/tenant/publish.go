@@ -109,24 +109,6 @@ type basis struct {
 	parents  []inputs
 }
 
-// same reports whether a decision made on the one holds for the other.
-func (b *basis) same(other *basis) bool {
-	if b.settings.Revision != other.settings.Revision || len(b.parents) != len(other.parents) {
-		return false
-	}
-	own, theirs := inputs{template: b.template}, inputs{template: other.template}
-	if own.revision() != theirs.revision() || (b.template == nil) != (other.template == nil) ||
-		b.template != nil && b.template.UID != other.template.UID {
-		return false
-	}
-	for i := range b.parents {
-		if !b.parents[i].same(&other.parents[i]) {
-			return false
-		}
-	}
-	return true
-}
-
 func (t *Tenant) readBasis(r store.Reader, req *PublishRequest) (b basis, err error) {
 	if b.settings, err = record.GetSettings(r, t.id); err != nil {
 		return b, err
@@ -146,13 +128,36 @@ func (t *Tenant) readBasis(r store.Reader, req *PublishRequest) (b basis, err er
 	return b, nil
 }
 
-// sameBasis returns errStale if what the decision rests on has changed.
+// sameBasis returns errStale if what the decision rests on has changed. Like
+// hold it looks at revisions only.
 func (t *Tenant) sameBasis(tx store.Tx, p *publication) error {
-	now, err := t.readBasis(tx, p.req)
-	if err == nil && !now.same(&p.basis) {
-		err = errStale
+	settings, err := record.GetSettings(tx, t.id)
+	if err != nil {
+		return err
 	}
-	return err
+	same := settings.Revision == p.basis.settings.Revision
+	if p.req.Template != "" {
+		uid, revision, err := t.headOf(tx, p.req.Template)
+		if err != nil {
+			return err
+		}
+		if known := p.basis.template; known != nil {
+			same = same && uid == known.UID && revision == known.Revision
+		} else {
+			same = same && uid.IsZero()
+		}
+	}
+	for i, parent := range p.req.Parents {
+		ok, err := t.hold(tx, parent, &p.basis.parents[i], settings)
+		if err != nil {
+			return err
+		}
+		same = same && ok
+	}
+	if !same {
+		return errStale
+	}
+	return nil
 }
 
 func (t *Tenant) publish(ctx context.Context, p *publication) (*Published, error) {
@@ -393,11 +398,11 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 		if err != nil {
 			return err
 		}
-		now, err := t.readInputs(tx, v.Record.Content, settings)
+		ok, err := t.hold(tx, v.Record.Content, &in, settings)
 		if err != nil {
 			return err
 		}
-		if now.record == nil || !now.same(&in) {
+		if !ok {
 			return errStale
 		}
 		return t.ring.Recheck(lent)

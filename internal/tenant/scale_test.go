@@ -23,11 +23,15 @@ type tally struct{ Gets, Scans, Items, Bytes int }
 // counting is a store that counts what is read.
 type counting struct {
 	store.Store
-	mu    sync.Mutex
-	reads map[store.Table]tally
+	mu     sync.Mutex
+	reads  map[store.Table]tally
+	writer bool // count only what is read in transactions
 }
 
 func (c *counting) View(ctx context.Context, fn func(store.Reader) error) error {
+	if c.writer {
+		return c.Store.View(ctx, fn)
+	}
 	return c.Store.View(ctx, func(r store.Reader) error { return fn(countingReader{r, c}) })
 }
 
@@ -167,4 +171,41 @@ func readsOfDecisions(t *testing.T, grants, templates int) map[string]map[store.
 		out[name] = c.during(do)
 	}
 	return out
+}
+
+// TestWriterReadsNoTemplate has edits overtake a publish and an acquire, so that
+// nobody has read the template's new revision when their transactions look
+// whether the decision still holds. They must see that without reading it: what
+// one of them reads, all writers wait for.
+func TestWriterReadsNoTemplate(t *testing.T) {
+	c := &counting{reads: map[store.Table]tally{}, writer: true}
+	m := &meddled{Store: c}
+	s := serveThrough(t, func(s store.Store) store.Store { c.Store = s; return m })
+	everybody := policy.Grant{To: vocab.Principal{Kind: vocab.KindAnyone}, Rights: vocab.RightsOf(vocab.RightView)}
+	s.template(t, policy.StatePublished, everybody)
+	overtaken := func() {
+		m.meddle = func() {
+			s.template(t, policy.StatePublished, everybody)
+			s.ForgetTemplates()
+		}
+	}
+	to := s.recipient(t)
+	reads := c.during(func() {
+		overtaken()
+		made, err := s.Publish(t.Context(), s.call, tenant.PublishRequest{Template: "t", To: to})
+		if err != nil {
+			t.Fatal(err)
+		}
+		overtaken()
+		out, err := s.Acquire(t.Context(), s.call, to, []tenant.AcquireItem{{PublishingLicense: made.PublishingLicense, Right: vocab.RightView}})
+		if err != nil || out.Results[0].Err != nil {
+			t.Fatal(err, out.Results[0].Err)
+		}
+	})
+	if got := reads["template-revisions"]; got != (tally{}) {
+		t.Errorf("transactions read revisions of the template: %+v", got)
+	}
+	if reads["templates"].Gets == 0 {
+		t.Error("transactions did not look at the template's head: nothing was counted")
+	}
 }
