@@ -14,11 +14,15 @@ import (
 type templates struct {
 	mu      sync.Mutex
 	byUID   map[vocab.TemplateUID]*policy.CompiledTemplate
+	grants  int // of all that are kept
 	loading map[revisionOfTemplate]*loading
 }
 
-// maxTemplates bounds the cache.
-const maxTemplates = 20_000
+// Bounds of the cache. A grant takes some 300 bytes, so these are about 600 MB.
+const (
+	maxTemplates = 20_000
+	maxGrants    = 2_000_000
+)
 
 type revisionOfTemplate struct {
 	uid      vocab.TemplateUID
@@ -70,11 +74,17 @@ func (c *templates) get(uid vocab.TemplateUID, revision uint32, load func() (*po
 
 // keep adds a revision, unless a newer one is there.
 func (c *templates) keep(t *policy.CompiledTemplate) {
-	if kept := c.byUID[t.UID]; kept != nil && kept.Revision > t.Revision {
-		return // somebody looks at the past
+	if kept := c.byUID[t.UID]; kept != nil {
+		if kept.Revision > t.Revision {
+			return // somebody looks at the past
+		}
+		c.grants -= len(kept.Grants)
+		delete(c.byUID, t.UID)
 	}
-	if len(c.byUID) >= maxTemplates {
+	if len(c.byUID) >= maxTemplates || c.grants+len(t.Grants) > maxGrants {
 		clear(c.byUID)
+		c.grants = 0
 	}
 	c.byUID[t.UID] = t
+	c.grants += len(t.Grants)
 }

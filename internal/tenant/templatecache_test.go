@@ -16,6 +16,7 @@ func (t *Tenant) ForgetTemplates() {
 	t.templates.mu.Lock()
 	defer t.templates.mu.Unlock()
 	clear(t.templates.byUID)
+	t.templates.grants = 0
 }
 
 // compiled is a revision of a template, read by nobody.
@@ -111,5 +112,35 @@ func TestOldTemplateDoesNotReplaceNewer(t *testing.T) {
 		if n := read(c.revision); n != c.reads {
 			t.Errorf("revision %d was read %d times, want %d", c.revision, n, c.reads)
 		}
+	}
+}
+
+// However many grants there are in all, no more are kept than there is room for;
+// and what is kept is counted once, whichever revision it is.
+func TestTemplatesKeptAreBounded(t *testing.T) {
+	grants := make([]policy.Grant, policy.MaxTemplateGrants)
+	var c templates
+	ask := func(uid vocab.TemplateUID, revision uint32) (reads int) {
+		_, _ = c.get(uid, revision, func() (*policy.CompiledTemplate, error) {
+			reads++
+			big := compiled(uid, revision)
+			big.Template.Grants = grants
+			return big, nil
+		})
+		return reads
+	}
+	fits := maxGrants / len(grants)
+	for n := range 2*fits + 1 {
+		ask(vocab.NewTemplateUID(), 1)
+		if want := n%fits + 1; len(c.byUID) != want || c.grants != want*len(grants) {
+			t.Fatalf("after %d templates %d are kept, with %d grants", n+1, len(c.byUID), c.grants)
+		}
+	}
+	uid := vocab.NewTemplateUID()
+	for revision := range uint32(2 * fits) {
+		ask(uid, revision+1)
+	}
+	if len(c.byUID) != 2 || ask(uid, uint32(2*fits)) != 0 {
+		t.Errorf("after many revisions of one template %d are kept", len(c.byUID))
 	}
 }
