@@ -26,7 +26,7 @@ FROZEN     := proto/rms.binpb
 # Packages that start real programs (Vault, strace, built binaries) or run for minutes. They go last.
 SLOW := /internal/keys/vault$$|/internal/vaulttest|/test(/|$$)
 # Packages where the race detector sees nothing: they drive other processes.
-NORACE := /test/(demo|faults)(/|$$)
+NORACE := /test/(demo|faults|live)(/|$$)
 
 .DEFAULT_GOAL := help
 

@@ -9,12 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/openrms/rms/internal/config"
 	"github.com/openrms/rms/internal/daemon"
@@ -113,7 +114,7 @@ var (
 		{"batch1000-strict", batch, batching("strict")},
 	}
 	all = append([]measured{
-		{"refused", 1, func(ctx context.Context, w *world, n uint64) (reply, error) { return w.refused(ctx, n) }},
+		{"refused", 1, func(ctx context.Context, w *world, n uint64) (reply, error) { return w.refused(ctx, "cached", n) }},
 	}, custody...)
 )
 
@@ -171,25 +172,36 @@ func report(b *testing.B, rates map[string]float64) {
 }
 
 // newWorld starts the service on a custodian and protects documents.
-func newWorld(b *testing.B, custodian string) *world {
+func newWorld(b testing.TB, custodian string) *world {
+	b.Helper()
+	w := start(b, custodian)
+	w.prepare(b)
+	return w
+}
+
+// start starts the service on a custodian.
+func start(b testing.TB, custodian string) *world {
 	b.Helper()
 	w := &world{site: rmsdtest.New(b, custodian)}
 	if *inprocess {
 		w.startInside(b)
 	} else {
-		path := *binary
-		if path == "" {
-			path = rmsdtest.Build(b, "")
-		}
-		p := w.site.Start(b, path)
-		p.AwaitServing(b)
-		w.pid = p.PID
+		w.startProcess(b)
 	}
-	w.prepare(b)
 	return w
 }
 
-func (w *world) startInside(b *testing.B) {
+func (w *world) startProcess(b testing.TB) {
+	b.Helper()
+	path := *binary
+	if path == "" {
+		path = rmsdtest.Build(b, "")
+	}
+	w.daemon = w.site.Start(b, path)
+	w.daemon.AwaitServing(b)
+}
+
+func (w *world) startInside(b testing.TB) {
 	cfg, err := config.Load(w.site.Config)
 	if err != nil {
 		b.Fatal(err)
@@ -215,7 +227,7 @@ func (w *world) startInside(b *testing.B) {
 
 // vaultCustodian starts a Vault with the tenant's keys and returns the
 // custodian's part of the tenant's file.
-func vaultCustodian(b *testing.B, binary string) string {
+func vaultCustodian(b testing.TB, binary string) string {
 	b.Helper()
 	s, err := realvault.Start(b.Context(), realvault.Options{Binary: binary, Dir: b.TempDir()})
 	if err != nil {
@@ -232,7 +244,7 @@ func vaultCustodian(b *testing.B, binary string) string {
 
 // syncTime is the mean time of a small durable write where the service's data
 // will be. Where it is that of memory the benchmark ends.
-func syncTime(b *testing.B) time.Duration {
+func syncTime(b testing.TB) time.Duration {
 	b.Helper()
 	dir, err := os.MkdirTemp("", "rmsd-site-")
 	if err != nil {
@@ -265,25 +277,21 @@ func syncTime(b *testing.B) time.Duration {
 
 // cpu is the time rmsd has had of the processors.
 func (w *world) cpu() time.Duration {
-	if w.pid == 0 {
+	if w.daemon == nil {
 		return 0
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.pid))
-	if err != nil {
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^w.daemon.PID)<<3|2, &t); err != nil { // clock_getcpuclockid(3) of the process
 		return 0
 	}
-	_, rest, _ := strings.Cut(string(b), ") ")
-	fields := strings.Fields(rest)
-	var ticks int64
-	for _, f := range fields[11:13] { // utime, stime
-		n, _ := strconv.ParseInt(f, 10, 64)
-		ticks += n
-	}
-	return time.Duration(ticks) * (time.Second / 100)
+	return time.Duration(t.Nano())
 }
 
 func (w *world) peakMemory() string {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.pid))
+	if w.daemon == nil {
+		return "unknown"
+	}
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.daemon.PID))
 	for line := range strings.Lines(string(b)) {
 		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
 			return strings.TrimSpace(v)

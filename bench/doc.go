@@ -9,6 +9,12 @@
 // vault on PATH, or the one the tests built), strict custody is measured on it
 // too; else those cases are skipped.
 //
+// [BenchmarkScale] compares much that does not match with little of it, in
+// turns. [BenchmarkLicenses] measures a store with as many licenses as the flag
+// -licenses says, which it makes first:
+//
+//	go test -run '^$' -bench Licenses -licenses 1000000 ./bench
+//
 // Absolute numbers say something of the machine; the ratios at the end, of one
 // run, say something of the service. docs/performance.md has both.
 package bench

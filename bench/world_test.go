@@ -22,8 +22,8 @@ import (
 
 // world is a service with documents, and those who use it.
 type world struct {
-	site *rmsdtest.Site
-	pid  int // of rmsd; 0 if it runs inside
+	site   *rmsdtest.Site
+	daemon *rmsdtest.Process // nil if it runs inside
 
 	alice, mallory *client
 	bob            []*client
@@ -47,7 +47,7 @@ type document struct {
 // reply is what a call cost on the wire, without gRPC's and TLS's own bytes.
 type reply struct{ request, response int }
 
-func (w *world) client(b *testing.B, user string) *client {
+func (w *world) client(b testing.TB, user string) *client {
 	b.Helper()
 	c := &client{}
 	c.conn, c.sign = w.site.Caller(b, user).Conn()
@@ -57,10 +57,24 @@ func (w *world) client(b *testing.B, user string) *client {
 	return c
 }
 
-// prepare signs people in, makes recipient keys and templates, and protects
-// documents.
-func (w *world) prepare(b *testing.B) {
+// prepare makes templates and protects documents.
+func (w *world) prepare(b testing.TB) {
 	b.Helper()
+	w.signIn(b)
+	for template, mode := range map[string]rmsv1.CustodyMode{
+		"cached": rmsv1.CustodyMode_CUSTODY_MODE_CACHED, "strict": rmsv1.CustodyMode_CUSTODY_MODE_STRICT,
+	} {
+		if err := w.makeTemplate(b.Context(), template, mode, grants); err != nil {
+			b.Fatal(err)
+		}
+		w.protectAll(b, template, documents)
+	}
+}
+
+// signIn signs people in and makes recipient keys.
+func (w *world) signIn(b testing.TB) {
+	b.Helper()
+	w.bob, w.keys, w.docs = nil, nil, map[string][]*document{}
 	w.alice, w.mallory = w.client(b, "alice"), w.client(b, "mallory")
 	for range connections {
 		w.bob = append(w.bob, w.client(b, "bob"))
@@ -72,65 +86,89 @@ func (w *world) prepare(b *testing.B) {
 		}
 		w.keys = append(w.keys, key)
 	}
-	w.docs = map[string][]*document{}
-	for template, mode := range map[string]rmsv1.CustodyMode{
-		"cached": rmsv1.CustodyMode_CUSTODY_MODE_CACHED, "strict": rmsv1.CustodyMode_CUSTODY_MODE_STRICT,
-	} {
-		w.makeTemplate(b, template, mode)
-		docs := make([]*document, documents)
-		var wg sync.WaitGroup
-		next := make(chan int)
-		for range callers {
-			wg.Go(func() {
-				for i := range next {
-					d, err := w.protect(b.Context(), template, uint64(i))
-					if err != nil {
-						b.Error(err)
-					}
-					docs[i] = d
+}
+
+// protectAll protects n documents with a template.
+func (w *world) protectAll(b testing.TB, template string, n int) {
+	b.Helper()
+	docs := make([]*document, n)
+	each(b, n, func(i int) error {
+		d, err := w.protect(b.Context(), byTemplate(template), uint64(i))
+		docs[i] = d
+		return err
+	})
+	w.docs[template] = docs
+}
+
+// each has callers do n things at the same time.
+func each(b testing.TB, n int, do func(i int) error) {
+	b.Helper()
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range callers {
+		wg.Go(func() {
+			for i := range next {
+				if err := do(i); err != nil {
+					b.Error(err)
 				}
-			})
-		}
-		for i := range docs {
-			next <- i
-		}
-		close(next)
-		wg.Wait()
-		if b.Failed() {
-			b.FailNow()
-		}
-		w.docs[template] = docs
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	if b.Failed() {
+		b.FailNow()
 	}
 }
 
-func (w *world) makeTemplate(b *testing.B, id string, mode rmsv1.CustodyMode) {
-	b.Helper()
-	t := &rmsv1.Template{DisplayNames: map[string]string{"en": id}, State: rmsv1.Template_STATE_PUBLISHED, CustodyMode: mode}
-	for i := range grants - 1 {
-		t.Grants = append(t.Grants, &rmsv1.Grant{To: fmt.Sprintf("group:team-%d@contoso.test", i), Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW}})
+// makeTemplate makes a template with so many grants, [bobsGrants].
+func (w *world) makeTemplate(ctx context.Context, id string, mode rmsv1.CustodyMode, grants int) error {
+	t := &rmsv1.Template{DisplayNames: map[string]string{"en": id}, State: rmsv1.Template_STATE_PUBLISHED, CustodyMode: mode, Grants: bobsGrants(grants)}
+	_, err := rmsv1.NewPolicyServiceClient(w.alice.conn).CreateTemplate(ctx,
+		&rmsv1.CreateTemplateRequest{Parent: rmsdtest.Parent, TemplateId: id, Template: t}, w.alice.sign)
+	return err
+}
+
+// bobsGrants are n grants, of which the last is bob's.
+func bobsGrants(n int) (out []*rmsv1.Grant) {
+	for i := range n - 1 {
+		out = append(out, &rmsv1.Grant{To: fmt.Sprintf("group:team-%d@contoso.test", i), Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW}})
 	}
-	t.Grants = append(t.Grants, &rmsv1.Grant{To: "user:bob@contoso.test", Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW}})
-	if _, err := rmsv1.NewPolicyServiceClient(w.alice.conn).CreateTemplate(b.Context(),
-		&rmsv1.CreateTemplateRequest{Parent: rmsdtest.Parent, TemplateId: id, Template: t}, w.alice.sign); err != nil {
-		b.Fatal(err)
-	}
+	return append(out, &rmsv1.Grant{To: "user:bob@contoso.test", Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW}})
+}
+
+// byTemplate and adHoc are the policies of a document.
+func byTemplate(id string) *rmsv1.PublishRequest {
+	return &rmsv1.PublishRequest{Policy: &rmsv1.PublishRequest_Template{Template: id}}
+}
+
+func adHoc(grants int) *rmsv1.PublishRequest {
+	return &rmsv1.PublishRequest{Policy: &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{
+		Kind: rmsv1.AdHocPolicy_KIND_GRANTS, Grants: bobsGrants(grants),
+	}}}
+}
+
+func (w *world) document(template string, n uint64) *document {
+	docs := w.docs[template]
+	return docs[n%uint64(len(docs))]
 }
 
 func (w *world) key(n uint64) *license.RecipientKey { return w.keys[n%recipients] }
 
 func (w *world) verifies(n uint64) bool { return w.site.Verifier != nil && n%verifyEvery == 0 }
 
-func (w *world) publishCall(ctx context.Context, template string, n uint64) (*rmsv1.PublishRequest, *rmsv1.PublishResponse, error) {
-	req := &rmsv1.PublishRequest{
-		Parent: rmsdtest.Parent, Policy: &rmsv1.PublishRequest_Template{Template: template}, Delivery: daemontest.SealedTo(w.key(n)),
-	}
-	resp, err := w.alice.Publish(ctx, req, w.alice.sign)
-	return req, resp, err
+// publishCall protects as req says; parent and delivery are filled in.
+func (w *world) publishCall(ctx context.Context, req *rmsv1.PublishRequest, n uint64) (*rmsv1.PublishResponse, error) {
+	req.Parent, req.Delivery = rmsdtest.Parent, daemontest.SealedTo(w.key(n))
+	return w.alice.Publish(ctx, req, w.alice.sign)
 }
 
 // protect publishes a document and keeps what opening it must give.
-func (w *world) protect(ctx context.Context, template string, n uint64) (*document, error) {
-	_, resp, err := w.publishCall(ctx, template, n)
+func (w *world) protect(ctx context.Context, req *rmsv1.PublishRequest, n uint64) (*document, error) {
+	resp, err := w.publishCall(ctx, req, n)
 	if err != nil {
 		return nil, err
 	}
@@ -153,12 +191,13 @@ func (w *world) protect(ctx context.Context, template string, n uint64) (*docume
 }
 
 func (w *world) publish(ctx context.Context, template string, n uint64) (reply, error) {
-	req, resp, err := w.publishCall(ctx, template, n)
+	req := byTemplate(template)
+	resp, err := w.publishCall(ctx, req, n)
 	return reply{proto.Size(req), proto.Size(resp)}, err
 }
 
 func (w *world) acquire(ctx context.Context, template string, n uint64) (reply, error) {
-	c, d := w.bob[n%connections], w.docs[template][n%documents]
+	c, d := w.bob[n%connections], w.document(template, n)
 	req := &rmsv1.AcquireRequest{
 		Parent: rmsdtest.Parent, Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.pl},
 		Right: rmsv1.Right_RIGHT_VIEW, Delivery: daemontest.SealedTo(w.key(n)),
@@ -171,9 +210,9 @@ func (w *world) acquire(ctx context.Context, template string, n uint64) (reply, 
 }
 
 // refused asks as somebody the template gives nothing.
-func (w *world) refused(ctx context.Context, n uint64) (reply, error) {
+func (w *world) refused(ctx context.Context, template string, n uint64) (reply, error) {
 	req := &rmsv1.AcquireRequest{
-		Parent: rmsdtest.Parent, Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: w.docs["cached"][n%documents].pl},
+		Parent: rmsdtest.Parent, Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: w.document(template, n).pl},
 		Right: rmsv1.Right_RIGHT_VIEW, Delivery: daemontest.SealedTo(w.key(n)),
 	}
 	_, err := w.mallory.Acquire(ctx, req, w.mallory.sign)

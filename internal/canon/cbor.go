@@ -104,6 +104,9 @@ func Unmarshal(b []byte, v any) error {
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrMalformed, err)
 	}
+	if bytes.Equal(b, again) {
+		return nil
+	}
 	known := withoutIgnorable(b)
 	if bytes.Equal(known, withoutIgnorable(again)) {
 		return nil

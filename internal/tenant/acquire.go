@@ -185,19 +185,11 @@ func (a *acquisition) result() AcquireResult {
 type inputs struct {
 	record   *record.License
 	policy   *policy.Policy
+	head     *record.TemplateHead // of the template that the policy names, if there is one
 	template *policy.CompiledTemplate
 	settings uint32
 	epoch    uint64  // of the tenant's resources
 	lineage  lineage // read only while a revocation asks for it
-}
-
-// same reports whether a decision made on the one holds for the other.
-func (in *inputs) same(other *inputs) bool {
-	if in.record == nil || other.record == nil {
-		return in.record == other.record // nobody's standing changes that there is none
-	}
-	return in.record.Revision == other.record.Revision && in.record.Tombstone == other.record.Tombstone &&
-		in.revision() == other.revision() && in.settings == other.settings && in.epoch == other.epoch
 }
 
 // templateUID names the template that is read, zero if there is none.
@@ -214,6 +206,33 @@ func (in *inputs) revision() uint32 {
 		return 0
 	}
 	return in.template.Revision
+}
+
+// hold reports in a transaction whether a decision's inputs are still so. It
+// looks at revisions only: reading a template of 50,000 grants anew would hold
+// up every writer.
+func (t *Tenant) hold(tx store.Tx, c vocab.ContentID, in *inputs, settings record.Settings) (bool, error) {
+	now, err := record.GetLicense(tx, t.id, c)
+	if err != nil {
+		return false, err
+	}
+	if now == nil || in.record == nil {
+		return now == nil && in.record == nil, nil // nobody's standing changes that there is none
+	}
+	if epoch, err := record.Epoch(tx, t.id); err != nil || epoch != in.epoch {
+		return false, err
+	}
+	if now.Revision != in.record.Revision || now.Tombstone != in.record.Tombstone || settings.Revision != in.settings {
+		return false, nil
+	}
+	if in.policy == nil || in.policy.Template.IsZero() {
+		return true, nil // a record of one revision has one policy
+	}
+	head, err := record.GetTemplate(tx, t.id, in.policy.Template)
+	if err != nil || head == nil || in.head == nil {
+		return head == nil && in.head == nil, err
+	}
+	return head.Revision == in.head.Revision, nil
 }
 
 func (t *Tenant) newAcquisition(c Call, d *sealer, item AcquireItem) *acquisition {
@@ -400,7 +419,10 @@ func (t *Tenant) readInputs(r store.Reader, c vocab.ContentID, settings record.S
 	if in.policy, err = in.record.DecodePolicy(); err != nil || in.policy.Template.IsZero() {
 		return in, err
 	}
-	in.template, err = t.template(r, in.policy.Template)
+	if in.head, err = record.GetTemplate(r, t.id, in.policy.Template); err != nil || in.head == nil {
+		return in, err
+	}
+	in.template, err = t.current(r, in.policy.Template, in.head)
 	return in, err
 }
 
@@ -512,13 +534,13 @@ func (t *Tenant) stillHolds(tx store.Tx, a *acquisition, settings record.Setting
 	if a.AcquireItem.Err != nil || a.Content.IsZero() {
 		return true
 	}
-	now, err := t.readInputs(tx, a.Content, settings)
+	ok, err := t.hold(tx, a.Content, &a.inputs, settings)
 	if err != nil {
 		// Reading failed before, and the item says so; or it fails only now,
 		// and the next round will say so.
 		return a.err != nil
 	}
-	return now.same(&a.inputs)
+	return ok
 }
 
 // record completes an item's event and appends it.

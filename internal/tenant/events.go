@@ -72,7 +72,7 @@ func (t *Tenant) RecordRead(ctx context.Context, caller *vocab.Identity, method 
 // this package.
 func (t *Tenant) RecordRefusal(ctx context.Context, caller *vocab.Identity, method string, r vocab.Reason) (vocab.EventID, error) {
 	e := t.newEvent(audit.KindRefused, Call{Caller: caller, Method: method}, t.now())
-	return e.ID, t.commitRefusal(ctx, e, r)
+	return e.ID, t.commitRefusal(ctx, func(store.Tx) error { return nil }, e, r)
 }
 
 // commit writes what fn writes, and the event, in one durable transaction, if
@@ -99,22 +99,35 @@ func (t *Tenant) commit(ctx context.Context, fn func(store.Tx) error, e *audit.E
 	return tooBusy()
 }
 
-// commitRefusal makes a refusal durable. If that fails the caller gets the
-// failure: no refusal is told that is not in the log.
-func (t *Tenant) commitRefusal(ctx context.Context, e *audit.Event, r vocab.Reason) error {
+// commitRefusal makes a refusal durable, unless fn says that it does not hold.
+// If that fails the caller gets the failure: no refusal is told that is not in
+// the log.
+func (t *Tenant) commitRefusal(ctx context.Context, fn func(store.Tx) error, e *audit.Event, r vocab.Reason) error {
 	e.Kind, e.Reason, e.Alarm = audit.KindRefused, r, alarming[r]
 	e.Granted, e.NotAfter, e.Cached, e.State = 0, time.Time{}, false, [32]byte{}
-	return t.store.Commit(ctx, func(tx store.Tx) error { return t.log.Append(tx, e) })
+	// Whoever is not admitted any more is refused all the same.
+	return t.store.Commit(ctx, func(tx store.Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return t.log.Append(tx, e)
+	})
 }
 
 // refuse records a refusal and returns it as the caller gets it, with its
 // event. Reasons that are not recorded pass as they are.
 func (t *Tenant) refuse(ctx context.Context, e *audit.Event, err error) error {
+	return t.refuseIf(ctx, func(store.Tx) error { return nil }, e, err)
+}
+
+// refuseIf is refuse for a decision: fn looks in the transaction whether what it
+// rests on is still so. If not, its error is returned and nothing recorded.
+func (t *Tenant) refuseIf(ctx context.Context, fn func(store.Tx) error, e *audit.Event, err error) error {
 	r := vocab.ReasonOf(err)
 	if v, ok := asVocab(err); !Recordable(r) || ok && !v.Event.IsZero() {
 		return err // without an event, or with one already
 	}
-	if recErr := t.commitRefusal(context.WithoutCancel(ctx), e, r); recErr != nil {
+	if recErr := t.commitRefusal(context.WithoutCancel(ctx), fn, e, r); recErr != nil {
 		return recErr
 	}
 	return withEvent(err, e.ID)

@@ -70,7 +70,19 @@ func (t *Tenant) Publish(ctx context.Context, c Call, req PublishRequest) (*Publ
 			}
 			continue
 		case err != nil:
-			return nil, t.refuse(ctx, &own, custodyError(err, p.contact()))
+			err = t.refuseIf(ctx, func(tx store.Tx) error {
+				if p.based && t.sameBasis(tx, p) != nil {
+					return errStale // if reading fails only now, the next round says so
+				}
+				return nil
+			}, &own, custodyError(err, p.contact()))
+			if err == errStale { //nolint:errorlint // our own sentinel, unwrapped
+				if err := t.catchUp(ctx); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			return nil, err
 		}
 		return out, nil
 	}
@@ -88,6 +100,7 @@ type publication struct {
 	question policy.PublishInput
 	// revoking are the revocations that would cover what is made.
 	revoking []policy.Revocation
+	based    bool // the basis was read whole
 	decision policy.PublishDecision
 	repeated *record.Request
 	key      *vocab.Secret
@@ -131,24 +144,6 @@ type basis struct {
 	epoch    uint64 // of the tenant's resources
 }
 
-// same reports whether a decision made on the one holds for the other.
-func (b *basis) same(other *basis) bool {
-	if b.settings.Revision != other.settings.Revision || b.epoch != other.epoch || len(b.parents) != len(other.parents) {
-		return false
-	}
-	own, theirs := inputs{template: b.template}, inputs{template: other.template}
-	if own.revision() != theirs.revision() || (b.template == nil) != (other.template == nil) ||
-		b.template != nil && b.template.UID != other.template.UID {
-		return false
-	}
-	for i := range b.parents {
-		if !b.parents[i].same(&other.parents[i]) {
-			return false
-		}
-	}
-	return true
-}
-
 func (t *Tenant) readBasis(r store.Reader, req *PublishRequest) (b basis, err error) {
 	if b.settings, err = record.GetSettings(r, t.id); err != nil {
 		return b, err
@@ -171,6 +166,42 @@ func (t *Tenant) readBasis(r store.Reader, req *PublishRequest) (b basis, err er
 	return b, nil
 }
 
+// sameBasis returns errStale if what the decision rests on has changed. Like
+// hold it looks at revisions only.
+func (t *Tenant) sameBasis(tx store.Tx, p *publication) error {
+	settings, err := record.GetSettings(tx, t.id)
+	if err != nil {
+		return err
+	}
+	epoch, err := record.Epoch(tx, t.id)
+	if err != nil {
+		return err
+	}
+	same := settings.Revision == p.basis.settings.Revision && epoch == p.basis.epoch
+	if p.req.Template != "" {
+		uid, revision, err := t.headOf(tx, p.req.Template)
+		if err != nil {
+			return err
+		}
+		if known := p.basis.template; known != nil {
+			same = same && uid == known.UID && revision == known.Revision
+		} else {
+			same = same && uid.IsZero()
+		}
+	}
+	for i, parent := range p.req.Parents {
+		ok, err := t.hold(tx, parent, &p.basis.parents[i], settings)
+		if err != nil {
+			return err
+		}
+		same = same && ok
+	}
+	if !same {
+		return errStale
+	}
+	return nil
+}
+
 func (t *Tenant) publish(ctx context.Context, p *publication) (*Published, error) {
 	caller := canon.PrincipalID(p.caller.Issuer, p.caller.Subject)
 	err := t.store.View(ctx, func(r store.Reader) (err error) {
@@ -191,6 +222,7 @@ func (t *Tenant) publish(ctx context.Context, p *publication) (*Published, error
 				return err
 			}
 		}
+		p.based = true
 		return nil
 	})
 	if err != nil {
@@ -214,12 +246,8 @@ func (t *Tenant) publish(ctx context.Context, p *publication) (*Published, error
 		return nil, err
 	}
 	err = t.commit(ctx, func(tx store.Tx) error {
-		now, err := t.readBasis(tx, p.req)
-		if err != nil {
+		if err := t.sameBasis(tx, p); err != nil {
 			return err
-		}
-		if !now.same(&p.basis) {
-			return errStale
 		}
 		if err := t.ring.Recheck(lent); err != nil {
 			return err
@@ -453,11 +481,11 @@ func (t *Tenant) repeat(ctx context.Context, p *publication) (*Published, error)
 		if err != nil {
 			return err
 		}
-		now, err := t.readInputs(tx, v.Record.Content, settings)
+		ok, err := t.hold(tx, v.Record.Content, &in, settings)
 		if err != nil {
 			return err
 		}
-		if now.record == nil || !now.same(&in) {
+		if !ok {
 			return errStale
 		}
 		return t.ring.Recheck(lent)

@@ -3,7 +3,6 @@ package tenant
 import (
 	"context"
 	"slices"
-	"sync"
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/license"
@@ -13,18 +12,6 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// templates keeps the current revision of each template that decisions have
-// asked for, verified and compiled. What is current is read from the store in
-// the decision's own transaction; the cache only saves the work of reading the
-// revision again.
-type templates struct {
-	mu    sync.RWMutex
-	byUID map[vocab.TemplateUID]*policy.CompiledTemplate
-}
-
-// maxTemplates bounds the cache.
-const maxTemplates = 20_000
-
 // template returns a template as it is in r: its current revision, its
 // tombstone, or nil if there is none.
 func (t *Tenant) template(r store.Reader, uid vocab.TemplateUID) (*policy.CompiledTemplate, error) {
@@ -32,36 +19,31 @@ func (t *Tenant) template(r store.Reader, uid vocab.TemplateUID) (*policy.Compil
 	if err != nil || head == nil {
 		return nil, err
 	}
-	t.templates.mu.RLock()
-	cached := t.templates.byUID[uid]
-	t.templates.mu.RUnlock()
-	if cached != nil && cached.Revision == head.Revision {
-		return cached, nil
-	}
-	tmpl, err := t.templateRevision(r, uid, head.Revision)
-	if err != nil {
-		return nil, err
-	}
-	if tmpl.Slug != head.Slug {
-		return nil, templateDamaged(nil)
-	}
-	// Revisions are never removed, so one after the current one says that the
-	// store was made to point back: every revision is genuine, but only the
-	// newest may decide.
-	if later, err := record.GetTemplateRevision(r, t.id, uid, head.Revision+1); err != nil || later != nil {
-		return nil, firstError(err, templateDamaged(nil))
-	}
-	compiled, err := policy.CompileTemplate(tmpl)
-	if err != nil {
-		return nil, templateDamaged(err)
-	}
-	t.templates.mu.Lock()
-	defer t.templates.mu.Unlock()
-	if len(t.templates.byUID) >= maxTemplates {
-		clear(t.templates.byUID)
-	}
-	t.templates.byUID[uid] = compiled
-	return compiled, nil
+	return t.current(r, uid, head)
+}
+
+// current returns the revision of a template that its head in r names.
+func (t *Tenant) current(r store.Reader, uid vocab.TemplateUID, head *record.TemplateHead) (*policy.CompiledTemplate, error) {
+	return t.templates.get(uid, head.Revision, func() (*policy.CompiledTemplate, error) {
+		tmpl, err := t.templateRevision(r, uid, head.Revision)
+		if err != nil {
+			return nil, err
+		}
+		if tmpl.Slug != head.Slug {
+			return nil, templateDamaged(nil)
+		}
+		// Revisions are never removed, so one after the current one says that
+		// the store was made to point back: every revision is genuine, but only
+		// the newest may decide.
+		if later, err := record.GetTemplateRevision(r, t.id, uid, head.Revision+1); err != nil || later != nil {
+			return nil, firstError(err, templateDamaged(nil))
+		}
+		compiled, err := policy.CompileTemplate(tmpl)
+		if err != nil {
+			return nil, templateDamaged(err)
+		}
+		return compiled, nil
+	})
 }
 
 // templateRevision reads a revision and verifies that this tenant signed it,
@@ -87,6 +69,19 @@ func (t *Tenant) templateRevision(r store.Reader, uid vocab.TemplateUID, revisio
 func templateDamaged(cause error) *vocab.Error {
 	return vocab.Errorf(vocab.ReasonStoreDamaged, "a template in the store is not the one that was signed").
 		WithNext("Ask an administrator to check the store").Because(cause)
+}
+
+// headOf returns which template a slug names, and its current revision; zero if
+// there is none.
+func (t *Tenant) headOf(r store.Reader, slug string) (uid vocab.TemplateUID, revision uint32, err error) {
+	if uid, err = record.FindTemplate(r, t.id, slug); err != nil || uid.IsZero() {
+		return uid, 0, err
+	}
+	head, err := record.GetTemplate(r, t.id, uid)
+	if err != nil || head == nil {
+		return uid, 0, firstError(err, templateDamaged(nil))
+	}
+	return uid, head.Revision, nil
 }
 
 // findTemplate returns the template of a slug in r, or nil.

@@ -3,7 +3,6 @@ package tenant_test
 import (
 	"context"
 	"errors"
-	"iter"
 	"testing"
 
 	"github.com/openrms/rms/internal/license"
@@ -16,13 +15,8 @@ import (
 // watched is a store that counts what is read and lets the test act before a
 // transaction.
 type watched struct {
-	store.Store
-	reads        int
+	*counting
 	beforeCommit func()
-}
-
-func (w *watched) View(ctx context.Context, fn func(store.Reader) error) error {
-	return w.Store.View(ctx, func(r store.Reader) error { return fn(countingReader{r, &w.reads}) })
 }
 
 func (w *watched) Commit(ctx context.Context, fn func(store.Tx) error) error {
@@ -30,28 +24,7 @@ func (w *watched) Commit(ctx context.Context, fn func(store.Tx) error) error {
 		w.beforeCommit = nil
 		act()
 	}
-	return w.Store.Commit(ctx, fn)
-}
-
-type countingReader struct {
-	store.Reader
-	n *int
-}
-
-func (r countingReader) Get(t store.Table, key []byte) ([]byte, bool, error) {
-	*r.n++
-	return r.Reader.Get(t, key)
-}
-
-func (r countingReader) Scan(t store.Table, rng store.Range) iter.Seq2[store.Item, error] {
-	return func(yield func(store.Item, error) bool) {
-		for item, err := range r.Reader.Scan(t, rng) {
-			*r.n++
-			if !yield(item, err) {
-				return
-			}
-		}
-	}
+	return w.counting.Commit(ctx, fn)
 }
 
 // watchedTenant is a tenant with a template, and how much is read of its store.
@@ -63,9 +36,9 @@ type watchedTenant struct {
 
 func newWatchedTenant(t *testing.T) *watchedTenant {
 	t.Helper()
-	o := &watchedTenant{store: new(watched)}
+	o := &watchedTenant{store: &watched{counting: &counting{reads: map[store.Table]tally{}}}}
 	o.served = serveThrough(t, func(s store.Store) store.Store {
-		o.store.Store = s
+		o.store.counting.Store = s
 		return o.store
 	})
 	o.call.Caller.Member = "contoso"
@@ -106,14 +79,17 @@ func TestPreviewReadsNoLicenses(t *testing.T) {
 	o := newWatchedTenant(t)
 	next := internal()
 	next.Grants[0].Rights, next.Contact = policy.Viewer.Rights(), "help@contoso.test"
-	look := func() (*tenant.TemplatePreview, int) {
+	look := func() (p *tenant.TemplatePreview, rows int) {
 		t.Helper()
-		before := o.store.reads
-		p, err := o.PreviewTemplate(t.Context(), "internal", next)
-		if err != nil {
-			t.Fatal(err)
+		for _, r := range o.store.during(func() {
+			var err error
+			if p, err = o.PreviewTemplate(t.Context(), "internal", next); err != nil {
+				t.Fatal(err)
+			}
+		}) {
+			rows += r.Gets + r.Items
 		}
-		return p, o.store.reads - before
+		return p, rows
 	}
 	look() // from here on the template is in the cache
 	_, few := look()

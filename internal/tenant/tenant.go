@@ -23,7 +23,6 @@ import (
 	"github.com/openrms/rms/internal/config"
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/license"
-	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/vocab"
@@ -116,7 +115,6 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 		name: d.File.ID, store: d.Store, log: d.Log, exported: d.Exported, logger: d.Logger, now: d.Now,
 		syncEvery: cmp.Or(d.SyncEvery, 5*time.Minute), ready: make(chan struct{}), nudge: make(chan struct{}, 1), alarms: make(chan error, 16),
 	}
-	t.templates.byUID = map[vocab.TemplateUID]*policy.CompiledTemplate{}
 	if t.now == nil {
 		t.now = time.Now
 	}

@@ -156,21 +156,27 @@ func CanonicalAddress(s string) (string, error) {
 // CanonicalDomain returns a DNS name of at least two labels in lower case.
 // Internationalised names are written in their A-label form (xn--…).
 func CanonicalDomain(s string) (string, error) {
-	bad := fmt.Errorf("%q is not a domain: want letters, digits and hyphens in at least two labels (write international names as xn--…)", clip(s))
+	if !validDomain(s) {
+		return "", fmt.Errorf("%q is not a domain: want letters, digits and hyphens in at least two labels (write international names as xn--…)", clip(s))
+	}
+	return asciiLower(s), nil
+}
+
+func validDomain(s string) bool {
 	if len(s) > 253 || !strings.Contains(s, ".") {
-		return "", bad
+		return false
 	}
 	for label := range strings.SplitSeq(s, ".") {
 		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return "", bad
+			return false
 		}
 		for i := 0; i < len(label); i++ {
 			if !isAlnum(label[i]) && label[i] != '-' {
-				return "", bad
+				return false
 			}
 		}
 	}
-	return asciiLower(s), nil
+	return true
 }
 
 // DomainOf returns the domain of a canonical address.

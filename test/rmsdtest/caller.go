@@ -87,12 +87,13 @@ type Reply struct {
 	Recipient [32]byte // hash of the recipient key, made for this call alone
 	Publish   bool     // else an acquire
 	Content   vocab.ContentID
-	Event     vocab.EventID // zero if the answer names none
-	Key       [32]byte      // hash of the content key received
-	Leaf      [32]byte      // leaf hash the use license promises
-	Reason    vocab.Reason  // why it was refused
-	Err       error         // what the call returned
-	Document  *Document     // of a publish
+	Event     vocab.EventID       // zero if the answer names none
+	Key       [32]byte            // hash of the content key received
+	Leaf      [32]byte            // leaf hash the use license promises
+	Reason    vocab.Reason        // why it was refused
+	Err       error               // what the call returned
+	Document  *Document           // of a publish
+	Use       *license.UseLicense // of an acquire, verified
 }
 
 // errAnswer is an answer that a client must not accept.
@@ -156,8 +157,15 @@ func (c *Caller) published(r *Reply, key *license.RecipientKey, resp *rmsv1.Publ
 	return nil
 }
 
-// Acquire asks for the right to view a document.
-func (c *Caller) Acquire(ctx context.Context, d *Document) *Reply {
+// Acquire asks for the right to view a document, once.
+func (c *Caller) Acquire(ctx context.Context, d *Document) *Reply { return c.acquire(ctx, d, false) }
+
+// AcquireToKeep asks for a use license that may be kept.
+func (c *Caller) AcquireToKeep(ctx context.Context, d *Document) *Reply {
+	return c.acquire(ctx, d, true)
+}
+
+func (c *Caller) acquire(ctx context.Context, d *Document, keep bool) *Reply {
 	r := &Reply{Content: d.Content}
 	key, err := license.NewRecipientKey(license.XWing)
 	if err != nil {
@@ -167,7 +175,7 @@ func (c *Caller) Acquire(ctx context.Context, d *Document) *Reply {
 	r.Recipient = key.Hash()
 	resp, err := c.protection.Acquire(ctx, &rmsv1.AcquireRequest{
 		Parent: Parent, Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.PL},
-		Right: rmsv1.Right_RIGHT_VIEW, Delivery: daemontest.SealedTo(key),
+		Right: rmsv1.Right_RIGHT_VIEW, Delivery: daemontest.SealedTo(key), Store: keep,
 	}, c.who.As())
 	if err != nil {
 		r.refused(err)
@@ -191,7 +199,7 @@ func (c *Caller) acquired(r *Reply, key *license.RecipientKey, d *Document, resp
 		return err
 	}
 	defer ck.Zero()
-	r.Outcome, r.Event, r.Leaf, r.Key = Received, ul.ID, ul.Leaf, canon.Hash(ck.Reveal())
+	r.Outcome, r.Event, r.Leaf, r.Key, r.Use = Received, ul.ID, ul.Leaf, canon.Hash(ck.Reveal()), ul
 	if r.Key != d.Key {
 		return errors.New("the content key is not the one the document was published with")
 	}
@@ -241,14 +249,24 @@ func (c *Caller) AcquireAll(ctx context.Context, docs []*Document) ([]*Reply, er
 	return out, nil
 }
 
-// refused takes an error over. Only one with a reason of the service is its
-// answer; anything else leaves open what happened.
+// refused takes an error over.
 func (r *Reply) refused(err error) {
 	r.Err = err
-	if info := daemontest.Refusal(err); info != nil {
-		r.Outcome, r.Reason = Refused, vocab.Reason(info.GetReason())
-		if id, err := vocab.ParseEventID(info.GetMetadata()["event"]); err == nil {
-			r.Event = id
-		}
+	if reason, event, ok := Refusal(err); ok {
+		r.Outcome, r.Reason, r.Event = Refused, reason, event
 	}
+}
+
+// Refusal returns the reason of a refusal and its event, zero if it names none.
+// Only an error with a reason of the service is its answer; anything else
+// leaves open what happened.
+func Refusal(err error) (reason vocab.Reason, event vocab.EventID, ok bool) {
+	info := daemontest.Refusal(err)
+	if info == nil {
+		return "", vocab.EventID{}, false
+	}
+	if id, err := vocab.ParseEventID(info.GetMetadata()["event"]); err == nil {
+		event = id
+	}
+	return vocab.Reason(info.GetReason()), event, true
 }

@@ -3,10 +3,13 @@ package rmsdtest
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -98,14 +101,22 @@ custodian: %s
 	return s
 }
 
-// freeAddress returns a loopback address nobody listens on now.
+// freeAddress returns a loopback address nobody listens on now. Its port is
+// below those that the system gives out by itself, to connections among others:
+// one of those could be gone before the daemon takes it.
 func freeAddress(tb testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	tb.Helper()
+	for {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			continue
+		case err != nil:
+			tb.Fatal(err)
+		}
+		_ = l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // On returns the site with another data directory, a copy of this one's: the

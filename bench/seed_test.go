@@ -1,0 +1,257 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/openrms/rms/internal/audit"
+	"github.com/openrms/rms/internal/daemon"
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/record"
+	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/store/bolt"
+	"github.com/openrms/rms/internal/vocab"
+	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+	"github.com/openrms/rms/test/rmsdtest"
+)
+
+// licenses is how BenchmarkLicenses is asked for.
+var licenses = flag.Int("licenses", 0, "run BenchmarkLicenses on a store with so many licenses, which is made for it: 1000000 take minutes and gigabytes")
+
+const (
+	followed    = "followed" // the template of every seeded license
+	seedOwners  = 1000
+	seedRevoked = 100    // one in so many is revoked
+	seedBatch   = 10_000 // licenses in a transaction
+)
+
+// BenchmarkLicenses measures, in a tenant with -licenses licenses that follow
+// one template, what an administrator asks before an edit of it, and openings.
+func BenchmarkLicenses(b *testing.B) {
+	if *licenses == 0 {
+		b.Skip("-licenses says of how many; see its help")
+	}
+	_ = syncTime(b) // ends it where nothing is durable
+	w := seeded(b, *licenses)
+	w.protectAll(b, followed, documents)
+	policies := rmsv1.NewPolicyServiceClient(w.alice.conn)
+	tmpl, err := policies.GetTemplate(b.Context(), &rmsv1.GetTemplateRequest{Name: rmsdtest.Parent + "/templates/" + followed}, w.alice.sign)
+	if err != nil {
+		b.Fatal(err)
+	}
+	edited := proto.CloneOf(tmpl)
+	edited.Grants = edited.GetGrants()[1:]
+	for _, c := range []struct {
+		name string
+		call func(ctx context.Context, n uint64) error
+	}{
+		{"check-an-edit", func(ctx context.Context, _ uint64) error {
+			_, err := policies.UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: edited, ValidateOnly: true}, w.alice.sign)
+			return err
+		}},
+		{"count-before-deleting", func(ctx context.Context, _ uint64) error {
+			_, err := policies.DeleteTemplate(ctx, &rmsv1.DeleteTemplateRequest{Name: tmpl.GetName(), Etag: "*"}, w.alice.sign)
+			if want := fmt.Sprintf("%d licenses", *licenses+documents+1); err == nil || !strings.Contains(err.Error(), want) {
+				return fmt.Errorf("want a refusal that counts %s, got %w", want, err)
+			}
+			return nil
+		}},
+		{"list-a-page", func(ctx context.Context, _ uint64) error {
+			page, err := rmsv1.NewLicenseServiceClient(w.alice.conn).ListLicenses(ctx,
+				&rmsv1.ListLicensesRequest{Parent: rmsdtest.Parent, Template: tmpl.GetName()}, w.alice.sign)
+			if err == nil && len(page.GetLicenses()) != 100 {
+				err = fmt.Errorf("a page of %d licenses", len(page.GetLicenses()))
+			}
+			return err
+		}},
+		{"acquire", func(ctx context.Context, n uint64) error {
+			_, err := w.acquire(ctx, followed, n)
+			return err
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			cpu, n := w.cpu(), uint64(0)
+			for ; b.Loop(); n++ {
+				if err := c.call(b.Context(), n); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64((w.cpu()-cpu).Microseconds())/float64(n), "rmsd-cpu-µs/op")
+		})
+	}
+	say("peak memory of rmsd with %d licenses: %s", *licenses, w.peakMemory())
+}
+
+// seeded starts the service on a store with n licenses that follow one template.
+func seeded(b testing.TB, n int) *world {
+	b.Helper()
+	if *inprocess {
+		b.Skip("the store is made while the service is stopped: not with -inprocess")
+	}
+	w := start(b, rmsdtest.Embedded)
+	w.signIn(b)
+	if err := w.makeTemplate(b.Context(), followed, rmsv1.CustodyMode_CUSTODY_MODE_CACHED, grants); err != nil {
+		b.Fatal(err)
+	}
+	w.protectAll(b, followed, 1)
+	pl, err := w.site.Verifier.VerifyPL(w.docs[followed][0].pl)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := w.daemon.Stop(); err != nil {
+		b.Fatal(err)
+	}
+	began := time.Now()
+	if err := seed(b.Context(), w.site, pl.Content, n); err != nil {
+		b.Fatal(err)
+	}
+	st, err := os.Stat(filepath.Join(w.site.Data, "rms.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	say("%d licenses made in %s, %d MiB", n, time.Since(began).Round(time.Second/10), st.Size()>>20)
+	began = time.Now()
+	w.startProcess(b)
+	say("rmsd serves after %s", time.Since(began).Round(time.Millisecond))
+	w.signIn(b)
+	return w
+}
+
+// seed adds n licenses to a store that no daemon has, with their indexes and
+// events, as if each had been published: like the one that is the pattern, for
+// one of a thousand owners, one in a hundred revoked since. Nobody can open
+// them: only the service can seal content keys.
+func seed(ctx context.Context, site *rmsdtest.Site, pattern vocab.ContentID, n int) error {
+	s, err := bolt.Open(bolt.Options{Path: filepath.Join(site.Data, "rms.db"), Stamp: store.Production, Schema: record.Schema})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	f := &seeder{log: audit.New(s), tenant: site.TenantID}
+	if err := f.learn(ctx, s, pattern); err != nil {
+		return err
+	}
+	for made := 0; made < n; {
+		batch := min(seedBatch, n-made)
+		if err := s.Commit(ctx, func(tx store.Tx) error {
+			for i := range batch {
+				if err := f.add(tx, made+i); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		if made += batch; made%100_000 == 0 {
+			say("%d licenses", made)
+		}
+	}
+	return s.Close()
+}
+
+// seeder makes licenses like one that the service made.
+type seeder struct {
+	log      *audit.Log
+	tenant   vocab.TenantID
+	license  record.License
+	event    audit.Event
+	policies [][]byte // by owner
+}
+
+func (f *seeder) learn(ctx context.Context, s store.Store, pattern vocab.ContentID) error {
+	err := s.View(ctx, func(r store.Reader) error {
+		l, err := record.GetLicense(r, f.tenant, pattern)
+		if err != nil {
+			return err
+		}
+		f.license = *l
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	entry, err := f.log.Get(ctx, f.tenant, f.license.LastEvent)
+	if err != nil {
+		return err
+	}
+	f.event = *entry.Event
+	f.event.Decision = nil // names the policy of the pattern
+	p, err := f.license.DecodePolicy()
+	if err != nil {
+		return err
+	}
+	for i := range seedOwners {
+		p.Owner = vocab.Principal{Kind: vocab.KindUser, Value: fmt.Sprintf("owner-%d@contoso.test", i)}
+		b, err := license.EncodePolicy(p)
+		if err != nil {
+			return err
+		}
+		f.policies = append(f.policies, b)
+	}
+	return nil
+}
+
+// add makes the i-th license.
+func (f *seeder) add(tx store.Tx, i int) error {
+	l, e := f.license, f.event
+	l.Content, l.Policy, l.KeyBox = vocab.NewContentID(), f.policies[i%len(f.policies)], slices.Clone(l.KeyBox)
+	for _, b := range [][]byte{l.Commitment[:], l.Salt[:], l.KeyBox} {
+		_, _ = rand.Read(b)
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	l.Issued, e.Time = record.ToMillis(now), now
+	e.Content = l.Content
+	if err := f.write(tx, &l, &e); err != nil || i%seedRevoked != 0 {
+		return err
+	}
+	e.Kind = audit.KindLicenseRevoked
+	l.Revision, l.Revoked = l.Revision+1, &record.Revocation{At: l.Issued, By: "alice@contoso.test", Reason: "a test"}
+	return f.write(tx, &l, &e)
+}
+
+// write writes a revision of a license with its event.
+func (f *seeder) write(tx store.Tx, l *record.License, e *audit.Event) (err error) {
+	e.ID, e.LicenseRevision = vocab.NewEventID(), l.Revision
+	l.LastEvent, l.Updated = e.ID, record.ToMillis(e.Time)
+	if e.State, err = l.State(); err != nil {
+		return err
+	}
+	if err := record.PutLicense(tx, f.tenant, l); err != nil {
+		return err
+	}
+	return f.log.Append(tx, e)
+}
+
+// TestSeed has the service and its own check look at what [seed] made.
+func TestSeed(t *testing.T) {
+	const n = 300
+	w := seeded(t, n)
+	w.protectAll(t, followed, 1)
+	if _, err := w.acquire(t.Context(), followed, 0); err != nil {
+		t.Error(err)
+	}
+	_, err := rmsv1.NewPolicyServiceClient(w.alice.conn).DeleteTemplate(t.Context(),
+		&rmsv1.DeleteTemplateRequest{Name: rmsdtest.Parent + "/templates/" + followed, Etag: "*"}, w.alice.sign)
+	if want := fmt.Sprintf("%d licenses", n+2); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("deleting the template gave %v, want a refusal that counts %s", err, want)
+	}
+	if err := w.daemon.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := daemon.Fsck(t.Context(), w.site.Data, false, &out); err != nil {
+		t.Errorf("%v\n%s", err, &out)
+	}
+}
