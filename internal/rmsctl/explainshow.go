@@ -40,6 +40,9 @@ func (a *app) showEventExplained(r *rmsv1.ExplainEventResponse, all bool) {
 		return
 	}
 	t.row("known as", knownAs(x, e.GetTime()))
+	if e.GetBreakGlass() && x.GetAllowed() {
+		t.row("recovery", "BREAK-GLASS by operation "+lastPart(e.GetOperation())+": grants, expiry and revocations do not bind")
+	}
 	a.explanationRows(t, x, r.GetGrants(), all)
 	if x.GetAllowed() && refused(e) {
 		t.row("but", "the policy allowed it; what refused came after: "+e.GetOutcome())
