@@ -1,99 +1,91 @@
 package tenant
 
 import (
-	"github.com/openrms/rms/internal/audit"
-	"github.com/openrms/rms/internal/decision"
-	"github.com/openrms/rms/internal/license"
+	"time"
+
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/record"
+	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// What a decision read goes into its event, so that it can be made again and
-// explained when licenses, templates, settings and people have changed: see
-// package decision, and explain.go.
+// inputs are what a decision rests on: enough to tell whether it still holds.
+type inputs struct {
+	record   *record.License
+	policy   *policy.Policy
+	head     *record.TemplateHead // of the template that the policy names, if there is one
+	template *policy.CompiledTemplate
+	settings uint32
+	epoch    uint64  // of the tenant's resources
+	lineage  lineage // read only while a revocation asks for it
+}
 
-// remember writes what a decision read into its event. An event without it is
-// better than none: a failure, which only a defect can cause, is logged.
-func (t *Tenant) remember(e *audit.Event, in *decision.Inputs, named func(vocab.Principal) bool) {
-	in.Rules = policy.Rules
-	b, err := decision.Encode(in, e.Principal.Name, named)
+// templateUID names the template that is read, zero if there is none.
+func (in *inputs) templateUID() vocab.TemplateUID {
+	if in.template == nil {
+		return vocab.TemplateUID{}
+	}
+	return in.template.UID
+}
+
+// revision is that of the template, 0 if there is none.
+func (in *inputs) revision() uint32 {
+	if in.template == nil {
+		return 0
+	}
+	return in.template.Revision
+}
+
+// hold reports in a transaction whether a decision's inputs are still so. It
+// looks at revisions only: reading a template of 50,000 grants anew would hold
+// up every writer.
+func (t *Tenant) hold(tx store.Tx, c vocab.ContentID, in *inputs, settings record.Settings) (bool, error) {
+	now, err := record.GetLicense(tx, t.id, c)
 	if err != nil {
-		t.logger.Error("what a decision read was not recorded", "tenant", t.name, "event", e.ID.String(), "error", err)
+		return false, err
 	}
-	e.Decision = b
+	if now == nil || in.record == nil {
+		return now == nil && in.record == nil, nil // nobody's standing changes that there is none
+	}
+	if epoch, err := record.Epoch(tx, t.id); err != nil || epoch != in.epoch {
+		return false, err
+	}
+	if now.Revision != in.record.Revision || now.Tombstone != in.record.Tombstone || settings.Revision != in.settings {
+		return false, nil
+	}
+	if in.policy == nil || in.policy.Template.IsZero() {
+		return true, nil // a record of one revision has one policy
+	}
+	head, err := record.GetTemplate(tx, t.id, in.policy.Template)
+	if err != nil || head == nil || in.head == nil {
+		return head == nil && in.head == nil, err
+	}
+	return head.Revision == in.head.Revision, nil
 }
 
-// rememberOpening writes what a decision on a license read. caller is the
-// identity as it came through the door; the question holds it with the groups
-// of the tenant's directory.
-func (t *Tenant) rememberOpening(e *audit.Event, q decision.Question, in *inputs, put *policy.Input, caller *vocab.Identity) {
-	t.remember(e, &decision.Inputs{
-		Question: q, Settings: in.settings, Caller: callerInputs(put.Caller, caller, put.Disabled),
-		License: licenseInputs(in.record, put.Custody), Revocations: put.Revocations, Key: t.keyInputs(in.record), Recovery: put.Recovery,
-	}, put.Names)
+// evaluation is the question to the policy.
+func (in *inputs) evaluation(who standing, right vocab.Right, now time.Time, settings record.Settings) policy.Input {
+	return policy.Input{
+		Policy: in.policy, Template: in.template, Caller: who.caller, Disabled: who.disabled, Right: right, Now: now,
+		Settings: settings.Settings, Revocations: in.revocations(who), Custody: in.record.Custody(),
+	}
 }
 
-// callerInputs keeps the groups of the token and those of the directory apart:
-// the latter were appended by standingOf.
-func callerInputs(with, token *vocab.Identity, disabled bool) decision.Caller {
-	return decision.CallerOf(token, with.Groups[min(len(token.Groups), len(with.Groups)):], disabled)
-}
-
-func licenseInputs(l *record.License, mode vocab.CustodyMode) *decision.License {
-	return &decision.License{Policy: license.PolicyHash(l.Policy), Strict: mode == vocab.CustodyStrict}
-}
-
-// keyInputs is how a license's key stands now.
-func (t *Tenant) keyInputs(l *record.License) decision.Key {
-	var own *license.Wrap
-	if len(l.Wrap) > 0 {
-		var err error
-		if own, err = license.ParseWrap(l.Wrap); err != nil {
-			return decision.Key{} // using it will say so
-		}
+// readInputs reads a license and its template.
+func (t *Tenant) readInputs(r store.Reader, c vocab.ContentID, settings record.Settings) (in inputs, err error) {
+	in.settings = settings.Revision
+	if in.epoch, err = record.Epoch(r, t.id); err != nil {
+		return in, err
 	}
-	s := t.ring.Standing(l.Generation, own)
-	return decision.Key{Generation: s.Number, Version: s.Version, State: uint8(s.State), VersionState: uint8(s.VersionState)}
-}
-
-// rememberDelivery writes what the refusal of a clear key read.
-func (t *Tenant) rememberDelivery(e *audit.Event, caller *vocab.Identity) {
-	t.remember(e, &decision.Inputs{
-		Question: decision.Deliver, Settings: t.settings.Load().Revision, Caller: decision.CallerOf(caller, nil, false),
-	}, func(vocab.Principal) bool { return false })
-}
-
-// rememberPublish writes what the decision to publish read and, once there is
-// one, which policy and key the license has.
-func (t *Tenant) rememberPublish(p *publication) {
-	in := &p.question
-	asked := &decision.Publishing{How: decision.TakenOver, Owner: in.Owner}
-	switch {
-	case in.ByTemplate:
-		asked.How = decision.ByTemplate
-		if in.Template == nil && vocab.ValidSlug(p.req.Template) {
-			asked.Slug = p.req.Template
-		}
-	case in.AdHoc != nil:
-		asked.How, asked.Same = decision.AdHoc, p.decision.Allowed && p.decision.Derived
+	if in.record, err = record.GetLicense(r, t.id, c); err != nil || in.record == nil || in.record.Tombstone != 0 {
+		return in, err
 	}
-	for i, parent := range in.Parents {
-		q := decision.Parent{Content: parent.ID}
-		if parent.License != nil {
-			from := &p.basis.parents[i]
-			q.License, q.Revocations = licenseInputs(from.record, parent.License.Custody), parent.License.Revocations
-			q.Revision, q.TemplateRevision = from.record.Revision, from.revision()
-		}
-		asked.Parents = append(asked.Parents, q)
+	if in.policy, err = in.record.DecodePolicy(); err != nil || in.policy.Template.IsZero() {
+		return in, err
 	}
-	inputs := &decision.Inputs{
-		Question: decision.Publish, Settings: p.basis.settings.Revision, Publish: asked,
-		Caller: callerInputs(in.Caller, p.caller, in.Disabled), Revocations: p.revoking,
+	if in.head, err = record.GetTemplate(r, t.id, in.policy.Template); err != nil || in.head == nil {
+		return in, err
 	}
-	if p.record != nil {
-		inputs.License = licenseInputs(p.record, p.record.Custody())
-		inputs.Key = t.keyInputs(p.record)
-	}
-	t.remember(p.event, inputs, in.Names)
+	in.template, err = t.current(r, in.policy.Template, in.head)
+	return in, err
 }
