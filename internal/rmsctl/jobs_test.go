@@ -81,11 +81,7 @@ func (j *job) console(t *testing.T, text string) string {
 	var out strings.Builder
 	for _, step := range strings.Split("\n"+text, "\n$ ")[1:] {
 		line, shown, _ := strings.Cut(strings.TrimSuffix(step, "\n"), "\n")
-		command, exit := line, 0
-		if c, code, ok := strings.Cut(line, "    # exit "); ok {
-			command = c
-			exit, _ = strconv.Atoi(code)
-		}
+		command, exit := exitOf(t, line)
 		j.commands++
 		printed, code := j.shell(t, later(command))
 		if code != exit {
@@ -102,6 +98,19 @@ func (j *job) console(t *testing.T, text string) string {
 		}
 	}
 	return out.String()
+}
+
+// exitOf returns a command and the exit code it is to have: 0 unless the line
+// ends with another.
+func exitOf(t *testing.T, line string) (string, int) {
+	t.Helper()
+	command, text, ok := strings.Cut(line, "    # exit ")
+	if !ok {
+		return line, 0
+	}
+	code, err := strconv.Atoi(text)
+	check(t, err)
+	return command, code
 }
 
 // shell runs a command line and returns what a terminal would show, and the exit
