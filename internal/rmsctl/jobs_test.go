@@ -157,7 +157,7 @@ func later(text string) string { return instants.ReplaceAllString(text, "21${1}T
 var (
 	ids      = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 	underway = regexp.MustCompile(`(?m)^TIME  running  .*\n`)
-	times    = regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z|\d\d:\d\d:\d\d\.\d+Z|\d+\.\d\d s\b|\b\d+ (s|min) old\b`)
+	times    = regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?Z|\d\d:\d\d:\d\d\.\d+Z|\d+\.\d\d s\b|\b\d+ (s|min) old\b`)
 )
 
 // plain is an output without what is another at every run: times, and how far
