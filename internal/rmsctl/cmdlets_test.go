@@ -22,9 +22,9 @@ type Cmdlets struct {
 
 // Cmdlet is one cmdlet of the AIPService module and what does its work here.
 type Cmdlet struct {
-	Cmdlet           string
-	Do, Pending, Run []string
-	Say              string
+	Cmdlet  string
+	Do, Run []string
+	Say     string
 }
 
 // ReadCmdlets reads the file.
@@ -60,7 +60,7 @@ func TestCmdletsAreComplete(t *testing.T) {
 				t.Errorf("%s is there twice, or is no cmdlet", r.Cmdlet)
 			}
 			seen[r.Cmdlet] = true
-			if len(r.Do)+len(r.Pending) == 0 && r.Say == "" {
+			if len(r.Do) == 0 && r.Say == "" {
 				t.Errorf("%s has neither a command nor a reason", r.Cmdlet)
 			}
 			if (len(r.Do) == 0) != (len(r.Run) == 0) {
@@ -139,9 +139,6 @@ func TestCmdletsPageIsCurrent(t *testing.T) {
 			var here []string
 			for _, line := range r.Do {
 				here = append(here, "`"+strings.ReplaceAll(line, "|", `\|`)+"`")
-			}
-			for _, line := range r.Pending {
-				here = append(here, "not in this version: `"+line+"`")
 			}
 			if len(here) == 0 {
 				here = []string{"–"}

@@ -25,6 +25,7 @@ func TestCmdletsRun(t *testing.T) {
 	for _, s := range table.Sections {
 		for _, r := range s.Rows {
 			for _, line := range r.Run {
+				line, want := exitOf(t, line)
 				var out string
 				var code int
 				if args, ok := strings.CutPrefix(line, "rmsctl login "); ok {
@@ -34,8 +35,8 @@ func TestCmdletsRun(t *testing.T) {
 				} else {
 					out, code = j.shell(t, line)
 				}
-				if code != 0 {
-					t.Errorf("%s\n$ %s\nexit %d: %s", r.Cmdlet, line, code, out)
+				if code != want {
+					t.Errorf("%s\n$ %s\nexit %d, want %d: %s", r.Cmdlet, line, code, want, out)
 				}
 			}
 		}
