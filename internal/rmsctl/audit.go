@@ -71,7 +71,7 @@ func (a *app) auditTailCommand() *cobra.Command {
 // advance.
 func (a *app) eventLine(e *rmsv1.Event) error {
 	return a.line(e, func() {
-		cells := eventCells(e)
+		cells := eventCells(e, true)
 		for i, cell := range cells {
 			if cell == "" {
 				cells[i] = "-"
@@ -192,7 +192,7 @@ func (a *app) auditSearchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = a.emit(messages(events), func() { a.eventTable(events) })
+			err = a.emit(messages(events), func() { a.eventTable(events, true) })
 			if err == nil && more {
 				a.sayf("there are older ones; --limit 0 shows all")
 			}
@@ -341,7 +341,7 @@ func (a *app) auditProofCommand() *cobra.Command {
 			}
 			p.Event = event
 			return a.emit(p, func() {
-				a.eventTable([]*rmsv1.Event{e})
+				a.eventTable([]*rmsv1.Event{e}, true)
 				a.outf("in the log at position %s of %s; checkpoint signed by %s, proof of %s verified ✓",
 					group(p.Index), group(p.Size), p.Signer, plural(len(p.Hashes), "hash", "hashes"))
 			})

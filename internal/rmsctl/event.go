@@ -33,16 +33,17 @@ func eventWord(e *rmsv1.Event) string {
 	return kind
 }
 
-// eventTable prints events one to a line.
-func (a *app) eventTable(events []*rmsv1.Event) {
+// eventTable prints events one to a line. subject adds what each is about, for
+// events of more than one license.
+func (a *app) eventTable(events []*rmsv1.Event, subject bool) {
 	t := newTable(a.stdout)
 	for _, e := range events {
-		t.row(eventCells(e)...)
+		t.row(eventCells(e, subject)...)
 	}
 	t.flush()
 }
 
-func eventCells(e *rmsv1.Event) []string {
+func eventCells(e *rmsv1.Event, subject bool) []string {
 	who := e.GetPrincipal()
 	if e.GetActor() != "" {
 		who += " (by " + e.GetActor() + ")"
@@ -51,12 +52,19 @@ func eventCells(e *rmsv1.Event) []string {
 	if e.GetRight() != rmsv1.Right_RIGHT_UNSPECIFIED {
 		right = strings.TrimPrefix(e.GetRight().String(), "RIGHT_")
 	}
-	return []string{showStamp(e.GetTime()), eventWord(e), who, right, e.GetPeer(), eventMore(e), lastPart(e.GetName())}
+	return []string{showStamp(e.GetTime()), eventWord(e), who, right, e.GetPeer(), eventMore(e, subject), lastPart(e.GetName())}
 }
 
 // eventMore is what one should know beyond who and when.
-func eventMore(e *rmsv1.Event) string {
+func eventMore(e *rmsv1.Event, subject bool) string {
 	var parts []string
+	switch {
+	case !subject:
+	case e.GetLicense() != "":
+		parts = append(parts, "license "+lastPart(e.GetLicense()))
+	case e.GetTemplate() != "":
+		parts = append(parts, "template "+lastPart(e.GetTemplate()))
+	}
 	if refused(e) {
 		parts = append(parts, e.GetOutcome())
 		if e.GetOutcome() == string(vocab.ReasonLicenseRevoked) && e.GetParent() != "" {

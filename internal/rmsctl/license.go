@@ -226,7 +226,7 @@ func (a *app) licenseTrackCommand() *cobra.Command {
 			}
 			slices.Reverse(events)
 			err = a.emit(messages(events), func() {
-				a.eventTable(events)
+				a.eventTable(events, false)
 				a.outf("%s", summary(events))
 			})
 			if err == nil && more {

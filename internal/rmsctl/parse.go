@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -222,5 +223,5 @@ func rightsProto(rights vocab.Rights) []rmsv1.Right {
 // isFile says whether an argument that may be a file or an ID is a file.
 func isFile(arg string) bool {
 	_, err := os.Stat(arg) //nolint:gosec // a file that the user named
-	return err == nil || !errors.Is(err, fs.ErrNotExist)
+	return err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR)
 }
