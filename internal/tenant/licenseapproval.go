@@ -25,6 +25,33 @@ func (t *Tenant) gainsByLicense(author *vocab.Identity, before, after *policy.Po
 	return policy.GainsByLicense(who.caller, settings.GuestDomains, before, after, now)
 }
 
+// gainsByRestoring reports whether somebody could open a document after its
+// revocation was taken back, and cannot before.
+func (t *Tenant) gainsByRestoring(ctx context.Context, author *vocab.Identity, before, after *record.License) (gains bool, err error) {
+	now := t.now()
+	err = t.store.View(ctx, func(r store.Reader) error {
+		settings, err := record.GetSettings(r, t.id)
+		if err != nil {
+			return err
+		}
+		in, err := t.readInputs(r, before.Content, settings)
+		if err != nil || in.record == nil {
+			return err
+		}
+		who := t.standingOf(author, settings)
+		if err := t.readLineage(r, &in, who); err != nil {
+			return err
+		}
+		opens := func(l *record.License) bool {
+			in.record = l
+			return policy.Evaluate(in.evaluation(who, vocab.RightView, now, settings)).Allowed
+		}
+		gains = opens(after) && !opens(before)
+		return nil
+	})
+	return gains, err
+}
+
 // requestLicense asks for a license to be changed to next, which its author must
 // not write alone. It always returns an error.
 func (t *Tenant) requestLicense(ctx context.Context, c Call, v *LicenseView, next *record.License) error {

@@ -264,17 +264,21 @@ func (t *Tenant) UpdateLicense(ctx context.Context, c Call, id vocab.ContentID, 
 }
 
 // RevokeLicense stops every further open. It touches no key, so it works while
-// the custodian is away.
+// the custodian is away. Of one that is revoked already it stays on record who
+// did it first, for whoever revoked it may restore it alone.
 func (t *Tenant) RevokeLicense(ctx context.Context, c Call, id vocab.ContentID, reason string, authorize Authorize) (*LicenseView, vocab.EventID, error) {
 	return t.changeLicense(ctx, c, id, audit.KindLicenseRevoked, authorize, func(v *LicenseView, e *audit.Event) (*record.License, error) {
 		next := *v.Record
 		e.Detail = reason
-		next.Revoked = &record.Revocation{At: record.ToMillis(e.Time), By: c.Caller.Name(), Reason: reason}
+		if next.Revoked == nil {
+			next.Revoked = &record.Revocation{At: record.ToMillis(e.Time), By: c.Caller.Name(), Reason: reason}
+		}
 		return &next, nil
 	})
 }
 
-// RestoreLicense takes a revocation back.
+// RestoreLicense takes a revocation back. One that somebody else made is not
+// taken back by an administrator who could then open the document: SAME_PERSON.
 func (t *Tenant) RestoreLicense(ctx context.Context, c Call, id vocab.ContentID, authorize Authorize) (*LicenseView, vocab.EventID, error) {
 	return t.changeLicense(ctx, c, id, audit.KindLicenseRestored, authorize, func(v *LicenseView, _ *audit.Event) (*record.License, error) {
 		if v.Record.Revoked == nil && len(v.Rules) > 0 {
@@ -286,7 +290,15 @@ func (t *Tenant) RestoreLicense(ctx context.Context, c Call, id vocab.ContentID,
 		}
 		next := *v.Record
 		next.Revoked = nil
-		return &next, nil
+		if t.Owns(c.Caller, v.Policy.Owner) || v.Record.Revoked.By == c.Caller.Name() {
+			return &next, nil
+		}
+		gains, err := t.gainsByRestoring(ctx, c.Caller, v.Record, &next)
+		if err == nil && gains {
+			err = vocab.Errorf(vocab.ReasonSamePerson, "%s revoked this document, and you could open it once it is restored, which needs a second person", v.Record.Revoked.By).
+				WithNext("Ask another policy-admin, or whoever revoked it, to restore it")
+		}
+		return &next, err
 	})
 }
 

@@ -285,6 +285,45 @@ func TestLicenseEditsThatWait(t *testing.T) {
 	}
 }
 
+// Who may take back a revocation of bob's document, which alice and carla may
+// read and grace may not.
+func TestWhoTakesARevocationBack(t *testing.T) {
+	anyone := func(vocab.Principal) error { return nil }
+	for _, c := range []struct {
+		name              string
+		revokes, restores string
+		want              vocab.Reason
+	}{
+		{"who could then open it", "bob", "alice", vocab.ReasonSamePerson},
+		{"who could then open it, of another administrator's", "grace", "alice", vocab.ReasonSamePerson},
+		{"who could not open it", "bob", "grace", ""},
+		{"the owner", "grace", "bob", ""},
+		{"who revoked it, and could then open it", "alice", "alice", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inOffice(t, func(t *testing.T, o *house) {
+				p := o.publish("bob", "", "alice", "carla")
+				id := p.License.Record.Content
+				_, _, err := o.RevokeLicense(t.Context(), person(c.revokes), id, "left on a train", anyone)
+				o.check(err)
+				// To revoke it again does not make one who did it.
+				_, _, err = o.RevokeLicense(t.Context(), person(c.restores), id, "again", anyone)
+				o.check(err)
+				_, _, err = o.RestoreLicense(t.Context(), person(c.restores), id, anyone)
+				if c.want == "" {
+					o.check(err)
+					o.opens(person("alice"), item(p), "")
+					return
+				}
+				if !errors.Is(err, c.want) {
+					t.Errorf("it is restored: %v, want %s", err, c.want)
+				}
+				o.opens(person("alice"), item(p), vocab.ReasonLicenseRevoked)
+			})
+		})
+	}
+}
+
 // While a change of a license waits, the owner may change it: then it fails.
 func TestAChangeOfALicenseThatHasChangedFails(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *house) {

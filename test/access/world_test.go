@@ -162,8 +162,13 @@ func (w *world) call(ctx context.Context, m protoreflect.MethodDescriptor, calle
 // publish makes a license of bob's that anyone may open.
 func (w *world) publish(t *testing.T) *rmsv1.PublishResponse {
 	t.Helper()
+	return w.publishAs(t, w.publishRequest())
+}
+
+func (w *world) publishAs(t *testing.T, req *rmsv1.PublishRequest) *rmsv1.PublishResponse {
+	t.Helper()
 	ctx, conn := w.as(t.Context(), "owner", "")
-	out, err := rmsv1.NewProtectionServiceClient(conn).Publish(ctx, w.publishRequest())
+	out, err := rmsv1.NewProtectionServiceClient(conn).Publish(ctx, req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,10 +183,13 @@ func (w *world) publishRequest() *rmsv1.PublishRequest {
 	}
 }
 
-// revoked makes a license that is revoked.
+// revoked makes a license that is revoked, of which no administrator is a
+// reader: one who is must not take the revocation back.
 func (w *world) revoked(t *testing.T) string {
 	t.Helper()
-	name := w.publish(t).GetLicense().GetName()
+	req := w.publishRequest()
+	req.GetAdHoc().GetGrants()[0].To = "user:mallory@contoso.test"
+	name := w.publishAs(t, req).GetLicense().GetName()
 	ctx, conn := w.as(t.Context(), "owner", "")
 	if _, err := rmsv1.NewLicenseServiceClient(conn).RevokeLicense(ctx, &rmsv1.RevokeLicenseRequest{Name: name}); err != nil {
 		t.Fatal(err)

@@ -49,9 +49,12 @@ type LicenseServiceClient interface {
 	// access waits for another policy-admin: APPROVAL_REQUIRED, with the operation.
 	UpdateLicense(ctx context.Context, in *UpdateLicenseRequest, opts ...grpc.CallOption) (*License, error)
 	// RevokeLicense stops every further open. Use licenses already given out
-	// end when they end; the answer says when the last one does.
+	// end when they end; the answer says when the last one does. To revoke what is
+	// revoked adds to the log, and who revoked it first stays on record.
 	RevokeLicense(ctx context.Context, in *RevokeLicenseRequest, opts ...grpc.CallOption) (*RevokeLicenseResponse, error)
-	// RestoreLicense takes a revocation back.
+	// RestoreLicense takes a revocation back. One that somebody else made is not
+	// taken back by a caller who is not the owner and could then open the
+	// document: SAME_PERSON.
 	RestoreLicense(ctx context.Context, in *RestoreLicenseRequest, opts ...grpc.CallOption) (*License, error)
 	// TransferLicenses makes all licenses of one owner another's: an operation. If
 	// the caller is the new owner it waits for another policy-admin.
@@ -211,9 +214,12 @@ type LicenseServiceServer interface {
 	// access waits for another policy-admin: APPROVAL_REQUIRED, with the operation.
 	UpdateLicense(context.Context, *UpdateLicenseRequest) (*License, error)
 	// RevokeLicense stops every further open. Use licenses already given out
-	// end when they end; the answer says when the last one does.
+	// end when they end; the answer says when the last one does. To revoke what is
+	// revoked adds to the log, and who revoked it first stays on record.
 	RevokeLicense(context.Context, *RevokeLicenseRequest) (*RevokeLicenseResponse, error)
-	// RestoreLicense takes a revocation back.
+	// RestoreLicense takes a revocation back. One that somebody else made is not
+	// taken back by a caller who is not the owner and could then open the
+	// document: SAME_PERSON.
 	RestoreLicense(context.Context, *RestoreLicenseRequest) (*License, error)
 	// TransferLicenses makes all licenses of one owner another's: an operation. If
 	// the caller is the new owner it waits for another policy-admin.

@@ -50,7 +50,7 @@ type PeopleServiceClient interface {
 	// would stand in a circle, or more than 16 in one another, are refused.
 	//
 	// No edit of a group makes its author a member of more groups: that needs a
-	// second person (REASON_SAME_PERSON). Whoever joins or leaves a group
+	// second person (SAME_PERSON). Whoever joins or leaves a group
 	// that holds a role is given the role or loses it, directly or through other
 	// groups: that needs the role tenant-admin, and where GrantRole needs a second
 	// person, so does this.
@@ -241,7 +241,7 @@ type PeopleServiceServer interface {
 	// would stand in a circle, or more than 16 in one another, are refused.
 	//
 	// No edit of a group makes its author a member of more groups: that needs a
-	// second person (REASON_SAME_PERSON). Whoever joins or leaves a group
+	// second person (SAME_PERSON). Whoever joins or leaves a group
 	// that holds a role is given the role or loses it, directly or through other
 	// groups: that needs the role tenant-admin, and where GrantRole needs a second
 	// person, so does this.
