@@ -2,6 +2,8 @@ package tenant
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/record"
@@ -12,4 +14,36 @@ import (
 func (t *Tenant) PutResource(ctx context.Context, c Call, name string, body []byte) error {
 	_, _, err := t.changeResource(ctx, c, audit.KindRoleChanged, name, func(store.Reader, *record.Resource, *audit.Event) ([]byte, error) { return body, nil })
 	return err
+}
+
+// PutGroups lets tests write many groups in few transactions.
+func (t *Tenant) PutGroups(ctx context.Context, c Call, groups map[string]record.Group) error {
+	for batch := range slices.Chunk(slices.Sorted(maps.Keys(groups)), 500) {
+		if err := t.store.Commit(ctx, func(tx store.Tx) error {
+			for _, address := range batch {
+				g := groups[address]
+				body, err := g.Encode()
+				if err != nil {
+					return err
+				}
+				e := t.newEvent(audit.KindGroupChanged, c, t.now())
+				e.Target = record.PrefixGroups + address
+				if _, err := t.putResource(tx, e.Target, e, func(store.Reader, *record.Resource, *audit.Event) ([]byte, error) { return body, nil }); err != nil {
+					return err
+				}
+				if err := t.log.Append(tx, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Load reads and verifies every resource, as opening the tenant does.
+func (t *Tenant) Load(ctx context.Context) error {
+	return t.store.View(ctx, func(r store.Reader) error { return new(live).load(r, t.id) })
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/openrms/rms/internal/directory"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
@@ -102,35 +104,62 @@ func (t countingTx) Scan(table store.Table, rng store.Range) iter.Seq2[store.Ite
 
 // TestDecisionsReadWhatMatches counts what is read of the store for a decision:
 // it is the same with 10 grants and with 50,000, among one template and among
-// 10,000. The other templates are not even readable.
+// 10,000, with the caller's two groups and with 10,000 of others beside them.
+// The other templates are not even readable.
 func TestDecisionsReadWhatMatches(t *testing.T) {
+	const many = 10_000
 	var base map[string]map[store.Table]tally
-	for _, size := range []struct{ grants, templates int }{{10, 1}, {policy.MaxTemplateGrants, 1}, {10, 10_000}, {policy.MaxTemplateGrants, 10_000}} {
-		t.Run(fmt.Sprintf("%d grants, %d templates", size.grants, size.templates), func(t *testing.T) {
-			got := readsOfDecisions(t, size.grants, size.templates)
+	for _, size := range []struct{ grants, templates, groups int }{
+		{10, 1, 0}, {policy.MaxTemplateGrants, 1, 0}, {10, many, 0}, {10, 1, many}, {policy.MaxTemplateGrants, many, many},
+	} {
+		t.Run(fmt.Sprintf("%d grants, %d templates, %d groups of others", size.grants, size.templates, size.groups), func(t *testing.T) {
+			got := readsOfDecisions(t, size.grants, size.templates, size.groups)
 			if base == nil {
 				base = got
 			}
 			if d := cmp.Diff(base, got); d != "" {
-				t.Errorf("more or less was read than with 10 grants and one template: %s", d)
+				t.Errorf("more or less was read than with 10 grants, one template and no group of others: %s", d)
 			}
 		})
 	}
 }
 
-func readsOfDecisions(t *testing.T, grants, templates int) map[string]map[store.Table]tally {
+// groupsOf are bob's two groups, one in the other, and as many of others, ten of
+// which stand in each eleventh.
+func groupsOf(others int) map[string]record.Group {
+	bob := vocab.Principal{Kind: vocab.KindUser, Value: "bob@contoso.test"}
+	out := map[string]record.Group{
+		"team@contoso.test":  {Members: []vocab.Principal{bob}},
+		"staff@contoso.test": {Members: []vocab.Principal{directory.Group("team@contoso.test")}},
+	}
+	address := func(i int) string { return fmt.Sprintf("others-%d@contoso.test", i) }
+	for i := range others {
+		g := record.Group{Members: []vocab.Principal{{Kind: vocab.KindUser, Value: fmt.Sprintf("other-%d@contoso.test", i)}}}
+		if i%11 == 10 {
+			for j := range 10 {
+				g.Members = append(g.Members, directory.Group(address(i-10+j)))
+			}
+		}
+		slices.SortFunc(g.Members, vocab.Principal.Compare)
+		out[address(i)] = g
+	}
+	return out
+}
+
+func readsOfDecisions(t *testing.T, grants, templates, groups int) map[string]map[store.Table]tally {
 	t.Helper()
 	c := &counting{reads: map[store.Table]tally{}}
 	s := serveThrough(t, func(s store.Store) store.Store { c.Store = s; return c })
+	if err := s.PutGroups(t.Context(), s.call, groupsOf(groups)); err != nil {
+		t.Fatal(err)
+	}
 	var list []policy.Grant
 	for i := range grants - 1 {
 		list = append(list, policy.Grant{
 			To: vocab.Principal{Kind: vocab.KindUser, Value: fmt.Sprintf("other-%d@contoso.test", i)}, Rights: vocab.RightsOf(vocab.RightView),
 		})
 	}
-	s.template(t, policy.StatePublished, append(list, policy.Grant{
-		To: vocab.Principal{Kind: vocab.KindUser, Value: "bob@contoso.test"}, Rights: vocab.RightsOf(vocab.RightView),
-	})...)
+	s.template(t, policy.StatePublished, append(list, policy.Grant{To: directory.Group("staff@contoso.test"), Rights: vocab.RightsOf(vocab.RightView)})...)
 	if err := c.Commit(t.Context(), func(tx store.Tx) error {
 		for i := range templates - 1 {
 			head := record.TemplateHead{Slug: fmt.Sprintf("other-%d", i), Revision: 1}
