@@ -41,10 +41,14 @@ func (d *Daemon) Status(ctx context.Context) (*rmsv1.StatusResponse, error) {
 			ts.Message = "its file is gone from tenants_dir"
 		}
 		licenses, events, err := t.Counts(ctx)
-		if err != nil {
+		if ctx.Err() != nil {
 			return nil, err
 		}
 		ts.Licenses, ts.Events = licenses, int64(events)
+		if err != nil && ts.GetMessage() == "" {
+			// The others' numbers are wanted all the more.
+			ts.Reason, ts.Message = string(vocab.ReasonOf(err)), "it cannot be counted: "+err.Error()
+		}
 		out.Tenants = append(out.Tenants, ts)
 	}
 	for name, b := range d.tenants.allBroken() {

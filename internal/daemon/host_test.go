@@ -104,6 +104,43 @@ func TestStatusSaysHowEachTenantIs(t *testing.T) {
 	}
 }
 
+// A tenant that cannot be counted keeps nobody from learning how the others are.
+func TestStatusWithADamagedCount(t *testing.T) {
+	d := startDev(t)
+	if err := os.WriteFile(filepath.Join(d.dir, "tenants", "fabrikam.yaml"), []byte(secondTenant), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	contoso, _ := d.tenants.Find("contoso")
+	id := contoso.ID()
+	if err := d.store.Commit(t.Context(), func(tx store.Tx) error {
+		return tx.Put("counts", append(id[:], "licenses-by-version\x00"...), []byte{1})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := d.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ts := range s.GetTenants() {
+		damaged := ts.GetTenant() == "tenants/contoso"
+		if told := strings.Contains(ts.GetMessage(), "cannot be counted"); told != damaged || !ts.GetServing() {
+			t.Errorf("%v", ts)
+		}
+		if told := ts.GetReason() == string(vocab.ReasonStoreDamaged); told != damaged {
+			t.Errorf("the reason is %q: %v", ts.GetReason(), ts)
+		}
+	}
+	if len(s.GetTenants()) != 2 {
+		t.Errorf("%d tenants, want 2", len(s.GetTenants()))
+	}
+}
+
 // Reloads that come at once are one after the other: a tenant is opened once,
 // and one of them says so.
 func TestReloadsAtOnce(t *testing.T) {
