@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/openrms/rms/internal/policy"
+	"github.com/openrms/rms/internal/store"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 	"github.com/openrms/rms/test/rmsdtest"
 )
@@ -17,6 +18,7 @@ const (
 	fewGrants     = 10
 	manyGrants    = policy.MaxTemplateGrants
 	manyTemplates = 10_000
+	manyGroups    = 10_000
 	scaleDocs     = 64 // of each template that is measured
 	turn          = 64 // calls on one side before the next has its turn
 	rounds        = 8  // in which every side has its turn, at the least
@@ -33,8 +35,8 @@ type side struct {
 }
 
 // BenchmarkScale opens, refuses and protects where there is much that does not
-// match: 50,000 grants instead of 10, 10,000 templates instead of two. The
-// sides take turns within one run, so that what the machine does meanwhile
+// match: 50,000 grants instead of 10, 10,000 templates instead of two, 10,000
+// groups beside the caller's three. The sides take turns within one run, so that what the machine does meanwhile
 // happens to all of them; the ratios to the first are what it is about.
 //
 // An ad hoc policy has no such promise: it is part of the document's record,
@@ -63,8 +65,8 @@ func BenchmarkScale(b *testing.B) {
 			})
 		})
 	}
-	if sides != nil {
-		say("peak memory of rmsd with 2 templates: %s, with %d more: %s", sides[0].world.peakMemory(), manyTemplates, sides[2].world.peakMemory())
+	for _, s := range sides {
+		say("%-40s peak memory of rmsd: %s", s.name, s.world.peakMemory())
 	}
 }
 
@@ -73,10 +75,18 @@ func BenchmarkScale(b *testing.B) {
 func scaleSides(b testing.TB) []*side {
 	b.Helper()
 	var sides []*side
-	for _, others := range []int{0, manyTemplates} {
+	for _, others := range []struct{ templates, groups int }{{0, 0}, {manyTemplates, 0}, {0, manyGroups}} {
+		if others.groups > 0 && *inprocess {
+			say("no sides with %d groups: their store is made while the service is stopped", others.groups)
+			continue
+		}
 		w := start(b, rmsdtest.Embedded)
 		w.signIn(b)
-		each(b, others, func(i int) error {
+		w.makeBobsGroups(b)
+		if others.groups > 0 {
+			w.restartWith(b, func(s store.Store) error { return seedGroups(b.Context(), s, w.site.TenantID, others.groups) })
+		}
+		each(b, others.templates, func(i int) error {
 			return w.makeTemplate(b.Context(), fmt.Sprintf("other-%d", i), rmsv1.CustodyMode_CUSTODY_MODE_CACHED, fewGrants)
 		})
 		// Now all are kept compiled, as they are where all are in use.
@@ -89,7 +99,9 @@ func scaleSides(b testing.TB) []*side {
 				b.Fatal(err)
 			}
 			w.protectAll(b, template, scaleDocs)
-			sides = append(sides, &side{name: fmt.Sprintf("%d-grants-%d-templates", grants, 2+others), world: w, template: template})
+			sides = append(sides, &side{
+				name: fmt.Sprintf("%d-grants-%d-templates-%d-groups", grants, 2+others.templates, 3+others.groups), world: w, template: template,
+			})
 		}
 	}
 	return sides
@@ -141,17 +153,17 @@ func compare(b *testing.B, sides []*side, call func(ctx context.Context, s *side
 	first := sides[0]
 	micros := func(of []time.Duration) float64 { return float64(median(of).Microseconds()) / turn }
 	say("%s", b.Name())
-	say("%-30s %.0f µs of processor and %.0f µs on the clock a call, in %d turns of %d calls: 1", first.name, micros(first.cpu), micros(first.took), len(first.took), turn)
+	say("%-40s %.0f µs of processor and %.0f µs on the clock a call, in %d turns of %d calls: 1", first.name, micros(first.cpu), micros(first.took), len(first.took), turn)
 	for _, s := range sides[1:] {
 		took := micros(s.took) / micros(first.took)
 		b.ReportMetric(took, "clock-"+s.name)
 		if *inprocess { // then the processor's time is the callers' too
-			say("%-30s %.2f on the clock", s.name, took)
+			say("%-40s %.2f on the clock", s.name, took)
 			continue
 		}
 		cpu := micros(s.cpu) / micros(first.cpu)
 		b.ReportMetric(cpu, "cpu-"+s.name)
-		say("%-30s %.2f of the processor, %.2f on the clock", s.name, cpu, took)
+		say("%-40s %.2f of the processor, %.2f on the clock", s.name, cpu, took)
 	}
 }
 

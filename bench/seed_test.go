@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -109,36 +110,42 @@ func seeded(b testing.TB, n int) *world {
 	if err != nil {
 		b.Fatal(err)
 	}
+	began := time.Now()
+	w.restartWith(b, func(s store.Store) error { return seed(b.Context(), s, w.site.TenantID, pl.Content, n) })
+	say("%d licenses made and rmsd restarted in %s", n, time.Since(began).Round(time.Second/10))
+	return w
+}
+
+// restartWith stops the service, has fill add to its store, and starts it again.
+func (w *world) restartWith(b testing.TB, fill func(store.Store) error) {
+	b.Helper()
 	if err := w.daemon.Stop(); err != nil {
 		b.Fatal(err)
 	}
-	began := time.Now()
-	if err := seed(b.Context(), w.site, pl.Content, n); err != nil {
-		b.Fatal(err)
-	}
-	st, err := os.Stat(filepath.Join(w.site.Data, "rms.db"))
+	path := filepath.Join(w.site.Data, "rms.db")
+	s, err := bolt.Open(bolt.Options{Path: path, Stamp: store.Production, Schema: record.Schema})
 	if err != nil {
 		b.Fatal(err)
 	}
-	say("%d licenses made in %s, %d MiB", n, time.Since(began).Round(time.Second/10), st.Size()>>20)
-	began = time.Now()
+	if err := errors.Join(fill(s), s.Close()); err != nil {
+		b.Fatal(err)
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	began := time.Now()
 	w.startProcess(b)
-	say("rmsd serves after %s", time.Since(began).Round(time.Millisecond))
+	say("rmsd serves a store of %d MiB after %s", st.Size()>>20, time.Since(began).Round(time.Millisecond))
 	w.signIn(b)
-	return w
 }
 
 // seed adds n licenses to a store that no daemon has, with their indexes and
 // events, as if each had been published: like the one that is the pattern, for
 // one of a thousand owners, one in a hundred revoked since. Nobody can open
 // them: only the service can seal content keys.
-func seed(ctx context.Context, site *rmsdtest.Site, pattern vocab.ContentID, n int) error {
-	s, err := bolt.Open(bolt.Options{Path: filepath.Join(site.Data, "rms.db"), Stamp: store.Production, Schema: record.Schema})
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	f := &seeder{log: audit.New(s), tenant: site.TenantID}
+func seed(ctx context.Context, s store.Store, tenant vocab.TenantID, pattern vocab.ContentID, n int) error {
+	f := &seeder{log: audit.New(s), tenant: tenant}
 	if err := f.learn(ctx, s, pattern); err != nil {
 		return err
 	}
@@ -158,7 +165,7 @@ func seed(ctx context.Context, site *rmsdtest.Site, pattern vocab.ContentID, n i
 			say("%d licenses", made)
 		}
 	}
-	return s.Close()
+	return nil
 }
 
 // seeder makes licenses like one that the service made.
@@ -234,15 +241,23 @@ func (f *seeder) write(tx store.Tx, l *record.License, e *audit.Event) (err erro
 	return f.log.Append(tx, e)
 }
 
-// TestSeed has the service and its own check look at what [seed] made.
+// TestSeed has the service and its own check look at what [seed] and
+// [seedGroups] made.
 func TestSeed(t *testing.T) {
 	const n = 300
 	w := seeded(t, n)
+	w.makeBobsGroups(t)
+	w.restartWith(t, func(s store.Store) error { return seedGroups(t.Context(), s, w.site.TenantID, n) })
+	within, err := rmsv1.NewPeopleServiceClient(w.alice.conn).GetGroup(t.Context(),
+		&rmsv1.GetGroupRequest{Name: rmsdtest.Parent + "/groups/" + seedGroup(0)}, w.alice.sign)
+	if err != nil || !slices.Equal(within.GetWithin(), []string{seedGroup(10)}) {
+		t.Errorf("the first group is in %v (%v), want %s", within.GetWithin(), err, seedGroup(10))
+	}
 	w.protectAll(t, followed, 1)
 	if _, err := w.acquire(t.Context(), followed, 0); err != nil {
 		t.Error(err)
 	}
-	_, err := rmsv1.NewPolicyServiceClient(w.alice.conn).DeleteTemplate(t.Context(),
+	_, err = rmsv1.NewPolicyServiceClient(w.alice.conn).DeleteTemplate(t.Context(),
 		&rmsv1.DeleteTemplateRequest{Name: rmsdtest.Parent + "/templates/" + followed, Etag: "*"}, w.alice.sign)
 	if want := fmt.Sprintf("%d licenses", n+2); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("deleting the template gave %v, want a refusal that counts %s", err, want)
