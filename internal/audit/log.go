@@ -194,16 +194,24 @@ type hashReader struct {
 func (h hashReader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	out := make([]tlog.Hash, len(indexes))
 	for i, n := range indexes {
-		b, ok, err := h.r.Get(tableHashes, key(h.t, u64(uint64(n))))
-		if err != nil {
+		var err error
+		if out[i], err = h.read(n); err != nil {
 			return nil, err
 		}
-		if !ok || len(b) != tlog.HashSize {
-			return nil, damaged("the stored hash %d is missing", n)
-		}
-		out[i] = tlog.Hash(b)
 	}
 	return out, nil
+}
+
+// read reads one stored hash.
+func (h hashReader) read(n int64) (tlog.Hash, error) {
+	b, ok, err := h.r.Get(tableHashes, key(h.t, u64(uint64(n))))
+	if err != nil {
+		return tlog.Hash{}, err
+	}
+	if !ok || len(b) != tlog.HashSize {
+		return tlog.Hash{}, damaged("the stored hash %d is missing", n)
+	}
+	return tlog.Hash(b), nil
 }
 
 // root returns the root hash of the first n events; that of the empty tree is

@@ -36,20 +36,81 @@ func Find(r store.Reader, t vocab.TenantID, id vocab.EventID) (Entry, error) {
 // checkpoint when the daemon started, so whoever changes one of them and its
 // stored hash has to change the root, and is found. The error is LOG_DAMAGED.
 func Prove(r store.Reader, t vocab.TenantID, e Entry) error {
+	p, err := NewProver(r, t)
+	if err != nil {
+		return err
+	}
+	return p.Prove(e)
+}
+
+// Prover is [Prove] for many entries of one snapshot. What has been found to
+// lead to the root need not be led there again: the path of an entry ends where
+// it meets that of an earlier one. It is not safe for concurrent use.
+type Prover struct {
+	size   int64
+	hashes hashReader
+	// proven are hashes of the tree, by their place in the table: each is one
+	// that the root was made from.
+	proven map[int64]tlog.Hash
+}
+
+// maxProven bounds what is remembered to about 20 MB.
+const maxProven = 200_000
+
+// NewProver returns a prover for a tenant's log as it is in r, where alone it is
+// of use. The error is LOG_DAMAGED.
+func NewProver(r store.Reader, t vocab.TenantID) (*Prover, error) {
 	n, err := size(r, t)
-	if err != nil {
-		return err
+	return &Prover{int64(n), hashReader{r, t}, map[int64]tlog.Hash{}}, err
+}
+
+// Prove checks that the entry is in the tree. The error is LOG_DAMAGED.
+//
+// The tree of a log is made of the largest full trees that its events go into
+// from the left (RFC 6962 §2.1); the root is the hash of theirs and of nothing
+// else. So a path ends at the latest at the top of one of them.
+func (p *Prover) Prove(e Entry) error {
+	if e.Index >= uint64(p.size) {
+		return damaged("event %s cannot be proven", e.Event.ID)
 	}
-	top, err := root(r, t, n)
-	if err != nil {
-		return err
+	type node struct {
+		at   int64
+		hash tlog.Hash
 	}
-	path, err := tlog.ProveRecord(int64(n), int64(e.Index), hashReader{r, t})
-	if err != nil {
-		return damaged("event %s cannot be proven", e.Event.ID).Because(err)
+	var path []node
+	h := tlog.Hash(e.LeafHash())
+	for level, n := 0, int64(e.Index); ; level, n = level+1, n>>1 {
+		at := tlog.StoredHashIndex(level, n)
+		want, ends := p.proven[at]
+		if top := (n>>1+1)<<(level+1) > p.size; !ends && top {
+			var err error
+			if want, err = p.hashes.read(at); err != nil {
+				return err
+			}
+			ends = true
+		}
+		if ends {
+			if h != want {
+				return damaged("event %s is not in the tree", e.Event.ID)
+			}
+			break
+		}
+		beside := node{at: tlog.StoredHashIndex(level, n^1)}
+		var err error
+		if beside.hash, err = p.hashes.read(beside.at); err != nil {
+			return err
+		}
+		path = append(path, node{at, h}, beside)
+		if n&1 == 0 {
+			h = tlog.NodeHash(h, beside.hash)
+		} else {
+			h = tlog.NodeHash(beside.hash, h)
+		}
 	}
-	if err := tlog.CheckRecord(path, int64(n), tlog.Hash(top), int64(e.Index), tlog.Hash(e.LeafHash())); err != nil {
-		return damaged("event %s is not in the tree", e.Event.ID).Because(err)
+	for _, n := range path {
+		if len(p.proven) < maxProven {
+			p.proven[n.at] = n.hash
+		}
 	}
 	return nil
 }

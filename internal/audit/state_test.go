@@ -2,6 +2,7 @@ package audit
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -189,4 +190,109 @@ func TestDamagedIndexOfLicenses(t *testing.T) {
 			return nil
 		})
 	}
+}
+
+// One prover proves every event, in any order, in logs of every small size, and
+// no other: neither before it has proven the true one nor after.
+func TestProverProvesMany(t *testing.T) {
+	for n := 1; n <= 17; n++ {
+		l := newLog(t)
+		es := series(t, l, tenantA, n)
+		view(t, l, func(r store.Reader) error {
+			p, err := NewProver(r, tenantA)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range es {
+				e, err := Find(r, tenantA, es[i*19%n].ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				forged, beyond := e, e
+				forged.Leaf = append(slices.Clone(e.Leaf), 0)
+				beyond.Index = uint64(n)
+				refused := func() {
+					t.Helper()
+					if err := p.Prove(forged); !errors.Is(err, vocab.ReasonLogDamaged) {
+						t.Errorf("event %d of %d, altered: %v, want LOG_DAMAGED", e.Index, n, err)
+					}
+					if err := p.Prove(beyond); !errors.Is(err, vocab.ReasonLogDamaged) {
+						t.Errorf("event %d of %d, beyond the end: %v, want LOG_DAMAGED", e.Index, n, err)
+					}
+				}
+				refused()
+				if err := p.Prove(e); err != nil {
+					t.Errorf("event %d of %d: %v", e.Index, n, err)
+				}
+				refused()
+			}
+			return nil
+		})
+	}
+}
+
+// TestProverNoticesEveryChangedHash alters every stored hash in turn and proves
+// all events, from the first to the last and the other way: in one of the two
+// orders the hash is one that an event's path needs, and then the event is
+// refused. Whatever is refused or not, an altered event never passes.
+func TestProverNoticesEveryChangedHash(t *testing.T) {
+	const n = 11
+	l := newLog(t)
+	es := series(t, l, tenantA, n)
+	view(t, l, func(r store.Reader) error {
+		for at := range tlog.StoredHashCount(n) {
+			k := key(tenantA, u64(uint64(at)))
+			stored, _, err := r.Get(tableHashes, k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stored[0] ^= 1
+			noticed := false
+			for _, order := range [][]*Event{es, reversed(es)} {
+				p, err := NewProver(altered{r, string(k), stored}, tenantA)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, want := range order {
+					e, err := Find(r, tenantA, want.ID)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := p.Prove(e); errors.Is(err, vocab.ReasonLogDamaged) {
+						noticed = true
+					} else if err != nil {
+						t.Fatal(err)
+					}
+					e.Leaf = append(slices.Clone(e.Leaf), 0)
+					if err := p.Prove(e); !errors.Is(err, vocab.ReasonLogDamaged) {
+						t.Errorf("with the stored hash %d altered, event %d passes altered: %v", at, e.Index, err)
+					}
+				}
+			}
+			if !noticed {
+				t.Errorf("nothing rests on the stored hash %d", at)
+			}
+		}
+		return nil
+	})
+}
+
+func reversed(es []*Event) []*Event {
+	out := slices.Clone(es)
+	slices.Reverse(out)
+	return out
+}
+
+// altered is a snapshot in which one stored hash is another.
+type altered struct {
+	store.Reader
+	key  string
+	hash []byte
+}
+
+func (a altered) Get(table store.Table, key []byte) ([]byte, bool, error) {
+	if table == tableHashes && string(key) == a.key {
+		return a.hash, true, nil
+	}
+	return a.Reader.Get(table, key)
 }

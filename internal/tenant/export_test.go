@@ -42,3 +42,8 @@ func (t *Tenant) PutGroups(ctx context.Context, c Call, groups map[string]record
 	}
 	return nil
 }
+
+// Load reads and verifies every resource, as opening the tenant does.
+func (t *Tenant) Load(ctx context.Context) error {
+	return t.store.View(ctx, func(r store.Reader) error { return new(live).load(r, t.id) })
+}

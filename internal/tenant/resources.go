@@ -190,10 +190,14 @@ func (l *live) load(r store.Reader, t vocab.TenantID) error {
 // eachResource verifies every resource of a tenant and calls fn with it.
 func eachResource(r store.Reader, t vocab.TenantID, fn func(*record.Resource) error) error {
 	there := map[string]vocab.EventID{}
-	err := record.ListResources(r, t, "", "", func(s *record.Resource) (bool, error) {
+	tree, err := audit.NewProver(r, t)
+	if err != nil {
+		return err
+	}
+	err = record.ListResources(r, t, "", "", func(s *record.Resource) (bool, error) {
 		writer, err := verifyState(r, t, s.Name, s.LastEvent, s.State)
 		if err == nil {
-			err = audit.Prove(r, t, writer)
+			err = tree.Prove(writer)
 		}
 		if err == nil && writer.Event.Target != s.Name {
 			err = contradicts(s.Name)

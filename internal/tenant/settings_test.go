@@ -57,13 +57,13 @@ type served struct {
 	call      tenant.Call
 }
 
-func serve(t *testing.T) *served {
+func serve(t testing.TB) *served {
 	t.Helper()
 	return serveThrough(t, func(s store.Store) store.Store { return s })
 }
 
 // serveThrough lets the tenant have its store through something else.
-func serveThrough(t *testing.T, through func(store.Store) store.Store) *served {
+func serveThrough(t testing.TB, through func(store.Store) store.Store) *served {
 	t.Helper()
 	dir := t.TempDir()
 	s, err := bolt.Open(bolt.Options{Path: filepath.Join(dir, "rms.db"), Stamp: store.Development, Schema: record.Schema, MinFree: -1})
