@@ -13,7 +13,7 @@
 // turns. [BenchmarkLicenses] measures a store with as many licenses as the flag
 // -licenses says, which it makes first:
 //
-//	go test -run '^$' -bench Licenses -licenses 1000000 ./bench
+//	go test -run '^$' -bench Licenses ./bench -licenses 1000000
 //
 // Absolute numbers say something of the machine; the ratios at the end, of one
 // run, say something of the service. docs/performance.md has both.

@@ -61,6 +61,13 @@ func BenchmarkLicenses(b *testing.B) {
 			_, err := policies.UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: edited, ValidateOnly: true}, w.alice.sign)
 			return err
 		}},
+		{"preview-an-edit", func(ctx context.Context, _ uint64) error {
+			p, err := policies.PreviewTemplate(ctx, &rmsv1.PreviewTemplateRequest{Template: edited}, w.alice.sign)
+			if got, want := p.GetCurrent().GetLicenseCount(), int64(*licenses+documents+1); err == nil && (got != want || p.GetChangeCount() != 1) {
+				err = fmt.Errorf("a preview of %d changes and %d licenses, want one and %d", p.GetChangeCount(), got, want)
+			}
+			return err
+		}},
 		{"count-before-deleting", func(ctx context.Context, _ uint64) error {
 			_, err := policies.DeleteTemplate(ctx, &rmsv1.DeleteTemplateRequest{Name: tmpl.GetName(), Etag: "*"}, w.alice.sign)
 			if want := fmt.Sprintf("%d licenses", *licenses+documents+1); err == nil || !strings.Contains(err.Error(), want) {

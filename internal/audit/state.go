@@ -190,7 +190,7 @@ func LastTargetWriter(r store.Reader, t vocab.TenantID, target string) (*Event, 
 		if err != nil {
 			return nil, err
 		}
-		e, err := ofTargetRow(r, t, item.Key)
+		e, err := ofTargetRow(r, t, item.Key, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -200,14 +200,15 @@ func LastTargetWriter(r store.Reader, t vocab.TenantID, target string) (*Event, 
 }
 
 // EachTarget calls fn with the newest event of every target that was ever
-// written, in no order, until fn returns an error.
-func EachTarget(r store.Reader, t vocab.TenantID, fn func(*Event) error) error {
+// written, in no order, until fn returns an error. Events that the caller has
+// from r already, by their index, are not read again.
+func EachTarget(r store.Reader, t vocab.TenantID, have map[uint64]*Event, fn func(*Event) error) error {
 	var last []byte // the row before, which is its target's newest if the next is another's
 	tell := func() error {
 		if last == nil {
 			return nil
 		}
-		e, err := ofTargetRow(r, t, last)
+		e, err := ofTargetRow(r, t, last, have)
 		if err != nil {
 			return err
 		}
@@ -233,16 +234,21 @@ func EachTarget(r store.Reader, t vocab.TenantID, fn func(*Event) error) error {
 // targetRow is the length of a key of the index: tenant, target, position.
 const targetRow = 16 + 16 + 8
 
-func ofTargetRow(r store.Reader, t vocab.TenantID, row []byte) (*Event, error) {
+func ofTargetRow(r store.Reader, t vocab.TenantID, row []byte, have map[uint64]*Event) (*Event, error) {
 	if len(row) != targetRow {
 		return nil, damaged("the index of targets cannot be read")
 	}
-	e, err := entry(r, t, binary.BigEndian.Uint64(row[32:]))
-	if err != nil {
-		return nil, err
+	at := binary.BigEndian.Uint64(row[32:])
+	e := have[at]
+	if e == nil {
+		read, err := entry(r, t, at)
+		if err != nil {
+			return nil, err
+		}
+		e = read.Event
 	}
-	if !e.Event.writesTarget() || !bytes.Equal(targetKey(e.Event.Target), row[16:32]) {
+	if !e.writesTarget() || !bytes.Equal(targetKey(e.Target), row[16:32]) {
 		return nil, damaged("the index of targets leads to an event of another")
 	}
-	return e.Event, nil
+	return e, nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"strings"
 
+	"github.com/openrms/rms/internal/canon"
 	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/vocab"
@@ -35,10 +36,18 @@ func (s *Resource) State() ([32]byte, error) { return stateOf(tableResources, s)
 
 // GetResource returns a resource, tombstones included, or nil.
 func GetResource(r store.Reader, t vocab.TenantID, name string) (*Resource, error) {
-	s := new(Resource)
-	ok, err := get(r, tableResources, key(t, []byte(name)), s)
+	b, ok, err := r.Get(tableResources, key(t, []byte(name)))
 	if err != nil || !ok {
 		return nil, err
+	}
+	return decodeResource(name, b)
+}
+
+// decodeResource reads the stored form of the resource that is kept under a name.
+func decodeResource(name string, b []byte) (*Resource, error) {
+	s := new(Resource)
+	if err := canon.Unmarshal(b, s); err != nil {
+		return nil, damaged(tableResources, err)
 	}
 	if s.Name != name {
 		return nil, damaged(tableResources, nil)
@@ -88,7 +97,7 @@ func ListResources(r store.Reader, t vocab.TenantID, prefix, after string, fn fu
 		if name == after {
 			continue
 		}
-		s, err := GetResource(r, t, name)
+		s, err := decodeResource(name, item.Value)
 		if err != nil {
 			return err
 		}

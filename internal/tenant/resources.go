@@ -190,6 +190,7 @@ func (l *live) load(r store.Reader, t vocab.TenantID) error {
 // eachResource verifies every resource of a tenant and calls fn with it.
 func eachResource(r store.Reader, t vocab.TenantID, fn func(*record.Resource) error) error {
 	there := map[string]vocab.EventID{}
+	writers := map[uint64]*audit.Event{} // by index
 	tree, err := audit.NewProver(r, t)
 	if err != nil {
 		return err
@@ -205,13 +206,13 @@ func eachResource(r store.Reader, t vocab.TenantID, fn func(*record.Resource) er
 		if err != nil {
 			return false, err
 		}
-		there[s.Name] = s.LastEvent
+		there[s.Name], writers[writer.Index] = s.LastEvent, writer.Event
 		return true, fn(s)
 	})
 	if err != nil {
 		return err
 	}
-	return audit.EachTarget(r, t, func(e *audit.Event) error {
+	return audit.EachTarget(r, t, writers, func(e *audit.Event) error {
 		if isResource(e.Target) && there[e.Target] != e.ID {
 			return contradicts(e.Target)
 		}
