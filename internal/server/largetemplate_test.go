@@ -3,6 +3,8 @@ package server_test
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -104,5 +106,44 @@ func TestLargestTemplate(t *testing.T) {
 	_, err = svc.Client("mallory").Open(t.Context(), bytes.NewReader(file.Bytes()), int64(file.Len()), rms.RightView)
 	if vocab.ReasonOf(err) != vocab.ReasonNoRights {
 		t.Errorf("mallory: %v", err)
+	}
+}
+
+// A listing of documents whose ad hoc policies are nearly as large as they may be goes
+// over several answers, none larger than clients take, and leaves none out.
+func TestListingLargePolicies(t *testing.T) {
+	svc := rmstest.Start(t)
+	bob := svc.Client("bob")
+	p := &rmsv1.AdHocPolicy{Kind: rmsv1.AdHocPolicy_KIND_GRANTS}
+	for i := range 600 { // some 42 kB: 48 are allowed
+		p.Grants = append(p.Grants, &rmsv1.Grant{
+			To: fmt.Sprintf("user:%05d.firstname-middlename-lastname@department.contoso.test", i), Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW},
+		})
+	}
+	const documents = 120 // some 5 MB
+	for range documents {
+		if _, err := bob.Protect(t.Context(), io.Discard, strings.NewReader("for many"), rms.ProtectOptions{AdHoc: p}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen, pages := map[string]bool{}, 0
+	for token := ""; ; {
+		page, err := bob.Licenses().ListLicenses(t.Context(), &rmsv1.ListLicensesRequest{Parent: "tenants/contoso", PageSize: 1000, PageToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages++
+		for _, l := range page.GetLicenses() {
+			if seen[l.GetName()] {
+				t.Errorf("%s is listed twice", l.GetName())
+			}
+			seen[l.GetName()] = true
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	if len(seen) != documents || pages < 2 {
+		t.Errorf("%d documents on %d pages, want %d on several", len(seen), pages, documents)
 	}
 }

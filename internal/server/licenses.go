@@ -59,6 +59,9 @@ func (l *licenses) ListLicenses(ctx context.Context, req *rmsv1.ListLicensesRequ
 	for _, v := range page {
 		out.Licenses = append(out.Licenses, protoLicense(c.tenant.Name(), v))
 	}
+	if n := fitting(out.Licenses); n < len(out.Licenses) {
+		out.Licenses, next = out.Licenses[:n], page[n-1].Record.Content
+	}
 	if !next.IsZero() {
 		out.NextPageToken = l.s.pages.next(c, req, next[:])
 	}

@@ -16,8 +16,8 @@ const (
 	defaultPage = 100
 	tokenMAC    = 16
 	maxCursor   = 270 // a principal's name
-	// maxPageBytes ends a page early, so that templates of several megabytes
-	// cannot make an answer larger than clients take.
+	// maxPageBytes ends a page early, so that templates of several megabytes and
+	// many long ad hoc policies cannot make an answer larger than clients take.
 	maxPageBytes = 3 << 20
 )
 
