@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	rms "github.com/openrms/rms"
 	"github.com/openrms/rms/internal/policy"
@@ -109,7 +111,7 @@ func TestLargestTemplate(t *testing.T) {
 	}
 }
 
-// A listing of documents whose ad hoc policies are nearly as large as they may be goes
+// A listing of documents, or of edits that wait, whose ad hoc policies are nearly as large as they may be goes
 // over several answers, none larger than clients take, and leaves none out.
 func TestListingLargePolicies(t *testing.T) {
 	svc := rmstest.Start(t)
@@ -126,24 +128,55 @@ func TestListingLargePolicies(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	seen, pages := map[string]bool{}, 0
-	for token := ""; ; {
+	ids := everyPage(t, func(token string) (names []string, next string, err error) {
 		page, err := bob.Licenses().ListLicenses(t.Context(), &rmsv1.ListLicensesRequest{Parent: "tenants/contoso", PageSize: 1000, PageToken: token})
+		for _, l := range page.GetLicenses() {
+			names = append(names, l.GetName())
+		}
+		return names, page.GetNextPageToken(), err
+	})
+	if len(ids) != documents {
+		t.Errorf("%d documents, want %d", len(ids), documents)
+	}
+
+	// So do as many edits of them that wait.
+	alice := svc.Client("alice")
+	p.Grants[0].To = "user:alice@contoso.test"
+	for _, id := range ids {
+		_, err := alice.Licenses().UpdateLicense(t.Context(), &rmsv1.UpdateLicenseRequest{
+			License: &rmsv1.License{Name: id, Policy: &rmsv1.License_AdHoc{AdHoc: p}, Etag: "*"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"ad_hoc"}},
+		})
+		if vocab.ReasonOf(err) != vocab.ReasonApprovalRequired {
+			t.Fatal(err)
+		}
+	}
+	operations := everyPage(t, func(token string) (names []string, next string, err error) {
+		page, err := alice.Operations().ListOperations(t.Context(), &rmsv1.ListOperationsRequest{Parent: "tenants/contoso", PageSize: 1000, PageToken: token})
+		for _, o := range page.GetOperations() {
+			names = append(names, o.GetName())
+		}
+		return names, page.GetNextPageToken(), err
+	})
+	if len(operations) != documents {
+		t.Errorf("%d operations, want %d", len(operations), documents)
+	}
+}
+
+// everyPage reads a listing to its end, which must take more than one page and
+// tell nothing twice.
+func everyPage(t *testing.T, list func(token string) (names []string, next string, err error)) (all []string) {
+	t.Helper()
+	for token, pages := "", 1; ; pages++ {
+		names, next, err := list(token)
 		if err != nil {
 			t.Fatal(err)
 		}
-		pages++
-		for _, l := range page.GetLicenses() {
-			if seen[l.GetName()] {
-				t.Errorf("%s is listed twice", l.GetName())
+		all = append(all, names...)
+		if token = next; token == "" {
+			if once := slices.Compact(slices.Sorted(slices.Values(all))); len(once) != len(all) || pages < 2 {
+				t.Errorf("%d pages with %d things, %d different ones", pages, len(all), len(once))
 			}
-			seen[l.GetName()] = true
+			return all
 		}
-		if token = page.GetNextPageToken(); token == "" {
-			break
-		}
-	}
-	if len(seen) != documents || pages < 2 {
-		t.Errorf("%d documents on %d pages, want %d on several", len(seen), pages, documents)
 	}
 }

@@ -64,6 +64,9 @@ func (o *operations) ListOperations(ctx context.Context, req *rmsv1.ListOperatio
 		}
 		out.Operations = append(out.Operations, m)
 	}
+	if n := fitting(out.Operations); n < len(out.Operations) {
+		out.Operations, next = out.Operations[:n], page[n-1].ID
+	}
 	if !next.IsZero() {
 		out.NextPageToken = o.s.pages.next(c, req, next[:])
 	}
