@@ -73,6 +73,28 @@ func GainsByLicense(author *vocab.Identity, guestDomains []string, before, after
 	return Gains(author, guestDomains, had, has, now)
 }
 
+// GainsByRestoring reports whether whoever takes the revocation of a document
+// back has access to it then. As for Gains, sign-in and network are those that
+// the author may have another time, and not those of this call. Template is the
+// one that the policy follows, nil if there is none.
+func GainsByRestoring(author *vocab.Identity, guestDomains []string, p *Policy, template *CompiledTemplate, now time.Time) bool {
+	who, ok := admit(author, guestDomains)
+	if !ok {
+		return false
+	}
+	if p.roleOf(author, who) != RoleNone {
+		return true
+	}
+	var grants []Grant
+	switch {
+	case template != nil:
+		grants = template.Grants
+	case p.AdHoc != nil:
+		grants = p.AdHoc.Grants
+	}
+	return Gains(author, guestDomains, nil, grants, now)
+}
+
 // covered reports whether old grants give all that a new one does.
 func covered(g Grant, had []Grant) bool {
 	networks := g.Networks

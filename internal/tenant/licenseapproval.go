@@ -25,29 +25,17 @@ func (t *Tenant) gainsByLicense(author *vocab.Identity, before, after *policy.Po
 	return policy.GainsByLicense(who.caller, settings.GuestDomains, before, after, now)
 }
 
-// gainsByRestoring reports whether somebody could open a document after its
-// revocation was taken back, and cannot before.
-func (t *Tenant) gainsByRestoring(ctx context.Context, author *vocab.Identity, before, after *record.License) (gains bool, err error) {
-	now := t.now()
+// gainsByRestoring reports whether the author could open a document once it is
+// revoked no more.
+func (t *Tenant) gainsByRestoring(ctx context.Context, author *vocab.Identity, id vocab.ContentID) (gains bool, err error) {
+	settings := t.Settings()
+	who := t.standingOf(author, settings)
 	err = t.store.View(ctx, func(r store.Reader) error {
-		settings, err := record.GetSettings(r, t.id)
-		if err != nil {
-			return err
+		in, err := t.readInputs(r, id, settings)
+		if err == nil && in.policy != nil {
+			gains = policy.GainsByRestoring(who.caller, settings.GuestDomains, in.policy, in.template, t.now())
 		}
-		in, err := t.readInputs(r, before.Content, settings)
-		if err != nil || in.record == nil {
-			return err
-		}
-		who := t.standingOf(author, settings)
-		if err := t.readLineage(r, &in, who); err != nil {
-			return err
-		}
-		opens := func(l *record.License) bool {
-			in.record = l
-			return policy.Evaluate(in.evaluation(who, vocab.RightView, now, settings)).Allowed
-		}
-		gains = opens(after) && !opens(before)
-		return nil
+		return err
 	})
 	return gains, err
 }

@@ -293,7 +293,7 @@ func (t *Tenant) RestoreLicense(ctx context.Context, c Call, id vocab.ContentID,
 		if t.Owns(c.Caller, v.Policy.Owner) || v.Record.Revoked.By == c.Caller.Name() {
 			return &next, nil
 		}
-		gains, err := t.gainsByRestoring(ctx, c.Caller, v.Record, &next)
+		gains, err := t.gainsByRestoring(ctx, c.Caller, id)
 		if err == nil && gains {
 			err = vocab.Errorf(vocab.ReasonSamePerson, "%s revoked this document, and you could open it once it is restored, which needs a second person", v.Record.Revoked.By).
 				WithNext("Ask another policy-admin, or whoever revoked it, to restore it")

@@ -2,6 +2,7 @@ package tenant_test
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -321,6 +322,46 @@ func TestWhoTakesARevocationBack(t *testing.T) {
 				o.opens(person("alice"), item(p), vocab.ReasonLicenseRevoked)
 			})
 		})
+	}
+}
+
+// What alice may read only with another sign-in, or from elsewhere, she could read
+// the next time she calls: she does not take bob's revocation of it back.
+func TestRestoringIsNotJudgedByTheCall(t *testing.T) {
+	anyone := func(vocab.Principal) error { return nil }
+	for name, condition := range map[string]func(*policy.Grant){
+		"always":                func(*policy.Grant) {},
+		"with a second factor":  func(g *policy.Grant) { g.Login = policy.LoginMFA },
+		"from another network":  func(g *policy.Grant) { g.Networks = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")} },
+		"as one of a directory": func(g *policy.Grant) { g.To = vocab.Principal{Kind: vocab.KindGroup, Value: "finance@contoso.test"} },
+	} {
+		for _, template := range []string{"", "finance"} {
+			t.Run(name+" "+template, func(t *testing.T) {
+				inOffice(t, func(t *testing.T, o *house) {
+					o.group("finance@contoso.test", user("alice"))
+					g := policy.Grant{To: user("alice"), Rights: vocab.RightsOf(vocab.RightView)}
+					condition(&g)
+					req := tenant.PublishRequest{Template: template, To: o.to}
+					if template == "" {
+						req.AdHoc = &policy.AdHoc{Kind: policy.AdHocGrants, Offline: policy.OfflineMax, Grants: []policy.Grant{g}}
+					} else {
+						tmpl := o.template(template, 0)
+						tmpl.Grants = []policy.Grant{g}
+						o.mustWrite(person("grace"), template, tmpl)
+					}
+					p, err := o.Publish(t.Context(), person("bob"), req)
+					o.check(err)
+					id := p.License.Record.Content
+					_, _, err = o.RevokeLicense(t.Context(), person("bob"), id, "left on a train", anyone)
+					o.check(err)
+					if _, _, err = o.RestoreLicense(t.Context(), person("alice"), id, anyone); !errors.Is(err, vocab.ReasonSamePerson) {
+						t.Errorf("alice: %v, want SAME_PERSON", err)
+					}
+					_, _, err = o.RestoreLicense(t.Context(), person("grace"), id, anyone)
+					o.check(err)
+				})
+			})
+		}
 	}
 }
 
