@@ -33,6 +33,9 @@ const (
 	KindSignInChanged     Kind = 34 // the operator's files now trust other issuers, certificates or domains
 	KindRoleChanged       Kind = 35 // somebody was given a role, or lost one
 	KindGroupChanged      Kind = 36 // a group of the tenant's directory was made, changed or deleted
+	KindKeyNoted          Kind = 37 // what a custodian says of a key was written down
+	KindKeyClaimed        Kind = 38 // a key custodian looked at a key, and said that its new versions were meant
+	KindKeyCompromised    Kind = 39
 
 	KindKeyRegistered       Kind = 40
 	KindKeyActivated        Kind = 41
@@ -71,6 +74,7 @@ var kindNames = map[Kind]string{
 	KindTenantCreated: "tenant-created", KindSettingsChanged: "settings-changed",
 	KindPrincipalDisabled: "principal-disabled", KindPrincipalEnabled: "principal-enabled", KindSignInChanged: "sign-in-changed",
 	KindRoleChanged: "role-changed", KindGroupChanged: "group-changed",
+	KindKeyNoted: "key-noted", KindKeyClaimed: "key-claimed", KindKeyCompromised: "key-compromised",
 	KindKeyRegistered: "key-registered", KindKeyActivated: "key-activated", KindKeySuspended: "key-suspended",
 	KindKeyResumed: "key-resumed", KindKeyRetired: "key-retired", KindKeyRotated: "key-rotated",
 	KindGenerationCreated: "generation-created", KindGenerationRewrapped: "generation-rewrapped",

@@ -124,9 +124,9 @@ func (d *Daemon) openTenants(ctx context.Context) error {
 
 // openTenant opens one of the tenants of a configuration.
 func (d *Daemon) openTenant(ctx context.Context, file config.Tenant, among map[string]config.Tenant) (*served, error) {
-	kind, place, open := d.custodian(file, among)
+	kind, _, _ := d.custodian(file, among)
 	t, err := tenant.Open(ctx, tenant.Deps{
-		File: file, Store: d.store, Log: d.log, Custodian: open, CustodianKind: kind, Place: place, Exported: d.exported,
+		File: file, Store: d.store, Log: d.log, Custodians: &custodians{d, file, among}, Exported: d.exported,
 		Instance: instance(), Logger: d.opts.Log, Now: d.opts.Now, SyncEvery: d.opts.SyncEvery,
 	})
 	if err != nil {
@@ -192,6 +192,34 @@ func (d *Daemon) custodian(file config.Tenant, among map[string]config.Tenant) (
 	}
 }
 
+// custodians is what a tenant's file names.
+type custodians struct {
+	d     *Daemon
+	file  config.Tenant
+	among map[string]config.Tenant
+}
+
+const onlyCustodian = "custodian"
+
+func (c *custodians) Named() []tenant.Place {
+	kind, _, _ := c.d.custodian(c.file, c.among)
+	p := tenant.Place{Name: onlyCustodian, Kind: kind}
+	if v := c.file.Custodian.Vault; v != nil {
+		p.Address, p.Mount, p.Namespace, p.ClusterID, p.CAFile = v.Address, v.Mount, v.Namespace, v.ClusterID, v.CA
+	}
+	return []tenant.Place{p}
+}
+
+func (c *custodians) Open(id vocab.CustodianID, custodian, _, _ string) (keys.Custodian, error) {
+	if custodian != onlyCustodian {
+		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "the file names no custodian %q", custodian)
+	}
+	_, _, open := c.d.custodian(c.file, c.among)
+	return open(id)
+}
+
+func (c *custodians) Allow(string, ...string) {}
+
 // otherMounts are the other tenants' mounts in the same Vault, which this
 // tenant's login must not reach.
 func otherMounts(among map[string]config.Tenant, name, address string) (out []string) {
@@ -215,11 +243,10 @@ func (d *Daemon) keyUsed(name string, id vocab.CustodianID) (used bool, err erro
 		if err != nil || t == nil {
 			return err
 		}
-		known, err := record.ListKeys(r, t.ID)
-		for _, k := range known {
-			used = used || k.ID == id && len(k.Mark) > 0
-		}
-		return err
+		return record.ListKeys(r, t.ID, func(_ string, k *record.TenantKey) error {
+			used = used || k.ID == id && k.RootLatest > 0
+			return nil
+		})
 	})
 	return used, err
 }

@@ -67,6 +67,13 @@ type Custodian interface {
 	Close() error
 }
 
+// Rotator is a custodian that makes new versions of its root key itself. Vault
+// is none: there a person does it, with rights of their own.
+type Rotator interface {
+	// RotateRoot adds a version and returns its number when it is durable.
+	RotateRoot(ctx context.Context) (uint32, error)
+}
+
 // WrapItem is a secret to wrap for its binding.
 type WrapItem struct {
 	Binding Binding

@@ -1,8 +1,10 @@
 package keys
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
@@ -17,12 +19,13 @@ func (r *Ring) NewGeneration(ctx context.Context) (Entry, error) {
 	defer r.admin.Unlock()
 	r.mu.Lock()
 	m, number := r.custodians[r.active], uint32(1)
+	err := r.mayWrap()
 	for n := range r.byNumber {
 		number = max(number, n+1)
 	}
 	r.mu.Unlock()
-	if m == nil {
-		return Entry{}, vocab.Errorf(vocab.ReasonKeyState, "the tenant has no active key")
+	if err != nil {
+		return Entry{}, err
 	}
 	root, err := CurrentRoot(ctx, m)
 	if err != nil {
@@ -52,11 +55,10 @@ func (r *Ring) NewGeneration(ctx context.Context) (Entry, error) {
 		return Entry{}, err
 	}
 	rec := Record{Number: number, Signed: signed.Raw(), Wrap: w.Wrap, State: Active, Created: now}
-	g := r.verify(rec)
-	if g.broken != nil {
+	if broken := r.verify(rec).broken; broken != nil {
 		u.secret.Zero()
 		return Entry{}, vocab.Errorf(vocab.ReasonKeyState, "the tenant does not trust its custodian's current root yet").
-			WithNext("Synchronise the tenant key first").Because(g.broken)
+			WithNext("Synchronise the tenant key first").Because(broken)
 	}
 	if err := r.records.AddGeneration(ctx, rec); err != nil {
 		u.secret.Zero()
@@ -64,9 +66,13 @@ func (r *Ring) NewGeneration(ctx context.Context) (Entry, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.retireActive()
-	r.byID[g.id], r.byNumber[g.Number] = g, g
-	if r.closed {
+	for _, other := range r.byNumber {
+		if other.State == Active && other.Number != number {
+			other.State = Deactivated // as the records have it
+		}
+	}
+	g := r.take(rec)
+	if r.usable(g, false) != nil {
 		u.secret.Zero()
 	} else {
 		r.keep(g, u)
@@ -87,103 +93,59 @@ func (r *Ring) prove(ctx context.Context, m *member, b Binding, w license.Wrap, 
 	return &unwrapped{secret: secret, asked: asked, requestID: requestID}, nil
 }
 
-// retireActive mirrors in memory what Records does when another generation
-// becomes active. mu is held.
-func (r *Ring) retireActive() {
-	for _, g := range r.byNumber {
-		if g.State == Active {
-			g.State = Deactivated
-		}
-	}
-}
-
 func (r *Ring) wrapAllowed(w license.Wrap) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.usableWrap(w)
 }
 
-// SetState moves a generation to another state, durably, then in memory. When
-// it returns, no key of a generation that may not open is held any more, and
-// [Ring.Recheck] refuses those still lent. Moves that make no sense (waking
-// what is destroyed) are KEY_STATE.
-func (r *Ring) SetState(ctx context.Context, number uint32, to State) error {
-	r.admin.Lock()
-	defer r.admin.Unlock()
-	r.mu.Lock()
-	g := r.byNumber[number]
-	r.mu.Unlock()
-	if g == nil {
-		return vocab.Errorf(vocab.ReasonResourceNotFound, "there is no generation g%d", number)
-	}
-	if !g.State.may(to) { // State changes only under admin
-		return vocab.Errorf(vocab.ReasonKeyState, "generation g%d is %s and cannot become %s", number, g.State, to)
-	}
-	if err := r.records.SetState(ctx, number, g.State, to); err != nil {
-		return err
-	}
+// Take takes over a generation as the records have it now: one that is new, in
+// another state, or with another wrap. When it returns, no key of a generation
+// that may not open is held any more, and [Ring.Recheck] refuses those still
+// lent. It does no I/O.
+func (r *Ring) Take(rec Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if to == Active {
-		r.retireActive()
+	r.take(rec)
+}
+
+// take is Take; mu is held.
+func (r *Ring) take(rec Record) *generation {
+	g := r.byNumber[rec.Number]
+	if g == nil || !bytes.Equal(g.Signed, rec.Signed) || !rec.State.Valid() {
+		if g != nil {
+			g.drop()
+		}
+		g = r.verify(rec)
+		r.byNumber[g.Number] = g
+		if g.broken == nil {
+			r.byID[g.id] = g
+		}
 	}
-	g.State = to
-	if !to.Opens() {
+	if !sameWrap(g.Wrap, rec.Wrap) {
+		g.Wrap, g.flight = rec.Wrap, nil // a flight of the old wrap is void
+	}
+	g.State = rec.State
+	if !g.State.Opens() {
 		r.epoch++
 		g.drop()
 	}
-	return nil
+	return g
 }
 
-// Resume ends the suspension of a generation: it becomes active again if the
-// tenant has no other active one, and only opens otherwise.
-func (r *Ring) Resume(ctx context.Context, number uint32) error {
-	r.mu.Lock()
-	to := Active
-	for _, g := range r.byNumber {
-		if g.State == Active {
-			to = Deactivated
-		}
-	}
-	r.mu.Unlock()
-	return r.SetState(ctx, number, to)
-}
-
-// SetVersionState suspends, resumes (Deactivated) or ends the use of one
-// version of a tenant key, which Vault itself cannot do for a version in the
-// middle. It is durable and in force for tenant generations and documents when
-// it returns.
-func (r *Ring) SetVersionState(ctx context.Context, v VersionID, to State) error {
-	r.admin.Lock()
-	defer r.admin.Unlock()
-	r.mu.Lock()
-	from, set := r.versions[v]
-	r.mu.Unlock()
-	if !set {
-		from = Deactivated
-	}
-	if from != to && !from.may(to) || to == PreActive || to == Active {
-		return vocab.Errorf(vocab.ReasonKeyState, "version %d of the tenant key is %s and cannot become %s", v.Version, from, to)
-	}
-	if err := r.records.SetVersionState(ctx, v, to); err != nil {
-		return err
-	}
+// TakeKey takes over the states of a tenant key and its versions as the records
+// have them now. Suspending one version is what Vault itself cannot do. It is in
+// force for tenant generations and documents when it returns; it does no I/O.
+func (r *Ring) TakeKey(k KeyStates) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.versions == nil {
-		r.versions = make(map[VersionID]State)
-	}
-	r.versions[v] = to
-	if to.Opens() {
-		return nil
-	}
-	r.epoch++
+	r.states[k.Key] = k
 	for _, g := range r.byNumber {
-		if (VersionID{g.Wrap.Custodian, g.Wrap.L0Version}) == v {
+		if g.Wrap.Custodian == k.Key && r.stateError(g.Wrap) != nil {
 			g.drop()
 		}
 	}
-	return nil
+	r.epoch++ // lent keys are judged anew
 }
 
 // Activate makes a registered custodian the one that wraps what is new, adding
@@ -191,10 +153,31 @@ func (r *Ring) SetVersionState(ctx context.Context, v VersionID, to State) error
 func (r *Ring) Activate(c Custodian) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.add(c)
+	r.active = c.ID()
+}
+
+// Add makes a registered custodian known, which opens what it wrapped.
+func (r *Ring) Add(c Custodian) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.add(c)
+}
+
+func (r *Ring) add(c Custodian) {
 	if m := r.custodians[c.ID()]; m == nil || m.Custodian != c {
 		r.custodians[c.ID()] = r.member(c)
 	}
-	r.active = c.ID()
+}
+
+// ActiveKey returns the custodian that wraps what is new; nil if there is none.
+func (r *Ring) ActiveKey() Custodian {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m := r.custodians[r.active]; m != nil {
+		return m.Custodian
+	}
+	return nil
 }
 
 // Change is what [Ring.Sync] found at one custodian.
@@ -206,19 +189,21 @@ type Change struct {
 	Err error
 }
 
-// Sync looks at every custodian: facts, safety, marks. One that became unsafe
-// or another is barred, with all it unwrapped, until a later Sync finds it in
-// order; one that refuses loses what it unwrapped. What is merely out of reach
-// stays as it is. Call it at start, when told that somebody acted on the key,
-// and every few minutes. The error is that of the records; each custodian's own
-// is in its Change.
-func (r *Ring) Sync(ctx context.Context) (map[vocab.CustodianID]Change, error) {
+// Sync looks at the custodians of these keys, or of all of them: facts, safety,
+// marks. One that became unsafe or another is barred, with all it unwrapped,
+// until a later Sync finds it in order; one that refuses loses what it
+// unwrapped. What is merely out of reach stays as it is. Call it at start, when
+// told that somebody acted on the key, and every few minutes. The error is that
+// of the records; each custodian's own is in its Change.
+func (r *Ring) Sync(ctx context.Context, only ...vocab.CustodianID) (map[vocab.CustodianID]Change, error) {
 	r.admin.Lock()
 	defer r.admin.Unlock()
 	r.mu.Lock()
 	var members []*member
-	for _, m := range r.custodians {
-		members = append(members, m)
+	for id, m := range r.custodians {
+		if len(only) == 0 || slices.Contains(only, id) {
+			members = append(members, m)
+		}
 	}
 	r.mu.Unlock()
 	changes := make(map[vocab.CustodianID]Change)
@@ -270,7 +255,7 @@ func (r *Ring) syncOne(ctx context.Context, m *member) (Change, error) {
 		c.RootRotated = f.Root.Latest > mark.RootLatest
 		c.SignRotated = f.Sign.Latest > mark.SignLatest
 	}
-	return c, r.records.SetMark(ctx, f.MarkOf(mark))
+	return c, r.records.SetMark(ctx, f.MarkOf(mark), f)
 }
 
 // Rewrapped is what became of one wrap in [Ring.Rewrap].
@@ -292,15 +277,20 @@ func (r *Ring) Rewrap(ctx context.Context) ([]Rewrapped, error) {
 	defer r.admin.Unlock()
 	r.mu.Lock()
 	m := r.custodians[r.active]
-	var todo []*generation
+	err := r.mayWrap()
+	type item struct {
+		*generation
+		wrap license.Wrap // as it is now
+	}
+	var todo []item
 	for _, g := range r.byNumber {
 		if r.usable(g, false) == nil {
-			todo = append(todo, g)
+			todo = append(todo, item{g, g.Wrap})
 		}
 	}
 	r.mu.Unlock()
-	if m == nil {
-		return nil, vocab.Errorf(vocab.ReasonKeyState, "the tenant has no active key")
+	if err != nil {
+		return nil, err
 	}
 	f, err := m.Describe(ctx)
 	if err != nil {
@@ -309,19 +299,19 @@ func (r *Ring) Rewrap(ctx context.Context) ([]Rewrapped, error) {
 	}
 	var out []Rewrapped
 	for _, g := range todo { // a handful: one call each, so that each has its own answer
-		if g.Wrap.Custodian == m.ID() && g.Wrap.L0Version == f.Root.Latest {
+		if g.wrap.Custodian == m.ID() && g.wrap.L0Version == f.Root.Latest {
 			continue
 		}
 		b := g.binding(r.tenant)
-		res := Rewrapped{Number: g.Number, From: VersionID{g.Wrap.Custodian, g.Wrap.L0Version}}
-		w, err := r.RewrapOne(ctx, b, g.Wrap)
+		res := Rewrapped{Number: g.Number, From: VersionID{g.wrap.Custodian, g.wrap.L0Version}}
+		w, err := r.RewrapOne(ctx, b, g.wrap)
 		res.RequestID = w.RequestID
 		var u *unwrapped
 		if err == nil {
 			u, err = r.prove(ctx, m, b, w.Wrap, g.commitment)
 		}
 		if err == nil {
-			err = r.records.SetWrap(ctx, g.Number, g.Wrap, w.Wrap)
+			err = r.records.SetWrap(ctx, g.Number, g.wrap, w.Wrap)
 			if err != nil {
 				u.secret.Zero()
 			}
@@ -330,8 +320,8 @@ func (r *Ring) Rewrap(ctx context.Context) ([]Rewrapped, error) {
 			res.To = VersionID{w.Wrap.Custodian, w.Wrap.L0Version}
 			r.mu.Lock()
 			g.Wrap, g.flight = w.Wrap, nil // a flight of the old wrap is void
-			if r.usable(g, false) == nil {
-				r.keep(g, u)
+			if r.usable(g.generation, false) == nil {
+				r.keep(g.generation, u)
 			} else {
 				u.secret.Zero()
 			}

@@ -48,14 +48,10 @@ func appendNew(ids []string, id string) []string {
 // record; the secret is kept nowhere.
 func (r *Ring) NewDocument(ctx context.Context, content vocab.ContentID) (*Key, error) {
 	r.mu.Lock()
-	m := r.custodians[r.active]
-	epoch, closed := r.epoch, r.closed
+	m, epoch, err := r.custodians[r.active], r.epoch, r.mayWrap()
 	r.mu.Unlock()
-	switch {
-	case closed || m == nil:
-		return nil, vocab.Errorf(vocab.ReasonKeyState, "the tenant has no active key")
-	case m.barred != nil:
-		return nil, m.barred
+	if err != nil {
+		return nil, err
 	}
 	id := vocab.NewGenerationID()
 	secret := vocab.NewSecret()

@@ -54,9 +54,9 @@ func TestRingProperties(t *testing.T) {
 				case "suspend":
 					var err error
 					if suspended {
-						err = w.Resume(t.Context(), 1)
+						err = w.SetState(1, keys.Active)
 					} else {
-						err = w.SetState(t.Context(), 1, keys.Suspended)
+						err = w.SetState(1, keys.Suspended)
 					}
 					if err != nil {
 						rt.Fatalf("suspend %v: %v", !suspended, err)

@@ -42,9 +42,9 @@ func (s State) Opens() bool { return s == Active || s == Deactivated }
 // Seals reports whether content may be published in this state.
 func (s State) Seals() bool { return s == Active }
 
-// may lists the moves a person can ask for. Destroyed has no way back, and a
-// compromised key is never trusted again.
-func (s State) may(to State) bool {
+// May reports whether a person can ask for this move. Destroyed has no way
+// back, and a compromised key is never trusted again.
+func (s State) May(to State) bool {
 	switch to {
 	case Active:
 		return s == PreActive || s == Suspended
@@ -79,9 +79,22 @@ type VersionID struct {
 	Version   uint32
 }
 
+// KeyStates are the states of a registered tenant key and of those of its
+// versions that have one of their own. A version that is not in it is as the
+// key is.
+type KeyStates struct {
+	Key      vocab.CustodianID
+	Name     string // among people
+	State    State
+	Versions map[uint32]State
+}
+
 // Records is where a [Ring] keeps what must outlive the process. Every method
 // that writes is atomic and durable when it returns nil, and changes nothing
 // when it returns an error. A Ring may repeat any of them after an error.
+//
+// States are not changed through a Ring: whoever changes them in the records
+// tells it by [Ring.Take] and [Ring.TakeKey].
 type Records interface {
 	// Generations returns all generations of the tenant, by number.
 	Generations(ctx context.Context) ([]Record, error)
@@ -89,18 +102,14 @@ type Records interface {
 	// active one becomes deactivated in the same transaction. It fails with
 	// RESOURCE_EXISTS if the number is taken.
 	AddGeneration(ctx context.Context, r Record) error
-	// SetState moves a generation from one state to another; activating
-	// deactivates the active one in the same transaction. It fails with
-	// ETAG_MISMATCH if the state is no longer from.
-	SetState(ctx context.Context, number uint32, from, to State) error
 	// SetWrap replaces a generation's wrap. It fails with ETAG_MISMATCH if
 	// the wrap is no longer old.
 	SetWrap(ctx context.Context, number uint32, old, new license.Wrap) error
-	// VersionStates returns the states set by [Records.SetVersionState]. A
-	// version that is not in it is usable.
-	VersionStates(ctx context.Context) (map[VersionID]State, error)
-	SetVersionState(ctx context.Context, v VersionID, to State) error
+	// Keys returns the states of all registered keys.
+	Keys(ctx context.Context) ([]KeyStates, error)
 	// Mark returns the high-water mark of a registered key, zero if none.
 	Mark(ctx context.Context, c vocab.CustodianID) (Mark, error)
-	SetMark(ctx context.Context, m Mark) error
+	// SetMark stores the mark that facts left, and what else the facts say of
+	// the key.
+	SetMark(ctx context.Context, m Mark, f *Facts) error
 }

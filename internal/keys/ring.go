@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -124,7 +123,7 @@ type Ring struct {
 	active     vocab.CustodianID
 	byID       map[vocab.GenerationID]*generation
 	byNumber   map[uint32]*generation
-	versions   map[VersionID]State
+	states     map[vocab.CustodianID]KeyStates
 	epoch      uint64 // grows with every act that takes keys away
 	closed     bool
 }
@@ -193,7 +192,7 @@ func (r *Ring) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	versions, err := r.records.VersionStates(ctx)
+	states, err := r.records.Keys(ctx)
 	if err != nil {
 		return err
 	}
@@ -221,7 +220,10 @@ func (r *Ring) Reload(ctx context.Context) error {
 		}
 		old.drop()
 	}
-	r.byID, r.byNumber, r.versions = byID, byNumber, versions
+	r.byID, r.byNumber, r.states = byID, byNumber, make(map[vocab.CustodianID]KeyStates)
+	for _, k := range states {
+		r.states[k.Key] = k
+	}
 	r.epoch++
 	return nil
 }
@@ -337,7 +339,20 @@ func (r *Ring) usableWrap(w license.Wrap) error {
 	if m.barred != nil {
 		return m.barred
 	}
-	switch s, ok := r.versions[VersionID{w.Custodian, w.L0Version}]; {
+	return r.stateError(w)
+}
+
+// stateError says why the states of the key and version of a wrap forbid its
+// use. mu is held.
+func (r *Ring) stateError(w license.Wrap) error {
+	k := r.states[w.Custodian]
+	switch s := k.State; {
+	case s == Suspended:
+		return suspended("the tenant key %s", k.Name)
+	case s != 0 && !s.Opens():
+		return vocab.Errorf(vocab.ReasonKeyState, "the tenant key %s is %s", k.Name, s)
+	}
+	switch s, ok := k.Versions[w.L0Version]; {
 	case !ok || s.Opens():
 		return nil
 	case s == Suspended:
@@ -345,6 +360,20 @@ func (r *Ring) usableWrap(w license.Wrap) error {
 	default:
 		return vocab.Errorf(vocab.ReasonKeyState, "version %d of the tenant key is %s", w.L0Version, s)
 	}
+}
+
+// mayWrap says why nothing new can be wrapped. mu is held.
+func (r *Ring) mayWrap() error {
+	m := r.custodians[r.active]
+	switch {
+	case r.closed:
+		return vocab.Errorf(vocab.ReasonKeySuspended, "the tenant is being shut down")
+	case m == nil:
+		return vocab.Errorf(vocab.ReasonKeyState, "the tenant has no active key")
+	case m.barred != nil:
+		return m.barred
+	}
+	return r.stateError(license.Wrap{Custodian: r.active})
 }
 
 func suspended(format string, args ...any) error {
@@ -365,9 +394,8 @@ type Entry struct {
 	Err       error     // why it cannot be used, if it cannot
 }
 
-// Inventory lists all generations by number, and the states set for versions
-// of tenant keys.
-func (r *Ring) Inventory() ([]Entry, map[VersionID]State) {
+// Inventory lists all generations by number.
+func (r *Ring) Inventory() []Entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var es []Entry
@@ -380,7 +408,7 @@ func (r *Ring) Inventory() ([]Entry, map[VersionID]State) {
 		es = append(es, e)
 	}
 	slices.SortFunc(es, func(a, b Entry) int { return cmp.Compare(a.Number, b.Number) })
-	return es, maps.Clone(r.versions)
+	return es
 }
 
 func sameWrap(a, b license.Wrap) bool { return string(a.Encode()) == string(b.Encode()) }

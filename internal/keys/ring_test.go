@@ -219,7 +219,7 @@ func TestSuspend(t *testing.T) {
 		}
 		defer k.Release()
 		held := w.Held()[0]
-		if err := w.SetState(t.Context(), 1, keys.Suspended); err != nil {
+		if err := w.SetState(1, keys.Suspended); err != nil {
 			t.Fatal(err)
 		}
 		if !held.Equal(new(vocab.Secret)) {
@@ -234,7 +234,7 @@ func TestSuspend(t *testing.T) {
 		}
 		w.start()
 		w.want("suspended, after a restart", vocab.ReasonKeySuspended)
-		if err := w.Resume(t.Context(), 1); err != nil {
+		if err := w.SetState(1, keys.Active); err != nil {
 			t.Fatal(err)
 		}
 		w.want("resumed", "")
@@ -250,7 +250,7 @@ func TestSuspendDuringTheCall(t *testing.T) {
 		got := make(chan vocab.Reason)
 		go func() { got <- w.try() }()
 		time.Sleep(500 * time.Millisecond)
-		if err := w.SetState(t.Context(), 1, keys.Suspended); err != nil {
+		if err := w.SetState(1, keys.Suspended); err != nil {
 			t.Fatal(err)
 		}
 		if r := <-got; r != vocab.ReasonKeySuspended {
@@ -271,7 +271,7 @@ func TestSuspendedVersion(t *testing.T) {
 		}
 		v := keys.VersionID{Custodian: w.cust.ID(), Version: 1}
 		w.want("before", "")
-		if err := w.SetVersionState(t.Context(), v, keys.Suspended); err != nil {
+		if err := w.SetVersionState(v, keys.Suspended); err != nil {
 			t.Fatal(err)
 		}
 		w.want("a generation under it", vocab.ReasonKeySuspended)
@@ -284,7 +284,7 @@ func TestSuspendedVersion(t *testing.T) {
 		if err := w.Recheck(k); !errors.Is(err, vocab.ReasonKeySuspended) {
 			t.Errorf("Recheck: %v", err)
 		}
-		if err := w.SetVersionState(t.Context(), v, keys.Deactivated); err != nil {
+		if err := w.SetVersionState(v, keys.Deactivated); err != nil {
 			t.Fatal(err)
 		}
 		w.want("resumed", "")
@@ -396,7 +396,7 @@ func TestEditedRecords(t *testing.T) {
 			rs[0].Signed[len(rs[0].Signed)-1] ^= 1
 		})
 		w.start()
-		es, _ := w.Inventory()
+		es := w.Inventory()
 		if !errors.Is(es[0].Err, vocab.ReasonStoreDamaged) || es[1].Err != nil {
 			t.Errorf("a changed record and a good one: %v, %v", es[0].Err, es[1].Err)
 		}
@@ -440,7 +440,7 @@ func TestNewGenerationFailsWhole(t *testing.T) {
 		if _, err := w.NewGeneration(t.Context()); !errors.Is(err, vocab.ReasonStoreFull) {
 			t.Errorf("got %v", err)
 		}
-		if es, _ := w.Inventory(); len(es) != 1 || es[0].State != keys.Active {
+		if es := w.Inventory(); len(es) != 1 || es[0].State != keys.Active {
 			t.Errorf("a failed generation left %+v", es)
 		}
 		w.records.Fail = nil
@@ -544,13 +544,13 @@ func TestSync(t *testing.T) {
 		id := w.cust.ID()
 		m, _ := w.records.Mark(t.Context(), id)
 		m.RootLatest = 9
-		_ = w.records.SetMark(t.Context(), m)
+		_ = w.records.SetMark(t.Context(), m, nil)
 		if c := sync(); !errors.Is(c.Err, vocab.ReasonCustodianChanged) {
 			t.Errorf("gone back: %+v", c)
 		}
 		w.want("barred", vocab.ReasonCustodianChanged)
 		m.RootLatest = 2
-		_ = w.records.SetMark(t.Context(), m)
+		_ = w.records.SetMark(t.Context(), m, nil)
 		sync()
 		w.want("in order again", "")
 	})

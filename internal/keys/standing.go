@@ -15,7 +15,8 @@ type Standing struct {
 	Version uint32
 	// State is the generation's; 0 for a document's own.
 	State State
-	// VersionState is the version's; 0 if none was set, which makes it usable.
+	// VersionState is the version's, or the whole key's if that says more; 0 if
+	// none was set, which makes it usable.
 	VersionState State
 }
 
@@ -38,6 +39,10 @@ func (r *Ring) Standing(id vocab.GenerationID, own *license.Wrap) (s Standing) {
 		}
 		s.Number, s.State, w = g.Number, g.State, &g.Wrap
 	}
-	s.Version, s.VersionState = w.L0Version, r.versions[VersionID{w.Custodian, w.L0Version}]
+	k := r.states[w.Custodian]
+	s.Version, s.VersionState = w.L0Version, k.Versions[w.L0Version]
+	if k.State != 0 && !k.State.Opens() {
+		s.VersionState = k.State
+	}
 	return s
 }

@@ -169,8 +169,7 @@ func rootsOf(t *testing.T, k *embedded.Keyring) []ed25519.PublicKey {
 // g1 is the ID of a generation by number.
 func (w *world) id(number uint32) vocab.GenerationID {
 	w.t.Helper()
-	es, _ := w.Inventory()
-	for _, e := range es {
+	for _, e := range w.Inventory() {
 		if e.Number == number {
 			return e.ID
 		}
@@ -198,4 +197,22 @@ func (w *world) wantCalls(n int) {
 	if got := len(w.cust.log()); got != n {
 		w.t.Errorf("the custodian was asked %d times, want %d", got, n)
 	}
+}
+
+// SetState moves a generation in the records and tells the ring.
+func (w *world) SetState(number uint32, to keys.State) error {
+	rec, err := w.records.SetState(number, to)
+	if err == nil {
+		w.Take(rec)
+	}
+	return err
+}
+
+// SetVersionState does the same for a version of the key.
+func (w *world) SetVersionState(v keys.VersionID, to keys.State) error {
+	k, err := w.records.SetVersionState(v, to)
+	if err == nil {
+		w.TakeKey(k)
+	}
+	return err
 }

@@ -326,18 +326,6 @@ func (c *checker) others() error {
 	if _, err := GetSettings(c.r, c.t); err != nil {
 		c.problem("settings: %v", err)
 	}
-	gens, err := ListGenerations(c.r, c.t)
-	if err != nil {
-		c.problem("generations: %v", err)
-	}
-	keys, err := ListKeys(c.r, c.t)
-	if err != nil {
-		c.problem("keys: %v", err)
-	}
-	if _, err := ListVersionStates(c.r, c.t); err != nil {
-		c.problem("states of key versions: %v", err)
-	}
-	c.records += int64(len(gens) + len(keys))
 	return c.resources()
 }
 

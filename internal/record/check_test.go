@@ -71,9 +71,11 @@ func full(t *testing.T) store.Tx {
 		PutTemplateRevision(tx, tenantA, uidOne, TemplateHead{Slug: "finance", Revision: 3}, []byte("TEST-envelope 3")),
 		PutUse(tx, tenantA, cachedOne, vocab.EventID{1}, Use{Principal: "bob@contoso.test", Of: []vocab.Principal{user(t, "bob"), user(t, "robert")}, NotAfter: start}),
 		PutRequest(tx, tenantA, caller, "r1", &Request{Content: cachedOne, PL: []byte("TEST"), At: ToMillis(start)}),
-		PutGeneration(tx, tenantA, &Generation{Number: 1, Signed: []byte("TEST"), Wrap: []byte("TEST"), State: 1, Created: ToMillis(start)}),
-		PutKey(tx, tenantA, &Key{ID: vocab.CustodianID{1}, Name: "root", Kind: "embedded", Place: "here", Active: 1}),
-		PutVersionState(tx, tenantA, VersionState{Custodian: vocab.CustodianID{1}, Version: 1, State: 2}),
+		putBody(tx, GenerationName(1), &Generation{Number: 1, Signed: []byte("TEST"), Wrap: []byte("TEST"), State: 1, Created: ToMillis(start)}),
+		putBody(tx, KeyName("root"), &TenantKey{
+			ID: vocab.CustodianID{1}, Custodian: "here", Kind: "embedded", Root: "root", Sign: "sign", State: 2, RootLatest: 2,
+			SignKeys: map[uint32][32]byte{1: {1}}, Versions: []KeyVersion{{Number: 1, State: 4, Seen: 1, Provenance: &Provenance{KCV: "8F21C3"}}, {Number: 2, Seen: 2}},
+		}),
 		PutBundle(tx, tenantA, []byte("TEST")),
 	} {
 		if err != nil {
@@ -81,6 +83,15 @@ func full(t *testing.T) store.Tx {
 		}
 	}
 	return tx
+}
+
+// putBody writes the first revision of a resource.
+func putBody(tx store.Tx, name string, body interface{ Encode() ([]byte, error) }) error {
+	b, err := body.Encode()
+	if err == nil {
+		_, err = PutResource(tx, tenantA, &Resource{Name: name, Revision: 1, Body: b})
+	}
+	return err
 }
 
 func TestCheckFindsNothingInSoundStore(t *testing.T) {
@@ -216,10 +227,19 @@ func TestCheckFindsDamage(t *testing.T) {
 		}, "an earlier policy of license " + cachedOne.String() + " is not what it was"},
 		{"earlier policy of no license", written(tablePolicies, key(tenantA, make([]byte, 48)), nil), "an earlier policy is of license"},
 		{"earlier policy with a key that cannot be", written(tablePolicies, key(tenantA, []byte{1}), nil), "policies has a key that cannot be"},
-		{"generation unreadable", written(tableGenerations, key(tenantA, u32(1)), []byte{0xff}), "generations"},
-		{"generation moved", copied(tableGenerations, key(tenantA, u32(1)), key(tenantA, u32(2))), "generations"},
-		{"key unreadable", written(tableKeys, key(tenantA, custodianOne[:]), []byte{0xff}), "keys"},
-		{"key moved", copied(tableKeys, key(tenantA, custodianOne[:]), key(tenantA, custodianTwo[:])), "keys"},
+		{"generation unreadable", written(tableResources, key(tenantA, []byte(GenerationName(1))), []byte{0xff}), "generations/1"},
+		{"generation moved", copied(tableResources, key(tenantA, []byte(GenerationName(1))), key(tenantA, []byte(GenerationName(2)))), "generations/2"},
+		{"generation's body moved", func(t *testing.T, tx store.Tx) {
+			if err := putBody(tx, GenerationName(7), &Generation{Number: 6}); err != nil {
+				t.Fatal(err)
+			}
+		}, "generations/7"},
+		{"key unreadable", func(t *testing.T, tx store.Tx) {
+			if err := putBody(tx, KeyName("root"), &TenantKey{}); err != nil {
+				t.Fatal(err)
+			}
+		}, "keys/root"},
+		{"key moved", copied(tableResources, key(tenantA, []byte(KeyName("root"))), key(tenantA, []byte(KeyName("other")))), "keys/other"},
 		{"custody's row missing", drop(tableByCustody, key(tenantA, uidOne[:], []byte{2}, strictOne[:])), "is missing from licenses-by-custody"},
 		{"row of another custody", written(tableByCustody, key(tenantA, uidOne[:], []byte{1}, strictOne[:]), nil), "does not belong there"},
 		{"progress of no operation", written(tableProgress, key(tenantA, operationOne[:]), []byte{0xa1, 1, 0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}), "which is not there"},
@@ -241,7 +261,6 @@ func TestCheckFindsDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, OperationName(operationOne)},
-		{"state of a version unreadable", written(tableVersionStates, key(tenantA, custodianOne[:], u32(1)), []byte{1, 2}), "states of key versions"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tx := full(t)

@@ -48,9 +48,6 @@ const (
 	tableUsesByDay       store.Table = "uses-by-day"            // day of not after, content -> nothing; what sweeping goes by
 	tableRequests        store.Table = "requests"               // caller, request -> Request
 	tableRequestsByTime  store.Table = "requests-by-time"       // time, caller, request -> nothing
-	tableGenerations     store.Table = "generations"            // number -> Generation
-	tableKeys            store.Table = "keys"                   // custodian -> Key
-	tableVersionStates   store.Table = "key-version-states"     // custodian, version -> state
 	tableBundles         store.Table = "bundles"                // -> newest trust bundle
 	tableResources       store.Table = "resources"              // name -> Resource
 	tableEpochs          store.Table = "epochs"                 // -> number of changes of resources

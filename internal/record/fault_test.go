@@ -106,12 +106,13 @@ func TestAFailureOfTheStoreIsTheCallsFailure(t *testing.T) {
 		"PutSettings":         func(tx store.Tx) error { return PutSettings(tx, tenantA, Settings{Revision: 3}) },
 		"GetTenant":           func(tx store.Tx) error { _, err := GetTenant(tx, "contoso"); return err },
 		"ListTenants":         func(tx store.Tx) error { _, err := ListTenants(tx); return err },
-		"ListGenerations":     func(tx store.Tx) error { _, err := ListGenerations(tx, tenantA); return err },
-		"GetGeneration":       func(tx store.Tx) error { _, err := GetGeneration(tx, tenantA, 1); return err },
-		"ListKeys":            func(tx store.Tx) error { _, err := ListKeys(tx, tenantA); return err },
-		"GetKey":              func(tx store.Tx) error { _, err := GetKey(tx, tenantA, custodianOne); return err },
-		"ListVersionStates":   func(tx store.Tx) error { _, err := ListVersionStates(tx, tenantA); return err },
-		"GetBundle":           func(tx store.Tx) error { _, err := GetBundle(tx, tenantA); return err },
+		"ListGenerations": func(tx store.Tx) error {
+			return ListGenerations(tx, tenantA, func(*Generation) error { return nil })
+		},
+		"ListKeys": func(tx store.Tx) error {
+			return ListKeys(tx, tenantA, func(string, *TenantKey) error { return nil })
+		},
+		"GetBundle": func(tx store.Tx) error { _, err := GetBundle(tx, tenantA); return err },
 		"EachLicense": func(tx store.Tx) error {
 			return EachLicense(tx, tenantA, func(_ *License, err error) error { return err })
 		},

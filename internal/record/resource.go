@@ -12,12 +12,12 @@ import (
 
 // Resource is what administrators manage and decisions read beside licenses
 // and templates: a group, the holders of a role, a disabled principal, a
-// revocation, an operation. All are kept alike: under their name in the API, in
+// revocation, an operation, a tenant key, a generation. All are kept alike: under their name in the API, in
 // one table, bound to the log, and never removed, so that one that is missing is
 // one that somebody took out.
 type Resource struct {
 	// Name is the name in the API without the tenant: groups/ADDRESS,
-	// roles/ROLE, principals/PRINCIPAL. It is the target of its events too.
+	// roles/ROLE, principals/PRINCIPAL, keys/NAME. It is the target of its events too.
 	Name string `cbor:"1,keyasint"`
 	// Revision grows with every change, from 1.
 	Revision uint32 `cbor:"2,keyasint"`
@@ -131,6 +131,8 @@ func (s *Resource) check() (err error) {
 		_, err = DecodeRevocationRule(s.Body)
 	case strings.HasPrefix(s.Name, PrefixOperations):
 		_, err = operation.Decode(s.Body)
+	case strings.HasPrefix(s.Name, PrefixKeys), strings.HasPrefix(s.Name, PrefixGenerations):
+		err = s.checkKey()
 	}
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/store/bolt"
 	"github.com/openrms/rms/internal/tenant"
+	"github.com/openrms/rms/internal/tenant/tenanttest"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
@@ -33,10 +34,10 @@ func openTenant(t *testing.T) *tenant.Tenant {
 		File: config.Tenant{
 			ID: "contoso", Domains: []string{"contoso.test"}, Admins: user("alice"), Roles: map[vocab.Role][]vocab.Principal{vocab.RoleAuditor: user("bob")},
 		},
-		Store: s, Log: audit.New(s), CustodianKind: keys.KindEmbedded, Place: "keyring", Logger: slog.New(slog.DiscardHandler),
-		Custodian: func(id vocab.CustodianID) (keys.Custodian, error) {
+		Store: s, Log: audit.New(s), Logger: slog.New(slog.DiscardHandler),
+		Custodians: tenanttest.Embedded(func(id vocab.CustodianID) (keys.Custodian, error) {
 			return embedded.Create(embedded.Config{ID: id, Path: filepath.Join(dir, "keyring"), KeyFile: filepath.Join(dir, "keyring.key")})
-		},
+		}),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -2,19 +2,34 @@ package server
 
 import (
 	"context"
+	"strconv"
+	"strings"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/openrms/rms/internal/keys"
+	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/tenant"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
-// custody serves the read side of CustodyService.
+// custody serves CustodyService.
 type custody struct {
 	rmsv1.UnimplementedCustodyServiceServer
 	s *Server
+}
+
+func (k *custody) ListCustodians(ctx context.Context, _ *rmsv1.ListCustodiansRequest) (*rmsv1.ListCustodiansResponse, error) {
+	c := callOf(ctx)
+	out := &rmsv1.ListCustodiansResponse{}
+	for _, p := range c.tenant.Custodians() {
+		out.Custodians = append(out.Custodians, &rmsv1.Custodian{
+			Name: p.Name, Kind: protoKind(p.Kind), Address: p.Address, Mount: p.Mount, Namespace: p.Namespace, ClusterId: p.ClusterID,
+		})
+	}
+	return out, nil
 }
 
 func (k *custody) ListKeys(ctx context.Context, _ *rmsv1.ListKeysRequest) (*rmsv1.ListKeysResponse, error) {
@@ -24,8 +39,8 @@ func (k *custody) ListKeys(ctx context.Context, _ *rmsv1.ListKeysRequest) (*rmsv
 		return nil, err
 	}
 	out := &rmsv1.ListKeysResponse{}
-	for _, row := range rows {
-		out.Keys = append(out.Keys, protoKey(c.tenant.Name(), row))
+	for i := range rows {
+		out.Keys = append(out.Keys, protoKey(c.tenant.Name(), &rows[i]))
 	}
 	return out, nil
 }
@@ -36,31 +51,192 @@ func (k *custody) GetKey(ctx context.Context, req *rmsv1.GetKeyRequest) (*rmsv1.
 	if err != nil {
 		return nil, err
 	}
-	rows, err := c.tenant.Keys(ctx)
+	v, err := c.tenant.Key(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	for _, row := range rows {
-		if row.Name == name {
-			return protoKey(c.tenant.Name(), row), nil
-		}
-	}
-	return nil, vocab.Errorf(vocab.ReasonResourceNotFound, "there is no key %q", name).WithNext("List the keys")
+	return protoKey(c.tenant.Name(), v), nil
 }
 
-func protoKey(tenantID string, k tenant.Key) *rmsv1.Key {
-	out := &rmsv1.Key{
-		Name: resourceName(tenantID, "keys", k.Name), State: rmsv1.Key_STATE_DEACTIVATED,
-		Location: k.Place, ClusterId: k.Cluster,
+func (k *custody) RegisterKey(ctx context.Context, req *rmsv1.RegisterKeyRequest) (*rmsv1.Key, error) {
+	c := callOf(ctx)
+	stated, err := provenanceOf(req.GetProvenance())
+	if err != nil {
+		return nil, err
 	}
-	if k.Active == 1 {
-		out.State = rmsv1.Key_STATE_ACTIVE
+	v, event, err := c.tenant.RegisterKey(ctx, c.domain(nil), tenant.Registration{
+		Name: req.GetKeyId(), Custodian: req.GetCustodian(), Root: req.GetRootKey(), Sign: req.GetSignKey(), Provenance: stated,
+	})
+	return acted(c, v, event, err)
+}
+
+func (k *custody) ActivateKey(ctx context.Context, req *rmsv1.ActivateKeyRequest) (*rmsv1.Key, error) {
+	c := callOf(ctx)
+	name, err := idOf(c.tenant.Name(), "keys", req.GetName())
+	if err != nil {
+		return nil, err
 	}
-	switch keys.Kind(k.Kind) {
+	v, event, err := c.tenant.ActivateKey(ctx, c.domain(nil), name, req.GetWithoutPrevious())
+	return acted(c, v, event, err)
+}
+
+func (k *custody) SyncKey(ctx context.Context, req *rmsv1.SyncKeyRequest) (*rmsv1.Key, error) {
+	c := callOf(ctx)
+	name, err := idOf(c.tenant.Name(), "keys", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	stated, err := provenanceOf(req.GetProvenance())
+	if err != nil {
+		return nil, err
+	}
+	v, event, err := c.tenant.SyncKey(ctx, c.domain(nil), name, stated)
+	return acted(c, v, event, err)
+}
+
+func (k *custody) RotateKey(ctx context.Context, req *rmsv1.RotateKeyRequest) (*rmsv1.Key, error) {
+	c := callOf(ctx)
+	name, err := idOf(c.tenant.Name(), "keys", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	v, event, err := c.tenant.RotateKey(ctx, c.domain(nil), name)
+	return acted(c, v, event, err)
+}
+
+// acted answers with a key that somebody acted on.
+func acted(c *call, v *tenant.KeyView, event vocab.EventID, err error) (*rmsv1.Key, error) {
+	if err != nil {
+		return nil, err
+	}
+	c.recorded(event)
+	return protoKey(c.tenant.Name(), v), nil
+}
+
+func (k *custody) SuspendKey(ctx context.Context, req *rmsv1.SuspendKeyRequest) (*rmsv1.KeyStateResponse, error) {
+	return k.move(ctx, req.GetName(), tenant.Suspend, req.GetReason())
+}
+
+func (k *custody) ResumeKey(ctx context.Context, req *rmsv1.ResumeKeyRequest) (*rmsv1.KeyStateResponse, error) {
+	return k.move(ctx, req.GetName(), tenant.Resume, req.GetReason())
+}
+
+func (k *custody) CompromiseKey(ctx context.Context, req *rmsv1.CompromiseKeyRequest) (*rmsv1.KeyStateResponse, error) {
+	return k.move(ctx, req.GetName(), tenant.Compromise, req.GetReason())
+}
+
+func (k *custody) move(ctx context.Context, name string, m tenant.Move, reason string) (*rmsv1.KeyStateResponse, error) {
+	c := callOf(ctx)
+	target, err := keyTarget(c.tenant.Name(), name)
+	if err != nil {
+		return nil, err
+	}
+	event, err := c.tenant.SetKeyState(ctx, c.domain(nil), target, m, reason)
+	if err != nil {
+		return nil, err
+	}
+	c.recorded(event)
+	return &rmsv1.KeyStateResponse{Event: event.String()}, nil
+}
+
+// keyTarget reads the name of a key, a version or a generation.
+func keyTarget(tenantID, name string) (out tenant.KeyTarget, err error) {
+	number := func(s string) uint32 {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil || strconv.FormatUint(n, 10) != s {
+			return 0
+		}
+		return uint32(n)
+	}
+	if strings.HasPrefix(name, resourceName(tenantID, "generations", "")) {
+		s, err := idOf(tenantID, "generations", name)
+		if out.Generation = number(s); err == nil && out.Generation == 0 {
+			err = invalid("%q is not the number of a generation", s)
+		}
+		return out, err
+	}
+	key, version, versioned := strings.Cut(name, "/versions/")
+	if out.Key, err = idOf(tenantID, "keys", key); err != nil {
+		return out, err
+	}
+	if out.Version = number(version); versioned && out.Version == 0 {
+		return out, invalid("%q is not the number of a version", version)
+	}
+	return out, nil
+}
+
+func provenanceOf(p *rmsv1.Provenance) (*record.Provenance, error) {
+	if p == nil {
+		return nil, nil
+	}
+	for name, b := range map[string][]byte{
+		"fingerprint": p.GetFingerprint(), "wrapping_key_sha256": p.GetWrappingKeySha256(), "blob_sha256": p.GetBlobSha256(),
+	} {
+		if n := len(b); n != 0 && n != 32 {
+			return nil, invalid("provenance.%s has %d bytes, not 32", name, n)
+		}
+	}
+	at, err := timeOf(p.GetTime())
+	if err != nil {
+		return nil, err
+	}
+	out := &record.Provenance{
+		Fingerprint: p.GetFingerprint(), KCV: p.GetKcv(), Form: p.GetForm(), WrappingKey: p.GetWrappingKeySha256(), Blob: p.GetBlobSha256(),
+		Requests: p.GetRequestIds(), At: record.ToMillis(at),
+	}
+	if p.GetProven() {
+		out.Proven = 1
+	}
+	return out, nil
+}
+
+func protoProvenance(p *record.Provenance) *rmsv1.Provenance {
+	if p == nil {
+		return nil
+	}
+	return &rmsv1.Provenance{
+		Fingerprint: p.Fingerprint, Kcv: p.KCV, Form: p.Form, WrappingKeySha256: p.WrappingKey, BlobSha256: p.Blob,
+		RequestIds: p.Requests, Time: protoTime(p.At.Time()), Proven: p.Proven == 1,
+	}
+}
+
+func protoKind(k keys.Kind) rmsv1.Key_Custodian {
+	switch k {
 	case keys.KindEmbedded:
-		out.Custodian = rmsv1.Key_CUSTODIAN_EMBEDDED
+		return rmsv1.Key_CUSTODIAN_EMBEDDED
 	case keys.KindVault:
-		out.Custodian = rmsv1.Key_CUSTODIAN_VAULT
+		return rmsv1.Key_CUSTODIAN_VAULT
+	}
+	return rmsv1.Key_CUSTODIAN_UNSPECIFIED
+}
+
+func protoKeyState(s keys.State) rmsv1.Key_State {
+	return map[keys.State]rmsv1.Key_State{
+		keys.PreActive: rmsv1.Key_STATE_PRE_ACTIVE, keys.Active: rmsv1.Key_STATE_ACTIVE, keys.Deactivated: rmsv1.Key_STATE_DEACTIVATED,
+		keys.Suspended: rmsv1.Key_STATE_SUSPENDED, keys.Compromised: rmsv1.Key_STATE_COMPROMISED, keys.Destroyed: rmsv1.Key_STATE_DESTROYED,
+	}[s]
+}
+
+func protoKey(tenantID string, k *tenant.KeyView) *rmsv1.Key {
+	out := &rmsv1.Key{
+		Name: resourceName(tenantID, "keys", k.Name), Custodian: protoKind(keys.Kind(k.Kind)), State: protoKeyState(keys.State(k.State)),
+		Location: k.Place.Text(), ClusterId: k.Cluster, CustodianName: k.TenantKey.Custodian, RootKey: k.Root, SignKey: k.Sign,
+		StateTime: protoTime(k.Since.Time()), StateReason: k.Why, RegisterTime: protoTime(k.Registered.Time()), LatestVersion: k.RootLatest,
+	}
+	if k.Rotates > 0 {
+		out.RotationPeriod = durationpb.New(time.Duration(k.Rotates) * time.Millisecond)
+	}
+	for i := range k.Versions {
+		v := &k.Versions[i]
+		out.Versions = append(out.Versions, &rmsv1.KeyVersion{
+			Version: v.Number, CreateTime: protoTime(v.Created.Time()), SeenTime: protoTime(v.Seen.Time()),
+			State: protoKeyState(k.VersionState(v.Number)), StateTime: protoTime(v.Since.Time()), StateReason: v.Why,
+			Origin: rmsv1.KeyVersion_Origin(v.Origin), ClaimedBy: v.ClaimedBy, Alarmed: v.Claim == record.Alarmed,
+			Provenance: protoProvenance(v.Provenance),
+		})
+	}
+	if k.Fault != nil {
+		out.Fault, out.FaultMessage = string(vocab.ReasonOf(k.Fault)), k.Fault.Error()
 	}
 	f := k.Facts
 	if f == nil {
@@ -71,9 +247,6 @@ func protoKey(tenantID string, k tenant.Key) *rmsv1.Key {
 	out.ClusterId = f.ClusterID
 	if len(f.RequestIDs) > 0 {
 		out.CustodianRequestId = f.RequestIDs[0]
-	}
-	for _, v := range f.Root.Versions {
-		out.Versions = append(out.Versions, &rmsv1.KeyVersion{Version: v.Version, CreateTime: protoTime(v.Created)})
 	}
 	return out
 }
@@ -89,8 +262,8 @@ func (k *custody) GetInventory(ctx context.Context, _ *rmsv1.GetInventoryRequest
 	}
 	for _, l := range lines {
 		line := &rmsv1.Inventory_Line{
-			Key: resourceName(c.tenant.Name(), "keys", "root"), KeyVersion: l.KeyVersion, Number: l.Number,
-			Active: l.State == keys.Active, Licenses: l.Licenses, CreateTime: protoTime(l.Created), LastUseTime: protoTime(l.LastUsed),
+			Key: resourceName(c.tenant.Name(), "keys", l.Key), KeyVersion: l.KeyVersion, Number: l.Number, State: protoKeyState(l.State),
+			Active: !l.Generation.IsZero() && l.State == keys.Active, Licenses: l.Licenses, CreateTime: protoTime(l.Created), LastUseTime: protoTime(l.LastUsed),
 		}
 		if !l.Generation.IsZero() {
 			line.Generation = l.Generation.String()

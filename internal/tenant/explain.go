@@ -390,11 +390,11 @@ func (t *Tenant) keyFact(r store.Reader, k decision.Key, custodian vocab.Custodi
 	f := &KeyFact{Standing: keys.Standing{
 		Number: k.Generation, Version: k.Version, State: keys.State(k.State), VersionState: keys.State(k.VersionState),
 	}}
-	registered, err := record.ListKeys(r, t.id)
-	for _, key := range registered {
+	registered := t.live.registered()
+	for name, key := range registered {
 		if key.ID == custodian || custodian.IsZero() && len(registered) == 1 {
-			f.Name = key.Name
+			f.Name = name
 		}
 	}
-	return f, err
+	return f, nil
 }

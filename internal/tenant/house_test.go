@@ -24,6 +24,7 @@ import (
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/store/bolt"
 	"github.com/openrms/rms/internal/tenant"
+	"github.com/openrms/rms/internal/tenant/tenanttest"
 	"github.com/openrms/rms/internal/vocab"
 )
 
@@ -36,8 +37,10 @@ type house struct {
 	store     *cutStore
 	log       *audit.Log
 	custodian *moody
-	file      config.Tenant
-	to        tenant.Recipient
+	// custodians are those of the tenant's file; the first is a keyring.
+	custodians *tenanttest.Custodians
+	file       config.Tenant
+	to         tenant.Recipient
 	// ahead is by how much the tenant's clock is ahead of its timers.
 	ahead atomic.Int64
 }
@@ -121,22 +124,30 @@ func (o *house) open() {
 	o.check(err)
 	o.store = &cutStore{Store: s, cut: make(chan struct{})}
 	o.log = audit.New(o.store)
-	o.Tenant, err = tenant.Open(o.t.Context(), tenant.Deps{
-		File: o.file, Store: o.store, Log: o.log,
-		Custodian: func(id vocab.CustodianID) (keys.Custodian, error) {
-			c := embedded.Config{ID: id, Path: filepath.Join(o.dir, "keyring"), KeyFile: filepath.Join(o.dir, "keyring.key")}
-			ring, err := embedded.Open(c)
-			if _, missing := os.Stat(c.Path); missing != nil {
-				ring, err = embedded.Create(c)
-			}
+	if o.custodians == nil {
+		o.custodians = tenanttest.Embedded(func(id vocab.CustodianID) (keys.Custodian, error) {
+			ring, err := o.keyring(id, "keyring")
 			o.custodian.Custodian = ring
 			return o.custodian, err
-		},
-		CustodianKind: keys.KindEmbedded, Place: "keyring", Logger: slog.New(slog.DiscardHandler),
+		})
+	}
+	o.Tenant, err = tenant.Open(o.t.Context(), tenant.Deps{
+		File: o.file, Store: o.store, Log: o.log,
+		Custodians: o.custodians, Logger: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return time.Now().Add(time.Duration(o.ahead.Load())) },
 	})
 	o.check(err)
 	o.check(o.Ready(o.t.Context()))
+}
+
+// keyring opens a keyring in the directory, or makes it.
+func (o *house) keyring(id vocab.CustodianID, name string) (*embedded.Keyring, error) {
+	c := embedded.Config{ID: id, Path: filepath.Join(o.dir, name), KeyFile: filepath.Join(o.dir, name+".key")}
+	ring, err := embedded.Open(c)
+	if _, missing := os.Stat(c.Path); missing != nil {
+		ring, err = embedded.Create(c)
+	}
+	return ring, err
 }
 
 func (o *house) shut() {
@@ -332,8 +343,9 @@ func (o *house) reopen() error {
 	o.check(err)
 	defer s.Close()
 	served, err := tenant.Open(o.t.Context(), tenant.Deps{
-		File: o.file, Store: s, Log: audit.New(s), Custodian: func(vocab.CustodianID) (keys.Custodian, error) { return o.custodian, nil },
-		CustodianKind: keys.KindEmbedded, Place: "keyring", Logger: slog.New(slog.DiscardHandler),
+		File: o.file, Store: s, Log: audit.New(s),
+		Custodians: tenanttest.Embedded(func(vocab.CustodianID) (keys.Custodian, error) { return o.custodian, nil }),
+		Logger:     slog.New(slog.DiscardHandler),
 	})
 	if err == nil {
 		o.check(served.Close())

@@ -2,7 +2,6 @@ package tenant
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -13,44 +12,12 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-func generationName(number uint32) string { return fmt.Sprintf("generation g%d", number) }
-
-// Key is a registered key with what its custodian says of it now.
-type Key struct {
-	record.Key
-	Facts *keys.Facts
-}
-
-// Keys returns the tenant's registered keys. A custodian that does not answer
-// is an error: what it would say may not be guessed.
-func (t *Tenant) Keys(ctx context.Context) ([]Key, error) {
-	var rows []record.Key
-	if err := t.store.View(ctx, func(r store.Reader) (err error) {
-		rows, err = record.ListKeys(r, t.id)
-		return err
-	}); err != nil {
-		return nil, err
-	}
-	var out []Key
-	for _, row := range rows {
-		k := Key{Key: row}
-		if row.ID == t.custodian.ID() {
-			facts, err := t.custodian.Describe(ctx)
-			if err != nil {
-				return nil, err
-			}
-			k.Facts = facts
-		}
-		out = append(out, k)
-	}
-	return out, nil
-}
-
 // InventoryLine is a generation, or all strict licenses under one version of
 // the key, with what depends on it.
 type InventoryLine struct {
 	Generation vocab.GenerationID // zero for the line of strict licenses
 	Number     uint32
+	Key        string // its name
 	Custodian  vocab.CustodianID
 	KeyVersion uint32
 	State      keys.State
@@ -62,7 +29,7 @@ type InventoryLine struct {
 // Inventory says what depends on which key version and generation. It asks no
 // custodian.
 func (t *Tenant) Inventory(ctx context.Context) (lines []InventoryLine, err error) {
-	entries, _ := t.ring.Inventory()
+	entries := t.ring.Inventory()
 	err = t.store.View(ctx, func(r store.Reader) error {
 		for _, e := range slices.Backward(entries) {
 			n, err := record.CountByGeneration(r, t.id, e.ID)
@@ -70,13 +37,17 @@ func (t *Tenant) Inventory(ctx context.Context) (lines []InventoryLine, err erro
 				return err
 			}
 			lines = append(lines, InventoryLine{
-				Generation: e.ID, Number: e.Number, Custodian: e.Version.Custodian, KeyVersion: e.Version.Version,
+				Generation: e.ID, Number: e.Number, Key: t.keyNameOf(e.Version.Custodian), Custodian: e.Version.Custodian, KeyVersion: e.Version.Version,
 				State: e.State, Licenses: n, Created: e.Created, LastUsed: e.LastUsed,
 			})
 		}
 		strict, err := record.CountStrict(r, t.id)
 		for _, s := range strict {
-			lines = append(lines, InventoryLine{Custodian: s.Custodian, KeyVersion: s.Version, Licenses: s.Licenses})
+			line := InventoryLine{Custodian: s.Custodian, KeyVersion: s.Version, Licenses: s.Licenses}
+			if name, k := t.live.keyByID(s.Custodian); k != nil {
+				line.Key, line.State = name, KeyView{TenantKey: k}.VersionState(s.Version)
+			}
+			lines = append(lines, line)
 		}
 		return err
 	})

@@ -3,10 +3,13 @@ package tenant
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/openrms/rms/internal/audit"
-	"github.com/openrms/rms/internal/canon"
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/record"
@@ -14,7 +17,8 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// keyRecords is the tenant as [keys.Records]: each write with its event.
+// keyRecords is the tenant as [keys.Records]: keys and generations are
+// resources, each write with its event.
 type keyRecords Tenant
 
 func (k *keyRecords) tenant() *Tenant { return (*Tenant)(k) }
@@ -22,214 +26,249 @@ func (k *keyRecords) tenant() *Tenant { return (*Tenant)(k) }
 // Generations implements [keys.Records].
 func (k *keyRecords) Generations(ctx context.Context) (out []keys.Record, err error) {
 	err = k.store.View(ctx, func(r store.Reader) error {
-		rows, err := record.ListGenerations(r, k.id)
-		if err != nil {
+		return record.ListGenerations(r, k.id, func(g *record.Generation) error {
+			rec, err := ringRecord(g)
+			out = append(out, rec)
 			return err
-		}
-		for _, g := range rows {
-			w, err := license.ParseWrap(g.Wrap)
-			if err != nil {
-				return vocab.Errorf(vocab.ReasonStoreDamaged, "the wrapped key of generation g%d cannot be read", g.Number).Because(err)
-			}
-			out = append(out, keys.Record{Number: g.Number, Signed: g.Signed, Wrap: *w, State: keys.State(g.State), Created: g.Created.Time()})
-		}
-		return nil
+		})
 	})
+	slices.SortFunc(out, func(a, b keys.Record) int { return int(int64(a.Number) - int64(b.Number)) })
 	return out, err
+}
+
+// ringRecord is a generation as the ring takes it.
+func ringRecord(g *record.Generation) (keys.Record, error) {
+	w, err := license.ParseWrap(g.Wrap)
+	if err != nil {
+		return keys.Record{}, vocab.Errorf(vocab.ReasonStoreDamaged, "the wrapped key of generation g%d cannot be read", g.Number).Because(err)
+	}
+	return keys.Record{Number: g.Number, Signed: g.Signed, Wrap: *w, State: keys.State(g.State), Created: g.Created.Time()}, nil
 }
 
 // AddGeneration implements [keys.Records].
 func (k *keyRecords) AddGeneration(ctx context.Context, g keys.Record) error {
 	t := k.tenant()
 	e := t.newEvent(audit.KindGenerationCreated, Call{}, t.now())
-	e.Custodian, e.KeyVersion, e.Target = g.Wrap.Custodian, g.Wrap.L0Version, generationName(g.Number)
+	e.Custodian, e.KeyVersion, e.Target = g.Wrap.Custodian, g.Wrap.L0Version, record.GenerationName(g.Number)
 	if signed, err := license.ParseGeneration(g.Signed); err == nil {
 		e.Generation = signed.ID
 	}
 	return t.commit(ctx, func(tx store.Tx) error {
-		if there, err := record.GetGeneration(tx, t.id, g.Number); err != nil || there != nil {
-			return firstError(err, vocab.Errorf(vocab.ReasonResourceExists, "there is a generation g%d already", g.Number))
-		}
 		if g.State == keys.Active {
-			if err := k.deactivateOthers(tx, g.Number); err != nil {
+			if err := t.deactivateGenerations(tx, e, g.Number); err != nil {
 				return err
 			}
 		}
-		return record.PutGeneration(tx, t.id, &record.Generation{
-			Number: g.Number, Signed: g.Signed, Wrap: g.Wrap.Encode(), State: uint8(g.State), Created: record.ToMillis(g.Created),
+		_, err := t.putResource(tx, e.Target, e, func(_ store.Reader, now *record.Resource, e *audit.Event) ([]byte, error) {
+			if now != nil {
+				return nil, vocab.Errorf(vocab.ReasonResourceExists, "there is a generation g%d already", g.Number)
+			}
+			next := &record.Generation{
+				Number: g.Number, Signed: g.Signed, Wrap: g.Wrap.Encode(), State: uint8(g.State), Created: record.ToMillis(g.Created),
+				Since: record.ToMillis(e.Time),
+			}
+			return next.Encode()
 		})
+		return err
 	}, e)
 }
 
-func (k *keyRecords) deactivateOthers(tx store.Tx, number uint32) error {
-	rows, err := record.ListGenerations(tx, k.id)
-	if err != nil {
+// deactivateGenerations takes the active generation out of use for what is new,
+// in the transaction of the event that makes another one active.
+func (t *Tenant) deactivateGenerations(tx store.Tx, because *audit.Event, number uint32) error {
+	var active []uint32
+	if err := record.ListGenerations(tx, t.id, func(g *record.Generation) error {
+		if g.Number != number && keys.State(g.State) == keys.Active {
+			active = append(active, g.Number)
+		}
+		return nil
+	}); err != nil {
 		return err
 	}
-	for _, g := range rows {
-		if g.Number != number && keys.State(g.State) == keys.Active {
-			g.State = uint8(keys.Deactivated)
-			if err := record.PutGeneration(tx, k.id, &g); err != nil {
-				return err
-			}
+	for _, n := range active {
+		e := t.newEvent(audit.KindKeyRetired, Call{}, because.Time)
+		e.Target, e.Parent, e.Detail = record.GenerationName(n), because.ID, keys.Deactivated.String()
+		if _, err := t.putResource(tx, e.Target, e, editGeneration(func(g *record.Generation) error {
+			g.State, g.Since, g.Why = uint8(keys.Deactivated), record.ToMillis(e.Time), ""
+			return nil
+		})); err != nil {
+			return err
+		}
+		if err := t.log.Append(tx, e); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// SetState implements [keys.Records].
-func (k *keyRecords) SetState(ctx context.Context, number uint32, from, to keys.State) error {
-	t := k.tenant()
-	e := t.newEvent(stateKind(to), Call{}, t.now())
-	e.Target, e.Detail = generationName(number), to.String()
-	return t.commit(ctx, func(tx store.Tx) error {
-		g, err := k.generation(tx, number)
+// editGeneration is an edit of a generation that is there.
+func editGeneration(edit func(*record.Generation) error) resourceEdit {
+	return func(_ store.Reader, now *record.Resource, _ *audit.Event) ([]byte, error) {
+		if now == nil {
+			return nil, vocab.Errorf(vocab.ReasonResourceNotFound, "there is no such generation").WithNext("See rmsctl key inventory")
+		}
+		g, err := record.DecodeGeneration(now.Body)
+		if err == nil {
+			err = edit(g)
+		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if keys.State(g.State) != from {
-			return stateChanged(number)
-		}
-		if to == keys.Active {
-			if err := k.deactivateOthers(tx, number); err != nil {
-				return err
-			}
-		}
-		g.State = uint8(to)
-		return record.PutGeneration(tx, t.id, g)
-	}, e)
+		return g.Encode()
+	}
 }
 
 // SetWrap implements [keys.Records].
 func (k *keyRecords) SetWrap(ctx context.Context, number uint32, old, next license.Wrap) error {
 	t := k.tenant()
 	e := t.newEvent(audit.KindGenerationRewrapped, Call{}, t.now())
-	e.Custodian, e.KeyVersion, e.Target = next.Custodian, next.L0Version, generationName(number)
+	e.Custodian, e.KeyVersion, e.Target = next.Custodian, next.L0Version, record.GenerationName(number)
 	return t.commit(ctx, func(tx store.Tx) error {
-		g, err := k.generation(tx, number)
-		if err != nil {
-			return err
-		}
-		if !slices.Equal(g.Wrap, old.Encode()) {
-			return stateChanged(number)
-		}
-		g.Wrap = next.Encode()
-		return record.PutGeneration(tx, t.id, g)
+		_, err := t.putResource(tx, e.Target, e, editGeneration(func(g *record.Generation) error {
+			if !slices.Equal(g.Wrap, old.Encode()) {
+				return vocab.Errorf(vocab.ReasonEtagMismatch, "generation g%d changed meanwhile", number).WithNext("Look at it again")
+			}
+			g.Wrap = next.Encode()
+			return nil
+		}))
+		return err
 	}, e)
 }
 
-func (k *keyRecords) generation(tx store.Tx, number uint32) (*record.Generation, error) {
-	g, err := record.GetGeneration(tx, k.id, number)
-	if err == nil && g == nil {
-		err = vocab.Errorf(vocab.ReasonResourceNotFound, "there is no generation g%d", number)
-	}
-	return g, err
-}
-
-func stateChanged(number uint32) error {
-	return vocab.Errorf(vocab.ReasonEtagMismatch, "generation g%d changed meanwhile", number).WithNext("Look at it again")
-}
-
-// VersionStates implements [keys.Records].
-func (k *keyRecords) VersionStates(ctx context.Context) (map[keys.VersionID]keys.State, error) {
-	out := map[keys.VersionID]keys.State{}
-	err := k.store.View(ctx, func(r store.Reader) error {
-		rows, err := record.ListVersionStates(r, k.id)
-		for _, v := range rows {
-			out[keys.VersionID{Custodian: v.Custodian, Version: v.Version}] = keys.State(v.State)
-		}
-		return err
+// Keys implements [keys.Records].
+func (k *keyRecords) Keys(ctx context.Context) (out []keys.KeyStates, err error) {
+	err = k.store.View(ctx, func(r store.Reader) error {
+		return record.ListKeys(r, k.id, func(name string, key *record.TenantKey) error {
+			out = append(out, statesOf(name, key))
+			return nil
+		})
 	})
 	return out, err
 }
 
-// SetVersionState implements [keys.Records].
-func (k *keyRecords) SetVersionState(ctx context.Context, v keys.VersionID, to keys.State) error {
-	t := k.tenant()
-	e := t.newEvent(stateKind(to), Call{}, t.now())
-	e.Custodian, e.KeyVersion, e.Target, e.Detail = v.Custodian, v.Version, "key version", to.String()
-	return t.commit(ctx, func(tx store.Tx) error {
-		return record.PutVersionState(tx, t.id, record.VersionState{Custodian: v.Custodian, Version: v.Version, State: uint8(to)})
-	}, e)
-}
-
-// markForm is the stored form of a [keys.Mark].
-type markForm struct {
-	Cluster    string              `cbor:"1,keyasint,omitempty"`
-	RootLatest uint32              `cbor:"2,keyasint,omitempty"`
-	RootMin    uint32              `cbor:"3,keyasint,omitempty"`
-	SignLatest uint32              `cbor:"4,keyasint,omitempty"`
-	SignMin    uint32              `cbor:"5,keyasint,omitempty"`
-	SignKeys   map[uint32][32]byte `cbor:"6,keyasint"`
-}
-
-func decodeMark(key *record.Key) (keys.Mark, error) {
-	if len(key.Mark) == 0 {
-		return keys.Mark{}, nil
+// statesOf are a key's states as the ring takes them.
+func statesOf(name string, k *record.TenantKey) keys.KeyStates {
+	out := keys.KeyStates{Key: k.ID, Name: name, State: keys.State(k.State), Versions: map[uint32]keys.State{}}
+	for _, v := range k.Versions {
+		if v.State != 0 {
+			out.Versions[v.Number] = keys.State(v.State)
+		}
 	}
-	var f markForm
-	if err := canon.Unmarshal(key.Mark, &f); err != nil {
-		return keys.Mark{}, vocab.Errorf(vocab.ReasonStoreDamaged, "what is known of the tenant's key cannot be read").Because(err)
+	return out
+}
+
+// markOf is the high-water mark of a registered key; zero if its custodian has
+// not answered yet.
+func markOf(k *record.TenantKey) keys.Mark {
+	if k.Cluster == "" && k.RootLatest == 0 {
+		return keys.Mark{}
 	}
 	return keys.Mark{
-		Custodian: key.ID, ClusterID: f.Cluster, RootLatest: f.RootLatest, RootMinAvailable: f.RootMin,
-		SignLatest: f.SignLatest, SignMinAvailable: f.SignMin, SignKeys: f.SignKeys,
-	}, nil
+		Custodian: k.ID, ClusterID: k.Cluster, RootLatest: k.RootLatest, RootMinAvailable: k.RootMin,
+		SignLatest: k.SignLatest, SignMinAvailable: k.SignMin, SignKeys: k.SignKeys,
+	}
 }
 
 // Mark implements [keys.Records].
-func (k *keyRecords) Mark(ctx context.Context, c vocab.CustodianID) (m keys.Mark, err error) {
-	err = k.store.View(ctx, func(r store.Reader) error {
-		key, err := record.GetKey(r, k.id, c)
-		if err != nil || key == nil {
-			return err
-		}
-		m, err = decodeMark(key)
-		return err
-	})
-	return m, err
+func (k *keyRecords) Mark(_ context.Context, c vocab.CustodianID) (keys.Mark, error) {
+	if _, key := k.live.keyByID(c); key != nil {
+		return markOf(key), nil
+	}
+	return keys.Mark{}, nil
 }
 
-// SetMark implements [keys.Records]. The roots of the mark are believed from
-// then on.
-func (k *keyRecords) SetMark(ctx context.Context, m keys.Mark) error {
+// SetMark implements [keys.Records]: what a look at the custodian found is
+// written down if it is new. The roots of the mark are believed from then on.
+func (k *keyRecords) SetMark(ctx context.Context, m keys.Mark, f *keys.Facts) error {
 	t := k.tenant()
-	b, err := canon.Marshal(&markForm{
-		Cluster: m.ClusterID, RootLatest: m.RootLatest, RootMin: m.RootMinAvailable,
-		SignLatest: m.SignLatest, SignMin: m.SignMinAvailable, SignKeys: m.SignKeys,
-	})
-	if err != nil {
-		return err
+	name, known := t.live.keyByID(m.Custodian)
+	if known == nil {
+		return vocab.Errorf(vocab.ReasonResourceNotFound, "the key is not registered")
 	}
-	err = t.store.Commit(ctx, func(tx store.Tx) error {
-		key, err := record.GetKey(tx, t.id, m.Custodian)
-		if err != nil {
-			return err
-		}
-		if key == nil {
-			return vocab.Errorf(vocab.ReasonResourceNotFound, "the key is not registered")
-		}
-		if slices.Equal(key.Mark, b) {
+	if next := noted(known, m, f, t.now()); sameNote(known, next) {
+		t.adoptRoots()
+		return nil
+	}
+	e := t.newEvent(audit.KindKeyNoted, Call{}, t.now())
+	e.Target, e.Custodian, e.KeyVersion = record.KeyName(name), m.Custodian, m.RootLatest
+	var found []string
+	if known.RootLatest > 0 && m.RootLatest > known.RootLatest {
+		e.Kind = audit.KindKeyRotated
+		found = append(found, fmt.Sprintf("root key v%d", m.RootLatest))
+	}
+	if known.SignLatest > 0 && m.SignLatest > known.SignLatest {
+		e.Kind = audit.KindKeyRotated
+		found = append(found, fmt.Sprintf("signing key v%d", m.SignLatest))
+	}
+	if f != nil && len(f.RequestIDs) > 0 {
+		e.CustodianRequest = f.RequestIDs[0]
+	}
+	e.Detail = strings.Join(append(found, "found at the custodian"), ", ")
+	err := t.commit(ctx, func(tx store.Tx) error {
+		_, err := t.putResource(tx, e.Target, e, editKey(func(k *record.TenantKey) error {
+			*k = *noted(k, m, f, e.Time)
 			return nil
-		}
-		key.Mark, key.Cluster = b, m.ClusterID
-		return record.PutKey(tx, t.id, key)
-	})
+		}))
+		return err
+	}, e)
 	if err == nil {
-		t.adoptRoots(m)
+		t.adoptRoots()
 	}
 	return err
 }
 
-func stateKind(to keys.State) audit.Kind {
-	switch to {
-	case keys.Suspended:
-		return audit.KindKeySuspended
-	case keys.Active, keys.Deactivated:
-		return audit.KindKeyResumed
-	case keys.PreActive, keys.Compromised, keys.Destroyed:
+// sameNote says that what was found is what is known.
+func sameNote(a, b *record.TenantKey) bool {
+	x, err := a.Encode()
+	y, err2 := b.Encode()
+	return err == nil && err2 == nil && slices.Equal(x, y)
+}
+
+// noted is a key with what facts of its custodian add.
+func noted(k *record.TenantKey, m keys.Mark, f *keys.Facts, now time.Time) *record.TenantKey {
+	next := *k
+	next.Cluster, next.RootLatest, next.RootMin = m.ClusterID, m.RootLatest, m.RootMinAvailable
+	next.SignLatest, next.SignMin, next.SignKeys = m.SignLatest, m.SignMinAvailable, maps.Clone(m.SignKeys)
+	next.Versions = slices.Clone(k.Versions)
+	if f == nil {
+		return &next
 	}
-	return audit.KindKeyRetired
+	for _, v := range f.Root.Versions {
+		if next.Version(v.Version) != nil {
+			continue
+		}
+		add := record.KeyVersion{Number: v.Version, Created: record.ToMillis(v.Created), Seen: record.ToMillis(now), Origin: record.OriginGenerated}
+		if f.Root.Imported { // Vault says so until it rotates the key itself
+			add.Origin = record.OriginImported
+		}
+		if k.RootLatest == 0 {
+			add.Claim = record.Claimed // the key was registered with it
+		}
+		next.Versions = append(next.Versions, add)
+	}
+	slices.SortFunc(next.Versions, func(a, b record.KeyVersion) int { return int(int64(a.Number) - int64(b.Number)) })
+	return &next
+}
+
+// editKey is an edit of a registered key.
+func editKey(edit func(*record.TenantKey) error) resourceEdit {
+	return func(_ store.Reader, now *record.Resource, _ *audit.Event) ([]byte, error) {
+		if now == nil {
+			return nil, noKey()
+		}
+		k, err := record.DecodeTenantKey(now.Body)
+		if err == nil {
+			err = edit(k)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return k.Encode()
+	}
+}
+
+func noKey() error {
+	return vocab.Errorf(vocab.ReasonResourceNotFound, "there is no such key").WithNext("See rmsctl key list")
 }
 
 func asVocab(err error) (*vocab.Error, bool) { return errors.AsType[*vocab.Error](err) }

@@ -20,16 +20,17 @@ import (
 // when it is opened.
 type registering struct{ *keyRecords }
 
-func (r registering) SetMark(ctx context.Context, m keys.Mark) error {
-	if err := r.store.Commit(ctx, func(tx store.Tx) error {
-		if k, err := record.GetKey(tx, r.id, m.Custodian); err != nil || k != nil {
+func (r registering) SetMark(ctx context.Context, m keys.Mark, f *keys.Facts) error {
+	if name, _ := r.live.keyByID(m.Custodian); name == "" {
+		e := r.tenant().newEvent(audit.KindKeyRegistered, Call{}, r.now())
+		e.Target = record.KeyName("root")
+		if _, _, err := r.tenant().changeResourceBy(ctx, e, func(store.Reader, *record.Resource, *audit.Event) ([]byte, error) {
+			return (&record.TenantKey{ID: m.Custodian, Custodian: "test", Kind: "embedded", Root: "root", Sign: "sign", Registered: 1}).Encode()
+		}, false); err != nil {
 			return err
 		}
-		return record.PutKey(tx, r.id, &record.Key{ID: m.Custodian, Name: "root", Kind: "embedded", Place: "test", Registered: 1})
-	}); err != nil {
-		return err
 	}
-	return r.keyRecords.SetMark(ctx, m)
+	return r.keyRecords.SetMark(ctx, m, f)
 }
 
 // TestKeyRecords holds the tenant's records to what a ring expects of them.

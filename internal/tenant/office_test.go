@@ -20,6 +20,7 @@ import (
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/store/bolt"
 	"github.com/openrms/rms/internal/tenant"
+	"github.com/openrms/rms/internal/tenant/tenanttest"
 	"github.com/openrms/rms/internal/vocab"
 )
 
@@ -51,14 +52,14 @@ func (o *office) open(names ...string) {
 	for _, name := range names {
 		d, err := tenant.Open(o.t.Context(), tenant.Deps{
 			File: config.Tenant{ID: name, Domains: []string{name + ".test"}}, Store: o.store, Log: o.log,
-			Custodian: func(id vocab.CustodianID) (keys.Custodian, error) {
+			Custodians: tenanttest.Embedded(func(id vocab.CustodianID) (keys.Custodian, error) {
 				c := embedded.Config{ID: id, Path: filepath.Join(o.dir, name), KeyFile: filepath.Join(o.dir, name+".key")}
 				if _, err := os.Stat(c.Path); errors.Is(err, fs.ErrNotExist) {
 					return embedded.Create(c)
 				}
 				return embedded.Open(c)
-			},
-			CustodianKind: keys.KindEmbedded, Place: "keyring", Logger: slog.New(slog.DiscardHandler),
+			}),
+			Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			o.t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/directory"
+	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
@@ -30,6 +31,10 @@ type live struct {
 	operations map[vocab.OperationID]goingOn
 	bell       bell
 	watchers   map[*watcher]struct{}
+	// keys are the registered keys by name. ring follows them and the
+	// generations, once there is one.
+	keys map[string]*record.TenantKey
+	ring *keys.Ring
 }
 
 // watcher is called after every change of what decisions read.
@@ -133,6 +138,10 @@ func (l *live) set(s *record.Resource) error {
 		return l.setRevocation(s)
 	case strings.HasPrefix(s.Name, record.PrefixOperations):
 		return l.setOperation(s)
+	case strings.HasPrefix(s.Name, record.PrefixKeys):
+		return l.setKey(s)
+	case strings.HasPrefix(s.Name, record.PrefixGenerations):
+		return l.setGeneration(s)
 	}
 	return nil // nothing that decisions read
 }
@@ -222,7 +231,10 @@ func eachResource(r store.Reader, t vocab.TenantID, fn func(*record.Resource) er
 
 // isResource tells the names of resources from the other targets of events.
 func isResource(target string) bool {
-	for _, prefix := range []string{record.PrefixGroups, record.PrefixRoles, record.PrefixPrincipals, record.PrefixRevocations, record.PrefixOperations} {
+	for _, prefix := range []string{
+		record.PrefixGroups, record.PrefixRoles, record.PrefixPrincipals, record.PrefixRevocations, record.PrefixOperations,
+		record.PrefixKeys, record.PrefixGenerations,
+	} {
 		if strings.HasPrefix(target, prefix) {
 			return true
 		}

@@ -76,7 +76,7 @@ func (t *Tenant) writeSettings(ctx context.Context, e *audit.Event, change func(
 		if err != nil {
 			return to, err
 		}
-		if successor, err = t.nextBundle(ctx, facts, to); err != nil {
+		if successor, err = t.nextBundle(ctx, t.active(), facts, to, nil); err != nil {
 			return to, err
 		}
 	}

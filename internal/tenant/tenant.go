@@ -48,15 +48,11 @@ type Deps struct {
 	File  config.Tenant
 	Store store.Store
 	Log   *audit.Log
-	// Custodian makes the custodian of a registered key. It must not block
-	// on the custodian being there.
-	Custodian func(id vocab.CustodianID) (keys.Custodian, error)
+	// Custodians are what the operator's file names.
+	Custodians Custodians
 	// Exported returns the tenant's exported checkpoint; nil means that none
 	// are kept.
 	Exported func(t vocab.TenantID) (Exported, error)
-	// CustodianKind and Place say which key that is.
-	CustodianKind keys.Kind
-	Place         string
 	// Instance names the daemon in its certificates, for people.
 	Instance string
 	Logger   *slog.Logger
@@ -82,7 +78,13 @@ type Tenant struct {
 	exported  func(vocab.TenantID) (Exported, error)
 	continued bool // the exported checkpoint was verified; of run alone
 
-	custodian keys.Custodian
+	custodians Custodians
+	opened     struct {
+		mu   sync.Mutex
+		list []keys.Custodian
+		// faults are what is wrong with keys other than the active one.
+		faults map[vocab.CustodianID]error
+	}
 	ring      *keys.Ring
 	chain     *keys.Chain
 	trust     trust
@@ -94,9 +96,9 @@ type Tenant struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	state   atomic.Pointer[State]
-	ready   chan struct{} // closed once the tenant has served or failed its first start
-	nudge   chan struct{} // holds one token when a call of the custodian contradicts state
-	alarms  chan error    // what calls of the custodian found that nobody waited for
+	ready   chan struct{}       // closed once the tenant has served or failed its first start
+	nudge   chan struct{}       // holds one token when a call of the custodian contradicts state
+	alarms  chan custodianAlarm // what calls of a custodian found that nobody waited for
 }
 
 // State is whether a tenant can publish and open now.
@@ -113,20 +115,14 @@ type State struct {
 func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	t := &Tenant{
 		name: d.File.ID, store: d.Store, log: d.Log, exported: d.Exported, logger: d.Logger, now: d.Now,
-		syncEvery: cmp.Or(d.SyncEvery, 5*time.Minute), ready: make(chan struct{}), nudge: make(chan struct{}, 1), alarms: make(chan error, 16),
+		syncEvery: cmp.Or(d.SyncEvery, 5*time.Minute), ready: make(chan struct{}), nudge: make(chan struct{}, 1), alarms: make(chan custodianAlarm, 16),
+		custodians: d.Custodians,
 	}
 	if t.now == nil {
 		t.now = time.Now
 	}
 	t.file.Store(&d.File)
 	if err := t.ensureTenant(ctx); err != nil {
-		return nil, err
-	}
-	key, err := t.ensureKey(ctx, d.CustodianKind, d.Place)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.loadTrust(ctx, key); err != nil {
 		return nil, err
 	}
 	var settings record.Settings
@@ -141,21 +137,29 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	}); err != nil {
 		return nil, err
 	}
-	if t.custodian, err = d.Custodian(key.ID); err != nil {
+	t.settings.Store(&settings)
+	if err := t.ensureKey(ctx); err != nil {
 		return nil, err
 	}
+	if err := t.loadTrust(ctx); err != nil {
+		return nil, err
+	}
+	opened, err := t.openKeys()
+	if err != nil {
+		return nil, errors.Join(err, t.closeKeys())
+	}
 	t.ring, err = keys.NewRing(ctx, keys.RingConfig{
-		Tenant: t.id, Custodians: []keys.Custodian{t.custodian}, Records: (*keyRecords)(t), Roots: t.trust.keys, Now: t.now,
+		Tenant: t.id, Custodians: opened, Records: (*keyRecords)(t), Roots: t.trust.keys, Now: t.now,
 		Limits: keys.Limits{TTL: settings.CacheTTL, Grace: settings.OutageGrace}, Observe: t.saw,
 	})
 	if err != nil {
-		return nil, errors.Join(err, t.custodian.Close())
+		return nil, errors.Join(err, t.closeKeys())
 	}
-	t.settings.Store(&settings)
+	t.live.ring = t.ring
 	t.tellUncounted()
 	t.chain = keys.NewChain(keys.ChainConfig{
 		Tenant: t.id, Instance: d.Instance, Now: t.now,
-		Root:    func(ctx context.Context) (license.Signer, error) { return keys.CurrentRoot(ctx, t.custodian) },
+		Root:    func(ctx context.Context) (license.Signer, error) { return keys.CurrentRoot(ctx, t.active()) },
 		OnError: func(err error) { t.logger.Warn("signing keys were not renewed", "tenant", t.name, "error", err) },
 	})
 	t.setState(vocab.Errorf(vocab.ReasonCustodianUnreachable, "the tenant's custodian has not answered yet").WithNext("Try again in a moment"))
@@ -171,7 +175,7 @@ func (t *Tenant) Close() error {
 	t.stop()
 	t.running.Wait()
 	t.ring.Close()
-	return t.custodian.Close()
+	return t.closeKeys()
 }
 
 // Name is the tenant's name among people.
@@ -252,40 +256,4 @@ func (t *Tenant) ensureTenant(ctx context.Context) error {
 		}
 		return t.log.Append(tx, e)
 	})
-}
-
-// ensureKey registers the custodian's key when it is first seen, and makes it
-// the active one if the tenant has no other. A tenant whose file names another
-// key than the active one is refused: moving is an act of a key custodian.
-func (t *Tenant) ensureKey(ctx context.Context, kind keys.Kind, place string) (*record.Key, error) {
-	var out *record.Key
-	err := t.store.Commit(ctx, func(tx store.Tx) error {
-		known, err := record.ListKeys(tx, t.id)
-		if err != nil {
-			return err
-		}
-		for _, k := range known {
-			if k.Kind == string(kind) && k.Place == place {
-				out = &k
-				return nil
-			}
-		}
-		if len(known) > 0 {
-			return vocab.Errorf(vocab.ReasonCustodianChanged, "tenant %s: its file names the key %s (%s), but its registered key is %s (%s)",
-				t.name, place, kind, known[0].Place, known[0].Kind).
-				WithNext("Put the custodian of the tenant's file back; moving a tenant to another key is not supported by this version")
-		}
-		out = &record.Key{
-			ID: vocab.NewCustodianID(), Name: "root", Kind: string(kind), Place: place,
-			Registered: record.ToMillis(t.now()), Active: 1,
-		}
-		e := t.newEvent(audit.KindKeyRegistered, Call{}, t.now())
-		e.Custodian, e.Target = out.ID, "key root"
-		e.Detail = string(kind) + " " + place
-		if err := record.PutKey(tx, t.id, out); err != nil {
-			return err
-		}
-		return t.log.Append(tx, e)
-	})
-	return out, err
 }

@@ -70,8 +70,8 @@ func (t *Tenant) pause(ctx context.Context, wait time.Duration) bool {
 		case <-t.nudge:
 			// Not at once, so that failing calls do not add their number of looks.
 			timer.Reset(min(time.Until(end), firstPause))
-		case err := <-t.alarms:
-			if err := t.raise(ctx, err); err != nil {
+		case a := <-t.alarms:
+			if err := t.raise(ctx, a.custodian, a.err); err != nil {
 				t.logger.Error("an alarm was not recorded", "tenant", t.name, "error", err)
 			}
 		}
@@ -109,7 +109,7 @@ func (t *Tenant) saw(c keys.Call) {
 	// waits.
 	if c.Op == "refresh" && alarming[reason] {
 		select {
-		case t.alarms <- c.Err:
+		case t.alarms <- custodianAlarm{c.Custodian, c.Err}:
 		default: // the log above has it
 		}
 	}
@@ -142,23 +142,59 @@ func (t *Tenant) logCustodian(c keys.Call) {
 	t.logger.LogAttrs(ctx, level, "custodian call", attrs...)
 }
 
+// custodianAlarm is what a call of a custodian found.
+type custodianAlarm struct {
+	custodian vocab.CustodianID
+	err       error
+}
+
 // alarm records what can only come from damage or an exchange, once for each
 // time it begins, and returns it.
-func (t *Tenant) alarm(ctx context.Context, err error) error {
+func (t *Tenant) alarm(ctx context.Context, c vocab.CustodianID, err error) error {
 	r := vocab.ReasonOf(err)
-	if !alarming[r] && r != vocab.ReasonKeyAttributesUnsafe || vocab.ReasonOf(t.State().Err) == r {
+	if !alarmingOf(err) || vocab.ReasonOf(t.State().Err) == r {
 		return err
 	}
-	if recErr := t.raise(ctx, err); recErr != nil {
+	if recErr := t.raise(ctx, c, err); recErr != nil {
 		return recErr
 	}
 	return err
 }
 
-// raise records an alarm about the custodian.
-func (t *Tenant) raise(ctx context.Context, err error) error {
+// alarmingOf reports whether what a look at a custodian found is an alarm.
+func alarmingOf(err error) bool {
+	r := vocab.ReasonOf(err)
+	return alarming[r] || r == vocab.ReasonKeyAttributesUnsafe
+}
+
+// noteFault notes how a look at a key that is not the active one ended, with an
+// alarm when what is one begins. The error is one of the log's.
+func (t *Tenant) noteFault(ctx context.Context, c vocab.CustodianID, err error) error {
+	t.opened.mu.Lock()
+	before := t.opened.faults[c]
+	if t.opened.faults == nil {
+		t.opened.faults = map[vocab.CustodianID]error{}
+	}
+	t.opened.faults[c] = err
+	t.opened.mu.Unlock()
+	if vocab.ReasonOf(before) == vocab.ReasonOf(err) {
+		return nil
+	}
+	if err == nil {
+		t.logger.Info("a registered key is in order again", "tenant", t.name, "key", t.keyNameOf(c))
+		return nil
+	}
+	t.logger.Warn("a registered key cannot be used", "tenant", t.name, "key", t.keyNameOf(c), "reason", string(vocab.ReasonOf(err)), "error", err)
+	if !alarmingOf(err) {
+		return nil
+	}
+	return t.raise(ctx, c, err)
+}
+
+// raise records an alarm about a custodian.
+func (t *Tenant) raise(ctx context.Context, c vocab.CustodianID, err error) error {
 	e := t.newEvent(audit.KindAlarm, Call{}, t.now())
-	e.Custodian, e.Reason, e.Alarm = t.custodian.ID(), vocab.ReasonOf(err), true
+	e.Custodian, e.Reason, e.Alarm = c, vocab.ReasonOf(err), true
 	if v, ok := asVocab(err); ok {
 		e.Detail = v.Message
 	}

@@ -67,12 +67,8 @@ func notServedYet() error {
 }
 
 // loadTrust takes over roots and bundle as they were last noted.
-func (t *Tenant) loadTrust(ctx context.Context, key *record.Key) error {
-	mark, err := decodeMark(key)
-	if err != nil {
-		return err
-	}
-	t.adoptRoots(mark)
+func (t *Tenant) loadTrust(ctx context.Context) error {
+	t.adoptRoots()
 	var raw []byte
 	if err := t.store.View(ctx, func(r store.Reader) (err error) {
 		raw, err = record.GetBundle(r, t.id)
@@ -88,11 +84,15 @@ func (t *Tenant) loadTrust(ctx context.Context, key *record.Key) error {
 	return nil
 }
 
-func (t *Tenant) adoptRoots(m keys.Mark) {
+// adoptRoots believes the signing keys that the custodians of the registered
+// keys have shown.
+func (t *Tenant) adoptRoots() {
 	roots := map[license.KeyID]ed25519.PublicKey{}
-	for _, k := range m.SignKeys {
-		public := ed25519.PublicKey(k[:])
-		roots[license.KeyIDOf(public)] = public
+	for _, k := range t.live.registered() {
+		for _, key := range k.SignKeys {
+			public := ed25519.PublicKey(key[:])
+			roots[license.KeyIDOf(public)] = public
+		}
 	}
 	t.trust.roots.Store(&roots)
 }
@@ -131,17 +131,18 @@ func (t *Tenant) ensureBundle(ctx context.Context, f *keys.Facts) error {
 			return nil
 		}
 	}
-	v, err := t.nextBundle(ctx, f, settings)
+	v, err := t.nextBundle(ctx, t.active(), f, settings, nil)
 	if err != nil {
 		return err
 	}
 	return t.store.Commit(ctx, func(tx store.Tx) error { return t.putBundle(tx, v) })
 }
 
-// nextBundle has the bundle after the current one signed, with what settings
-// say. It is called while renewing is held.
-func (t *Tenant) nextBundle(ctx context.Context, f *keys.Facts, s record.Settings) (*license.Verifier, error) {
-	mark, err := (*keyRecords)(t).Mark(ctx, t.custodian.ID())
+// nextBundle has the bundle after the current one signed by a key whose facts
+// these are, with what settings say; by previous too, if the current root was
+// another custodian's. It is called while renewing is held.
+func (t *Tenant) nextBundle(ctx context.Context, c keys.Custodian, f *keys.Facts, s record.Settings, previous license.Signer) (*license.Verifier, error) {
+	mark, err := (*keyRecords)(t).Mark(ctx, c.ID())
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +153,7 @@ func (t *Tenant) nextBundle(ctx context.Context, f *keys.Facts, s record.Setting
 		template.Seq = prior.Seq + 1
 		template.RevokedCertificates = prior.RevokedCertificates
 	}
-	b, err := keys.NewBundle(ctx, t.custodian, f, mark, template, prior, nil, t.now())
+	b, err := keys.NewBundle(ctx, c, f, mark, template, prior, previous, t.now())
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +164,10 @@ func (t *Tenant) nextBundle(ctx context.Context, f *keys.Facts, s record.Setting
 // believed when that is durable. It is called while renewing is held.
 func (t *Tenant) putBundle(tx store.Tx, v *license.Verifier) error {
 	e := t.newEvent(audit.KindBundlePublished, Call{}, t.now())
-	e.Custodian = t.custodian.ID()
+	_, active := t.live.activeKey()
+	if active != nil {
+		e.Custodian = active.ID
+	}
 	if err := record.PutBundle(tx, t.id, v.Bundle().Raw()); err != nil {
 		return err
 	}
@@ -237,8 +241,7 @@ func (t *Tenant) bringUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	entries, _ := t.ring.Inventory()
-	if len(entries) == 0 {
+	if len(t.ring.Inventory()) == 0 {
 		if _, err := t.ring.NewGeneration(ctx); err != nil {
 			return err
 		}
@@ -247,46 +250,51 @@ func (t *Tenant) bringUp(ctx context.Context) error {
 		return err
 	}
 	if err := t.verifyExported(ctx); err != nil {
-		return t.alarm(ctx, err)
+		return t.alarm(ctx, t.active().ID(), err)
 	}
-	return t.ensureSigner(ctx)
+	if err := t.ensureSigner(ctx); err != nil {
+		return err
+	}
+	return t.followKey(ctx)
 }
 
-// look asks the custodian what it is and which keys it has now, past every
-// cache, and records what changed there. The ring looks first: it is what drops
-// and bars the keys of a custodian that refuses, is unsafe or was exchanged.
+// look asks the custodians what they are and which keys they have now, past
+// every cache, and records what changed there. The ring looks first: it is what
+// drops and bars the keys of a custodian that refuses, is unsafe or was
+// exchanged. The tenant serves if the active key is in order; what is wrong with
+// another one is an alarm, and in [Tenant.Keys].
 func (t *Tenant) look(ctx context.Context) (*keys.Facts, error) {
 	changes, err := t.ring.Sync(ctx)
 	if err != nil {
 		return nil, err
 	}
-	change := changes[t.custodian.ID()]
-	if change.Err != nil {
-		return nil, t.alarm(ctx, change.Err)
+	if err := t.claimInTime(ctx); err != nil {
+		return nil, err
 	}
-	if err := t.custodian.Check(ctx); err != nil {
+	active := t.active()
+	for _, c := range t.openedKeys() {
+		if c.ID() == active.ID() {
+			continue
+		}
+		err := changes[c.ID()].Err
+		if err == nil {
+			err = c.Check(ctx)
+		}
+		if err := t.noteFault(ctx, c.ID(), err); err != nil {
+			return nil, err
+		}
+	}
+	change := changes[active.ID()]
+	if change.Err != nil {
+		return nil, t.alarm(ctx, active.ID(), change.Err)
+	}
+	if err := active.Check(ctx); err != nil {
 		if keys.IsRefusal(err) {
 			t.ring.Flush() // what may not be used now is not kept for later
 		}
-		return nil, t.alarm(ctx, err)
+		return nil, t.alarm(ctx, active.ID(), err)
 	}
-	return change.Facts, t.noteRotation(ctx, change)
-}
-
-// noteRotation records that somebody rotated a key at the custodian.
-func (t *Tenant) noteRotation(ctx context.Context, c keys.Change) error {
-	for what, rotated := range map[string]uint32{"key root": c.Facts.Root.Latest, "key sign": c.Facts.Sign.Latest} {
-		if what == "key root" && !c.RootRotated || what == "key sign" && !c.SignRotated {
-			continue
-		}
-		e := t.newEvent(audit.KindKeyRotated, Call{}, t.now())
-		e.Custodian, e.KeyVersion, e.Target = t.custodian.ID(), rotated, what
-		e.Detail = "found at the custodian"
-		if err := t.commit(ctx, func(store.Tx) error { return nil }, e); err != nil {
-			return err
-		}
-	}
-	return nil
+	return change.Facts, nil
 }
 
 // ensureSigner renews the daemon's signing keys at half their life.
@@ -294,11 +302,16 @@ func (t *Tenant) ensureSigner(ctx context.Context) error {
 	if s, err := t.chain.Licenses(); err == nil && s.Certificate.NotAfter.Sub(t.now()) > keys.CertificateLife/2 {
 		return nil
 	}
+	return t.renewSigner(ctx)
+}
+
+// renewSigner has the root of the active key certify new signing keys.
+func (t *Tenant) renewSigner(ctx context.Context) error {
 	if err := t.chain.Renew(ctx); err != nil {
 		return err
 	}
 	e := t.newEvent(audit.KindSignerCertified, Call{}, t.now())
-	e.Custodian = t.custodian.ID()
+	e.Custodian = t.active().ID()
 	if s, err := t.chain.Licenses(); err == nil {
 		e.Target, e.NotAfter = "certificate "+s.Certificate.ID.String(), s.Certificate.NotAfter
 	}

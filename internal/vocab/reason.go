@@ -56,7 +56,8 @@ const (
 	ReasonCustodianChanged    Reason = "CUSTODIAN_CHANGED"
 	ReasonCustodianActs       Reason = "CUSTODIAN_ACTS"
 	ReasonStoreNewer          Reason = "STORE_NEWER"
-	ReasonOperationState      Reason = "OPERATION_STATE" // the operation has ended, or its state does not allow this
+	ReasonRotationUnclaimed   Reason = "ROTATION_UNCLAIMED" // alarm: a version of a key appeared that no custodian asked for
+	ReasonOperationState      Reason = "OPERATION_STATE"    // the operation has ended, or its state does not allow this
 )
 
 // Conflicts and things that are not there.

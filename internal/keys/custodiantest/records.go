@@ -20,17 +20,17 @@ type Records struct {
 	// Fail, if set, is asked before every write and makes it fail.
 	Fail func(op string) error
 
-	mu       sync.Mutex
-	list     []keys.Record
-	versions map[keys.VersionID]keys.State
-	marks    map[vocab.CustodianID]keys.Mark
+	mu     sync.Mutex
+	list   []keys.Record
+	states map[vocab.CustodianID]keys.KeyStates
+	marks  map[vocab.CustodianID]keys.Mark
 }
 
 var _ keys.Records = (*Records)(nil)
 
 // NewRecords returns empty records.
 func NewRecords() *Records {
-	return &Records{versions: make(map[keys.VersionID]keys.State), marks: make(map[vocab.CustodianID]keys.Mark)}
+	return &Records{states: make(map[vocab.CustodianID]keys.KeyStates), marks: make(map[vocab.CustodianID]keys.Mark)}
 }
 
 func (r *Records) write(op string, do func() error) error {
@@ -86,19 +86,21 @@ func (r *Records) AddGeneration(_ context.Context, rec keys.Record) error {
 	})
 }
 
-// SetState implements [keys.Records].
-func (r *Records) SetState(_ context.Context, number uint32, from, to keys.State) error {
-	return r.write("state", func() error {
+// SetState moves a generation to another state and returns its record.
+func (r *Records) SetState(number uint32, to keys.State) (out keys.Record, err error) {
+	err = r.write("state", func() error {
 		rec := r.find(number)
-		if rec == nil || rec.State != from {
-			return stale("state")
+		if rec == nil || !rec.State.May(to) {
+			return vocab.Errorf(vocab.ReasonKeyState, "no such move")
 		}
 		if to == keys.Active {
 			r.retireActive()
 		}
 		rec.State = to
+		out = *rec
 		return nil
 	})
+	return out, err
 }
 
 // SetWrap implements [keys.Records].
@@ -113,16 +115,35 @@ func (r *Records) SetWrap(_ context.Context, number uint32, old, new license.Wra
 	})
 }
 
-// VersionStates implements [keys.Records].
-func (r *Records) VersionStates(context.Context) (map[keys.VersionID]keys.State, error) {
+// Keys implements [keys.Records].
+func (r *Records) Keys(context.Context) (out []keys.KeyStates, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return maps.Clone(r.versions), nil
+	for _, k := range r.states {
+		k.Versions = maps.Clone(k.Versions)
+		out = append(out, k)
+	}
+	return out, nil
 }
 
-// SetVersionState implements [keys.Records].
-func (r *Records) SetVersionState(_ context.Context, v keys.VersionID, to keys.State) error {
-	return r.write("version", func() error { r.versions[v] = to; return nil })
+// SetVersionState sets the state of one version of a key (0 of the key itself)
+// and returns the key's states.
+func (r *Records) SetVersionState(v keys.VersionID, to keys.State) (out keys.KeyStates, err error) {
+	err = r.write("version", func() error {
+		k := r.states[v.Custodian]
+		k.Key, k.Versions = v.Custodian, maps.Clone(k.Versions)
+		if v.Version == 0 {
+			k.State = to
+		} else {
+			if k.Versions == nil {
+				k.Versions = map[uint32]keys.State{}
+			}
+			k.Versions[v.Version] = to
+		}
+		r.states[v.Custodian], out = k, k
+		return nil
+	})
+	return out, err
 }
 
 // Mark implements [keys.Records].
@@ -133,7 +154,7 @@ func (r *Records) Mark(_ context.Context, c vocab.CustodianID) (keys.Mark, error
 }
 
 // SetMark implements [keys.Records].
-func (r *Records) SetMark(_ context.Context, m keys.Mark) error {
+func (r *Records) SetMark(_ context.Context, m keys.Mark, _ *keys.Facts) error {
 	return r.write("mark", func() error { r.marks[m.Custodian] = m; return nil })
 }
 
@@ -200,20 +221,6 @@ func RunRecords(t *testing.T, make func(t *testing.T) keys.Records) {
 			t.Errorf("number taken: %v", err)
 		}
 	})
-	t.Run("SetState", func(t *testing.T) {
-		r := make(t)
-		ok(t, r.AddGeneration(t.Context(), record(1, keys.Active)))
-		ok(t, r.AddGeneration(t.Context(), record(2, keys.Active)))
-		ok(t, r.SetState(t.Context(), 2, keys.Active, keys.Suspended))
-		if err := r.SetState(t.Context(), 2, keys.Active, keys.Destroyed); !errors.Is(err, vocab.ReasonEtagMismatch) {
-			t.Errorf("stale state: %v", err)
-		}
-		ok(t, r.SetState(t.Context(), 1, keys.Deactivated, keys.Active))
-		ok(t, r.SetState(t.Context(), 2, keys.Suspended, keys.Active))
-		if got := states(t, r); got[1] != keys.Deactivated || got[2] != keys.Active {
-			t.Errorf("states %v", got)
-		}
-	})
 	t.Run("SetWrap", func(t *testing.T) {
 		r := make(t)
 		rec := record(1, keys.Active)
@@ -236,18 +243,24 @@ func RunRecords(t *testing.T, make func(t *testing.T) keys.Records) {
 			t.Errorf("mark of an unknown key: %+v, %v", m, err)
 		}
 		want := keys.Mark{Custodian: id, ClusterID: "c", RootLatest: 3, RootMinAvailable: 1, SignLatest: 2, SignMinAvailable: 1, SignKeys: map[uint32][32]byte{1: {1}, 2: {2}}}
-		ok(t, r.SetMark(t.Context(), want))
+		ok(t, r.SetMark(t.Context(), want, factsOf(want)))
 		got, err := r.Mark(t.Context(), id)
 		ok(t, err)
 		if got.ClusterID != want.ClusterID || got.RootLatest != 3 || got.SignLatest != 2 || got.RootMinAvailable != 1 || got.SignMinAvailable != 1 || !maps.Equal(got.SignKeys, want.SignKeys) {
 			t.Errorf("mark %+v, want %+v", got, want)
 		}
-		v := keys.VersionID{Custodian: id, Version: 3}
-		ok(t, r.SetVersionState(t.Context(), v, keys.Suspended))
-		vs, err := r.VersionStates(t.Context())
-		ok(t, err)
-		if !maps.Equal(vs, map[keys.VersionID]keys.State{v: keys.Suspended}) {
-			t.Errorf("version states %v", vs)
-		}
 	})
+}
+
+// factsOf are facts that leave a mark.
+func factsOf(m keys.Mark) *keys.Facts {
+	f := &keys.Facts{
+		Custodian: m.Custodian, Kind: keys.KindEmbedded, ClusterID: m.ClusterID,
+		Root: keys.KeyFacts{Latest: m.RootLatest, MinAvailable: m.RootMinAvailable},
+		Sign: keys.KeyFacts{Latest: m.SignLatest, MinAvailable: m.SignMinAvailable},
+	}
+	for n := range m.RootLatest {
+		f.Root.Versions = append(f.Root.Versions, keys.KeyVersion{Version: n + 1, Created: time.UnixMilli(1_790_000_000_000).UTC()})
+	}
+	return f
 }

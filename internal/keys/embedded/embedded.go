@@ -311,6 +311,9 @@ func (k *Keyring) Rotate(ctx context.Context, key Key) (uint32, error) {
 	return number, err
 }
 
+// RotateRoot implements [keys.Rotator].
+func (k *Keyring) RotateRoot(ctx context.Context) (uint32, error) { return k.Rotate(ctx, Root) }
+
 // Destroy removes a version of the root key for ever: whatever is wrapped by it
 // and not rewrapped is lost. The newest version stays (KEY_IN_USE). The old
 // file's blocks are the file system's to forget.

@@ -24,6 +24,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Origin is how it came to the custodian, as that said when it was first seen.
+type KeyVersion_Origin int32
+
+const (
+	// Not known.
+	KeyVersion_ORIGIN_UNSPECIFIED KeyVersion_Origin = 0
+	// The custodian made it.
+	KeyVersion_ORIGIN_GENERATED KeyVersion_Origin = 1
+	// Its owner brought it.
+	KeyVersion_ORIGIN_IMPORTED KeyVersion_Origin = 2
+)
+
+// Enum value maps for KeyVersion_Origin.
+var (
+	KeyVersion_Origin_name = map[int32]string{
+		0: "ORIGIN_UNSPECIFIED",
+		1: "ORIGIN_GENERATED",
+		2: "ORIGIN_IMPORTED",
+	}
+	KeyVersion_Origin_value = map[string]int32{
+		"ORIGIN_UNSPECIFIED": 0,
+		"ORIGIN_GENERATED":   1,
+		"ORIGIN_IMPORTED":    2,
+	}
+)
+
+func (x KeyVersion_Origin) Enum() *KeyVersion_Origin {
+	p := new(KeyVersion_Origin)
+	*p = x
+	return p
+}
+
+func (x KeyVersion_Origin) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (KeyVersion_Origin) Descriptor() protoreflect.EnumDescriptor {
+	return file_rms_v1_custody_proto_enumTypes[0].Descriptor()
+}
+
+func (KeyVersion_Origin) Type() protoreflect.EnumType {
+	return &file_rms_v1_custody_proto_enumTypes[0]
+}
+
+func (x KeyVersion_Origin) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use KeyVersion_Origin.Descriptor instead.
+func (KeyVersion_Origin) EnumDescriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{4, 0}
+}
+
 // Custodian is what holds a key.
 type Key_Custodian int32
 
@@ -61,11 +114,11 @@ func (x Key_Custodian) String() string {
 }
 
 func (Key_Custodian) Descriptor() protoreflect.EnumDescriptor {
-	return file_rms_v1_custody_proto_enumTypes[0].Descriptor()
+	return file_rms_v1_custody_proto_enumTypes[1].Descriptor()
 }
 
 func (Key_Custodian) Type() protoreflect.EnumType {
-	return &file_rms_v1_custody_proto_enumTypes[0]
+	return &file_rms_v1_custody_proto_enumTypes[1]
 }
 
 func (x Key_Custodian) Number() protoreflect.EnumNumber {
@@ -74,7 +127,7 @@ func (x Key_Custodian) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Key_Custodian.Descriptor instead.
 func (Key_Custodian) EnumDescriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{1, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{5, 0}
 }
 
 // State by NIST SP 800-57.
@@ -87,6 +140,14 @@ const (
 	Key_STATE_ACTIVE Key_State = 1
 	// Only unwraps.
 	Key_STATE_DEACTIVATED Key_State = 2
+	// Neither wraps nor unwraps: not activated yet.
+	Key_STATE_PRE_ACTIVE Key_State = 3
+	// Neither, and can be resumed.
+	Key_STATE_SUSPENDED Key_State = 4
+	// Neither, but for moving away what is under it.
+	Key_STATE_COMPROMISED Key_State = 5
+	// Neither, for ever.
+	Key_STATE_DESTROYED Key_State = 6
 )
 
 // Enum value maps for Key_State.
@@ -95,11 +156,19 @@ var (
 		0: "STATE_UNSPECIFIED",
 		1: "STATE_ACTIVE",
 		2: "STATE_DEACTIVATED",
+		3: "STATE_PRE_ACTIVE",
+		4: "STATE_SUSPENDED",
+		5: "STATE_COMPROMISED",
+		6: "STATE_DESTROYED",
 	}
 	Key_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"STATE_ACTIVE":      1,
 		"STATE_DEACTIVATED": 2,
+		"STATE_PRE_ACTIVE":  3,
+		"STATE_SUSPENDED":   4,
+		"STATE_COMPROMISED": 5,
+		"STATE_DESTROYED":   6,
 	}
 )
 
@@ -114,11 +183,11 @@ func (x Key_State) String() string {
 }
 
 func (Key_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_rms_v1_custody_proto_enumTypes[1].Descriptor()
+	return file_rms_v1_custody_proto_enumTypes[2].Descriptor()
 }
 
 func (Key_State) Type() protoreflect.EnumType {
-	return &file_rms_v1_custody_proto_enumTypes[1]
+	return &file_rms_v1_custody_proto_enumTypes[2]
 }
 
 func (x Key_State) Number() protoreflect.EnumNumber {
@@ -127,7 +196,301 @@ func (x Key_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Key_State.Descriptor instead.
 func (Key_State) EnumDescriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{1, 1}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{5, 1}
+}
+
+// Custodian is a place where the tenant's keys can be.
+type Custodian struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the operator's file calls it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it is.
+	Kind Key_Custodian `protobuf:"varint,2,opt,name=kind,proto3,enum=rms.v1.Key_Custodian" json:"kind,omitempty"`
+	// Of Vault: its address, https://HOST:PORT.
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// Of Vault: the tenant's transit mount.
+	Mount string `protobuf:"bytes,4,opt,name=mount,proto3" json:"mount,omitempty"`
+	// Of Vault Enterprise: the namespace.
+	Namespace string `protobuf:"bytes,5,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// The cluster the file pins; empty: none.
+	ClusterId     string `protobuf:"bytes,6,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Custodian) Reset() {
+	*x = Custodian{}
+	mi := &file_rms_v1_custody_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Custodian) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Custodian) ProtoMessage() {}
+
+func (x *Custodian) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Custodian.ProtoReflect.Descriptor instead.
+func (*Custodian) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Custodian) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Custodian) GetKind() Key_Custodian {
+	if x != nil {
+		return x.Kind
+	}
+	return Key_CUSTODIAN_UNSPECIFIED
+}
+
+func (x *Custodian) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Custodian) GetMount() string {
+	if x != nil {
+		return x.Mount
+	}
+	return ""
+}
+
+func (x *Custodian) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Custodian) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+// ListCustodiansRequest names the tenant.
+type ListCustodiansRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent        string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCustodiansRequest) Reset() {
+	*x = ListCustodiansRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCustodiansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCustodiansRequest) ProtoMessage() {}
+
+func (x *ListCustodiansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCustodiansRequest.ProtoReflect.Descriptor instead.
+func (*ListCustodiansRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListCustodiansRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+// ListCustodiansResponse lists custodians by name.
+type ListCustodiansResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The custodians.
+	Custodians    []*Custodian `protobuf:"bytes,1,rep,name=custodians,proto3" json:"custodians,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCustodiansResponse) Reset() {
+	*x = ListCustodiansResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCustodiansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCustodiansResponse) ProtoMessage() {}
+
+func (x *ListCustodiansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCustodiansResponse.ProtoReflect.Descriptor instead.
+func (*ListCustodiansResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ListCustodiansResponse) GetCustodians() []*Custodian {
+	if x != nil {
+		return x.Custodians
+	}
+	return nil
+}
+
+// Provenance is where a version of a key comes from, as whoever brought it
+// states. Nothing in it is secret.
+type Provenance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Check value of the key, one-way: docs/formats.md. Empty if only a hardware
+	// module knows the key.
+	Fingerprint []byte `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// Short check value: 6 hexadecimal digits.
+	Kcv string `protobuf:"bytes,2,opt,name=kcv,proto3" json:"kcv,omitempty"`
+	// What was brought: raw, hex, base64, jwk, hsm-blob, byok; or generated.
+	Form string `protobuf:"bytes,3,opt,name=form,proto3" json:"form,omitempty"`
+	// SHA-256 of the custodian's public wrapping key, as SPKI.
+	WrappingKeySha256 []byte `protobuf:"bytes,4,opt,name=wrapping_key_sha256,json=wrappingKeySha256,proto3" json:"wrapping_key_sha256,omitempty"`
+	// SHA-256 of the wrapped key as it was sent.
+	BlobSha256 []byte `protobuf:"bytes,5,opt,name=blob_sha256,json=blobSha256,proto3" json:"blob_sha256,omitempty"`
+	// The custodian's IDs of what was asked of it.
+	RequestIds []string `protobuf:"bytes,6,rep,name=request_ids,json=requestIds,proto3" json:"request_ids,omitempty"`
+	// When it was brought, by the clock of whoever did it.
+	Time *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
+	// Whether the custodian was seen to hold this very key.
+	Proven        bool `protobuf:"varint,8,opt,name=proven,proto3" json:"proven,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Provenance) Reset() {
+	*x = Provenance{}
+	mi := &file_rms_v1_custody_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Provenance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Provenance) ProtoMessage() {}
+
+func (x *Provenance) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Provenance.ProtoReflect.Descriptor instead.
+func (*Provenance) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Provenance) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
+func (x *Provenance) GetKcv() string {
+	if x != nil {
+		return x.Kcv
+	}
+	return ""
+}
+
+func (x *Provenance) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
+func (x *Provenance) GetWrappingKeySha256() []byte {
+	if x != nil {
+		return x.WrappingKeySha256
+	}
+	return nil
+}
+
+func (x *Provenance) GetBlobSha256() []byte {
+	if x != nil {
+		return x.BlobSha256
+	}
+	return nil
+}
+
+func (x *Provenance) GetRequestIds() []string {
+	if x != nil {
+		return x.RequestIds
+	}
+	return nil
+}
+
+func (x *Provenance) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Provenance) GetProven() bool {
+	if x != nil {
+		return x.Proven
+	}
+	return false
 }
 
 // KeyVersion is a version of a tenant key.
@@ -136,14 +499,30 @@ type KeyVersion struct {
 	// Its number.
 	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	// When the custodian made it.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// State.
+	State Key_State `protobuf:"varint,3,opt,name=state,proto3,enum=rms.v1.Key_State" json:"state,omitempty"`
+	// Since when it is in a state of its own.
+	StateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	// Why it is, as its custodian said.
+	StateReason string `protobuf:"bytes,5,opt,name=state_reason,json=stateReason,proto3" json:"state_reason,omitempty"`
+	// Where it comes from.
+	Origin KeyVersion_Origin `protobuf:"varint,6,opt,name=origin,proto3,enum=rms.v1.KeyVersion_Origin" json:"origin,omitempty"`
+	// Who stated that it was meant; empty: nobody did.
+	ClaimedBy string `protobuf:"bytes,7,opt,name=claimed_by,json=claimedBy,proto3" json:"claimed_by,omitempty"`
+	// Whether an alarm said that nobody did.
+	Alarmed bool `protobuf:"varint,8,opt,name=alarmed,proto3" json:"alarmed,omitempty"`
+	// What was stated of it.
+	Provenance *Provenance `protobuf:"bytes,9,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	// When it was first seen.
+	SeenTime      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=seen_time,json=seenTime,proto3" json:"seen_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KeyVersion) Reset() {
 	*x = KeyVersion{}
-	mi := &file_rms_v1_custody_proto_msgTypes[0]
+	mi := &file_rms_v1_custody_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -155,7 +534,7 @@ func (x *KeyVersion) String() string {
 func (*KeyVersion) ProtoMessage() {}
 
 func (x *KeyVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[0]
+	mi := &file_rms_v1_custody_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -168,7 +547,7 @@ func (x *KeyVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
 func (*KeyVersion) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *KeyVersion) GetVersion() uint32 {
@@ -181,6 +560,62 @@ func (x *KeyVersion) GetVersion() uint32 {
 func (x *KeyVersion) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *KeyVersion) GetState() Key_State {
+	if x != nil {
+		return x.State
+	}
+	return Key_STATE_UNSPECIFIED
+}
+
+func (x *KeyVersion) GetStateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StateTime
+	}
+	return nil
+}
+
+func (x *KeyVersion) GetStateReason() string {
+	if x != nil {
+		return x.StateReason
+	}
+	return ""
+}
+
+func (x *KeyVersion) GetOrigin() KeyVersion_Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return KeyVersion_ORIGIN_UNSPECIFIED
+}
+
+func (x *KeyVersion) GetClaimedBy() string {
+	if x != nil {
+		return x.ClaimedBy
+	}
+	return ""
+}
+
+func (x *KeyVersion) GetAlarmed() bool {
+	if x != nil {
+		return x.Alarmed
+	}
+	return false
+}
+
+func (x *KeyVersion) GetProvenance() *Provenance {
+	if x != nil {
+		return x.Provenance
+	}
+	return nil
+}
+
+func (x *KeyVersion) GetSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SeenTime
 	}
 	return nil
 }
@@ -213,14 +648,33 @@ type Key struct {
 	// The custodian's request that read this.
 	CustodianRequestId string `protobuf:"bytes,12,opt,name=custodian_request_id,json=custodianRequestId,proto3" json:"custodian_request_id,omitempty"`
 	// Whether it was brought (BYOK), as far as the custodian remembers.
-	Imported      bool `protobuf:"varint,13,opt,name=imported,proto3" json:"imported,omitempty"`
+	Imported bool `protobuf:"varint,13,opt,name=imported,proto3" json:"imported,omitempty"`
+	// What the operator's file calls the custodian.
+	CustodianName string `protobuf:"bytes,14,opt,name=custodian_name,json=custodianName,proto3" json:"custodian_name,omitempty"`
+	// The names of the two keys at the custodian.
+	RootKey string `protobuf:"bytes,15,opt,name=root_key,json=rootKey,proto3" json:"root_key,omitempty"`
+	// Of the signing key.
+	SignKey string `protobuf:"bytes,16,opt,name=sign_key,json=signKey,proto3" json:"sign_key,omitempty"`
+	// Since when it is in its state.
+	StateTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	// Why it is, as its custodian said.
+	StateReason string `protobuf:"bytes,18,opt,name=state_reason,json=stateReason,proto3" json:"state_reason,omitempty"`
+	// Why the custodian does not say what the key is, or what is wrong with it,
+	// without the prefix; empty: nothing.
+	Fault string `protobuf:"bytes,19,opt,name=fault,proto3" json:"fault,omitempty"`
+	// The same in a sentence.
+	FaultMessage string `protobuf:"bytes,20,opt,name=fault_message,json=faultMessage,proto3" json:"fault_message,omitempty"`
+	// How often the custodian rotates it by itself; unset: it does not.
+	RotationPeriod *durationpb.Duration `protobuf:"bytes,21,opt,name=rotation_period,json=rotationPeriod,proto3" json:"rotation_period,omitempty"`
+	// When it was registered.
+	RegisterTime  *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_rms_v1_custody_proto_msgTypes[1]
+	mi := &file_rms_v1_custody_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -232,7 +686,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[1]
+	mi := &file_rms_v1_custody_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -245,7 +699,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{1}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Key) GetName() string {
@@ -339,6 +793,69 @@ func (x *Key) GetImported() bool {
 	return false
 }
 
+func (x *Key) GetCustodianName() string {
+	if x != nil {
+		return x.CustodianName
+	}
+	return ""
+}
+
+func (x *Key) GetRootKey() string {
+	if x != nil {
+		return x.RootKey
+	}
+	return ""
+}
+
+func (x *Key) GetSignKey() string {
+	if x != nil {
+		return x.SignKey
+	}
+	return ""
+}
+
+func (x *Key) GetStateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StateTime
+	}
+	return nil
+}
+
+func (x *Key) GetStateReason() string {
+	if x != nil {
+		return x.StateReason
+	}
+	return ""
+}
+
+func (x *Key) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *Key) GetFaultMessage() string {
+	if x != nil {
+		return x.FaultMessage
+	}
+	return ""
+}
+
+func (x *Key) GetRotationPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.RotationPeriod
+	}
+	return nil
+}
+
+func (x *Key) GetRegisterTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RegisterTime
+	}
+	return nil
+}
+
 // ListKeysRequest names the tenant.
 type ListKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -350,7 +867,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[2]
+	mi := &file_rms_v1_custody_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +879,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[2]
+	mi := &file_rms_v1_custody_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +892,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{2}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListKeysRequest) GetParent() string {
@@ -396,7 +913,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_rms_v1_custody_proto_msgTypes[3]
+	mi := &file_rms_v1_custody_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +925,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[3]
+	mi := &file_rms_v1_custody_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,7 +938,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{3}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -442,7 +959,7 @@ type GetKeyRequest struct {
 
 func (x *GetKeyRequest) Reset() {
 	*x = GetKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[4]
+	mi := &file_rms_v1_custody_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -454,7 +971,7 @@ func (x *GetKeyRequest) String() string {
 func (*GetKeyRequest) ProtoMessage() {}
 
 func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[4]
+	mi := &file_rms_v1_custody_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -467,12 +984,472 @@ func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{4}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetKeyRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+// RegisterKeyRequest says which key shall be known.
+type RegisterKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Its name in this service: tenants/{tenant}/keys/{key_id}.
+	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// What the operator's file calls its custodian.
+	Custodian string `protobuf:"bytes,3,opt,name=custodian,proto3" json:"custodian,omitempty"`
+	// The name of the root key there; "root" if empty.
+	RootKey string `protobuf:"bytes,4,opt,name=root_key,json=rootKey,proto3" json:"root_key,omitempty"`
+	// The name of the signing key there; "sign" if empty.
+	SignKey string `protobuf:"bytes,5,opt,name=sign_key,json=signKey,proto3" json:"sign_key,omitempty"`
+	// Where its newest version comes from.
+	Provenance    *Provenance `protobuf:"bytes,6,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterKeyRequest) Reset() {
+	*x = RegisterKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterKeyRequest) ProtoMessage() {}
+
+func (x *RegisterKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterKeyRequest.ProtoReflect.Descriptor instead.
+func (*RegisterKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RegisterKeyRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *RegisterKeyRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *RegisterKeyRequest) GetCustodian() string {
+	if x != nil {
+		return x.Custodian
+	}
+	return ""
+}
+
+func (x *RegisterKeyRequest) GetRootKey() string {
+	if x != nil {
+		return x.RootKey
+	}
+	return ""
+}
+
+func (x *RegisterKeyRequest) GetSignKey() string {
+	if x != nil {
+		return x.SignKey
+	}
+	return ""
+}
+
+func (x *RegisterKeyRequest) GetProvenance() *Provenance {
+	if x != nil {
+		return x.Provenance
+	}
+	return nil
+}
+
+// ActivateKeyRequest names a key.
+type ActivateKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Activate it even if the key before cannot sign the way to it: every client
+	// has to sign in anew then.
+	WithoutPrevious bool `protobuf:"varint,2,opt,name=without_previous,json=withoutPrevious,proto3" json:"without_previous,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ActivateKeyRequest) Reset() {
+	*x = ActivateKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivateKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivateKeyRequest) ProtoMessage() {}
+
+func (x *ActivateKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivateKeyRequest.ProtoReflect.Descriptor instead.
+func (*ActivateKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ActivateKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ActivateKeyRequest) GetWithoutPrevious() bool {
+	if x != nil {
+		return x.WithoutPrevious
+	}
+	return false
+}
+
+// SyncKeyRequest names a key that its custodian acted on.
+type SyncKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Where its newest version comes from, if that is stated for the first time.
+	Provenance    *Provenance `protobuf:"bytes,2,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncKeyRequest) Reset() {
+	*x = SyncKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncKeyRequest) ProtoMessage() {}
+
+func (x *SyncKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncKeyRequest.ProtoReflect.Descriptor instead.
+func (*SyncKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SyncKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SyncKeyRequest) GetProvenance() *Provenance {
+	if x != nil {
+		return x.Provenance
+	}
+	return nil
+}
+
+// RotateKeyRequest names a key in the embedded keyring.
+type RotateKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeyRequest) Reset() {
+	*x = RotateKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeyRequest) ProtoMessage() {}
+
+func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RotateKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// SuspendKeyRequest names what shall not be used for now.
+type SuspendKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}, tenants/{tenant}/keys/{key}/versions/{version}
+	// or tenants/{tenant}/generations/{number}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Why.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendKeyRequest) Reset() {
+	*x = SuspendKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendKeyRequest) ProtoMessage() {}
+
+func (x *SuspendKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendKeyRequest.ProtoReflect.Descriptor instead.
+func (*SuspendKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SuspendKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SuspendKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// ResumeKeyRequest names what shall be used again.
+type ResumeKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in SuspendKeyRequest.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Why.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeKeyRequest) Reset() {
+	*x = ResumeKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeKeyRequest) ProtoMessage() {}
+
+func (x *ResumeKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeKeyRequest.ProtoReflect.Descriptor instead.
+func (*ResumeKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ResumeKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResumeKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// CompromiseKeyRequest names what shall never be used again.
+type CompromiseKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in SuspendKeyRequest.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Why.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompromiseKeyRequest) Reset() {
+	*x = CompromiseKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompromiseKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompromiseKeyRequest) ProtoMessage() {}
+
+func (x *CompromiseKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompromiseKeyRequest.ProtoReflect.Descriptor instead.
+func (*CompromiseKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CompromiseKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CompromiseKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// KeyStateResponse says what came of it.
+type KeyStateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event, in UUID text form.
+	Event         string `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyStateResponse) Reset() {
+	*x = KeyStateResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyStateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyStateResponse) ProtoMessage() {}
+
+func (x *KeyStateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyStateResponse.ProtoReflect.Descriptor instead.
+func (*KeyStateResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *KeyStateResponse) GetEvent() string {
+	if x != nil {
+		return x.Event
 	}
 	return ""
 }
@@ -488,7 +1465,7 @@ type GetInventoryRequest struct {
 
 func (x *GetInventoryRequest) Reset() {
 	*x = GetInventoryRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[5]
+	mi := &file_rms_v1_custody_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +1477,7 @@ func (x *GetInventoryRequest) String() string {
 func (*GetInventoryRequest) ProtoMessage() {}
 
 func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[5]
+	mi := &file_rms_v1_custody_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +1490,7 @@ func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInventoryRequest.ProtoReflect.Descriptor instead.
 func (*GetInventoryRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{5}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetInventoryRequest) GetParent() string {
@@ -539,7 +1516,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_rms_v1_custody_proto_msgTypes[6]
+	mi := &file_rms_v1_custody_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -551,7 +1528,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[6]
+	mi := &file_rms_v1_custody_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -564,7 +1541,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{6}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Inventory) GetLines() []*Inventory_Line {
@@ -608,14 +1585,16 @@ type Inventory_Line struct {
 	// When it was last unwrapped for somebody; unset: not since it was opened.
 	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
 	// Its number, counted per tenant from 1, as people say it: g1.
-	Number        uint32 `protobuf:"varint,8,opt,name=number,proto3" json:"number,omitempty"`
+	Number uint32 `protobuf:"varint,8,opt,name=number,proto3" json:"number,omitempty"`
+	// State of the generation; of the line of strict licenses, of the version.
+	State         Key_State `protobuf:"varint,9,opt,name=state,proto3,enum=rms.v1.Key_State" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Inventory_Line) Reset() {
 	*x = Inventory_Line{}
-	mi := &file_rms_v1_custody_proto_msgTypes[7]
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +1606,7 @@ func (x *Inventory_Line) String() string {
 func (*Inventory_Line) ProtoMessage() {}
 
 func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[7]
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +1619,7 @@ func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Line.ProtoReflect.Descriptor instead.
 func (*Inventory_Line) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{6, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 0}
 }
 
 func (x *Inventory_Line) GetKey() string {
@@ -699,16 +1678,66 @@ func (x *Inventory_Line) GetNumber() uint32 {
 	return 0
 }
 
+func (x *Inventory_Line) GetState() Key_State {
+	if x != nil {
+		return x.State
+	}
+	return Key_STATE_UNSPECIFIED
+}
+
 var File_rms_v1_custody_proto protoreflect.FileDescriptor
 
 const file_rms_v1_custody_proto_rawDesc = "" +
 	"\n" +
-	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"c\n" +
+	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"\xb7\x01\n" +
+	"\tCustodian\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x15.rms.v1.Key.CustodianR\x04kind\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05mount\x18\x04 \x01(\tR\x05mount\x12\x1c\n" +
+	"\tnamespace\x18\x05 \x01(\tR\tnamespace\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x06 \x01(\tR\tclusterId\":\n" +
+	"\x15ListCustodiansRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"K\n" +
+	"\x16ListCustodiansResponse\x121\n" +
+	"\n" +
+	"custodians\x18\x01 \x03(\v2\x11.rms.v1.CustodianR\n" +
+	"custodians\"\xcb\x02\n" +
+	"\n" +
+	"Provenance\x12)\n" +
+	"\vfingerprint\x18\x01 \x01(\fB\a\xbaH\x04z\x02\x18 R\vfingerprint\x12\x19\n" +
+	"\x03kcv\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x06R\x03kcv\x12\x1b\n" +
+	"\x04form\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04form\x127\n" +
+	"\x13wrapping_key_sha256\x18\x04 \x01(\fB\a\xbaH\x04z\x02\x18 R\x11wrappingKeySha256\x12(\n" +
+	"\vblob_sha256\x18\x05 \x01(\fB\a\xbaH\x04z\x02\x18 R\n" +
+	"blobSha256\x12/\n" +
+	"\vrequest_ids\x18\x06 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18@R\n" +
+	"requestIds\x12.\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06proven\x18\b \x01(\bR\x06proven\"\x90\x04\n" +
 	"\n" +
 	"KeyVersion\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xf9\x04\n" +
+	"createTime\x12'\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x11.rms.v1.Key.StateR\x05state\x129\n" +
+	"\n" +
+	"state_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\x12!\n" +
+	"\fstate_reason\x18\x05 \x01(\tR\vstateReason\x121\n" +
+	"\x06origin\x18\x06 \x01(\x0e2\x19.rms.v1.KeyVersion.OriginR\x06origin\x12\x1d\n" +
+	"\n" +
+	"claimed_by\x18\a \x01(\tR\tclaimedBy\x12\x18\n" +
+	"\aalarmed\x18\b \x01(\bR\aalarmed\x122\n" +
+	"\n" +
+	"provenance\x18\t \x01(\v2\x12.rms.v1.ProvenanceR\n" +
+	"provenance\x127\n" +
+	"\tseen_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\bseenTime\"K\n" +
+	"\x06Origin\x12\x16\n" +
+	"\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10ORIGIN_GENERATED\x10\x01\x12\x13\n" +
+	"\x0fORIGIN_IMPORTED\x10\x02\"\xcc\b\n" +
 	"\x03Key\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\tcustodian\x18\x02 \x01(\x0e2\x15.rms.v1.Key.CustodianR\tcustodian\x12'\n" +
@@ -726,28 +1755,78 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\v \x01(\tR\tclusterId\x120\n" +
 	"\x14custodian_request_id\x18\f \x01(\tR\x12custodianRequestId\x12\x1a\n" +
-	"\bimported\x18\r \x01(\bR\bimported\"S\n" +
+	"\bimported\x18\r \x01(\bR\bimported\x12%\n" +
+	"\x0ecustodian_name\x18\x0e \x01(\tR\rcustodianName\x12\x19\n" +
+	"\broot_key\x18\x0f \x01(\tR\arootKey\x12\x19\n" +
+	"\bsign_key\x18\x10 \x01(\tR\asignKey\x129\n" +
+	"\n" +
+	"state_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\x12!\n" +
+	"\fstate_reason\x18\x12 \x01(\tR\vstateReason\x12\x14\n" +
+	"\x05fault\x18\x13 \x01(\tR\x05fault\x12#\n" +
+	"\rfault_message\x18\x14 \x01(\tR\ffaultMessage\x12B\n" +
+	"\x0frotation_period\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x0erotationPeriod\x12?\n" +
+	"\rregister_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\"S\n" +
 	"\tCustodian\x12\x19\n" +
 	"\x15CUSTODIAN_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CUSTODIAN_EMBEDDED\x10\x01\x12\x13\n" +
-	"\x0fCUSTODIAN_VAULT\x10\x02\"G\n" +
+	"\x0fCUSTODIAN_VAULT\x10\x02\"\x9e\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x01\x12\x15\n" +
-	"\x11STATE_DEACTIVATED\x10\x02\"4\n" +
+	"\x11STATE_DEACTIVATED\x10\x02\x12\x14\n" +
+	"\x10STATE_PRE_ACTIVE\x10\x03\x12\x13\n" +
+	"\x0fSTATE_SUSPENDED\x10\x04\x12\x15\n" +
+	"\x11STATE_COMPROMISED\x10\x05\x12\x13\n" +
+	"\x0fSTATE_DESTROYED\x10\x06\"4\n" +
 	"\x0fListKeysRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"3\n" +
 	"\x10ListKeysResponse\x12\x1f\n" +
 	"\x04keys\x18\x01 \x03(\v2\v.rms.v1.KeyR\x04keys\"/\n" +
 	"\rGetKeyRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"8\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"\x80\x02\n" +
+	"\x12RegisterKeyRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12 \n" +
+	"\x06key_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05keyId\x12'\n" +
+	"\tcustodian\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\tcustodian\x12#\n" +
+	"\broot_key\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\arootKey\x12#\n" +
+	"\bsign_key\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\asignKey\x122\n" +
+	"\n" +
+	"provenance\x18\x06 \x01(\v2\x12.rms.v1.ProvenanceR\n" +
+	"provenance\"_\n" +
+	"\x12ActivateKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12)\n" +
+	"\x10without_previous\x18\x02 \x01(\bR\x0fwithoutPrevious\"d\n" +
+	"\x0eSyncKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x122\n" +
+	"\n" +
+	"provenance\x18\x02 \x01(\v2\x12.rms.v1.ProvenanceR\n" +
+	"provenance\"2\n" +
+	"\x10RotateKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"U\n" +
+	"\x11SuspendKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12 \n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"T\n" +
+	"\x10ResumeKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12 \n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"X\n" +
+	"\x14CompromiseKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12 \n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"(\n" +
+	"\x10KeyStateResponse\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\"8\n" +
 	"\x13GetInventoryRequest\x12!\n" +
-	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"\xda\x03\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"\x83\x04\n" +
 	"\tInventory\x12,\n" +
 	"\x05lines\x18\x01 \x03(\v2\x16.rms.v1.Inventory.LineR\x05lines\x126\n" +
 	"\fcustody_mode\x18\x02 \x01(\x0e2\x13.rms.v1.CustodyModeR\vcustodyMode\x12B\n" +
-	"\x0feffective_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eeffectiveDelay\x1a\xa2\x02\n" +
+	"\x0feffective_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eeffectiveDelay\x1a\xcb\x02\n" +
 	"\x04Line\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1f\n" +
 	"\vkey_version\x18\x02 \x01(\rR\n" +
@@ -760,12 +1839,23 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12>\n" +
 	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x16\n" +
-	"\x06number\x18\b \x01(\rR\x06number2\xe1\x01\n" +
-	"\x0eCustodyService\x12I\n" +
+	"\x06number\x18\b \x01(\rR\x06number\x12'\n" +
+	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state2\xba\x06\n" +
+	"\x0eCustodyService\x12[\n" +
+	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
 	"\bListKeys\x12\x17.rms.v1.ListKeysRequest\x1a\x18.rms.v1.ListKeysResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x128\n" +
 	"\x06GetKey\x12\x15.rms.v1.GetKeyRequest\x1a\v.rms.v1.Key\"\n" +
-	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12J\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12C\n" +
+	"\vRegisterKey\x12\x1a.rms.v1.RegisterKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12C\n" +
+	"\vActivateKey\x12\x1a.rms.v1.ActivateKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12;\n" +
+	"\aSyncKey\x12\x16.rms.v1.SyncKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12?\n" +
+	"\tRotateKey\x12\x18.rms.v1.RotateKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12N\n" +
+	"\n" +
+	"SuspendKey\x12\x19.rms.v1.SuspendKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12L\n" +
+	"\tResumeKey\x12\x18.rms.v1.ResumeKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12T\n" +
+	"\rCompromiseKey\x12\x1c.rms.v1.CompromiseKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
 	"\fGetInventory\x12\x1b.rms.v1.GetInventoryRequest\x1a\x11.rms.v1.Inventory\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
@@ -781,45 +1871,88 @@ func file_rms_v1_custody_proto_rawDescGZIP() []byte {
 	return file_rms_v1_custody_proto_rawDescData
 }
 
-var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_rms_v1_custody_proto_goTypes = []any{
-	(Key_Custodian)(0),            // 0: rms.v1.Key.Custodian
-	(Key_State)(0),                // 1: rms.v1.Key.State
-	(*KeyVersion)(nil),            // 2: rms.v1.KeyVersion
-	(*Key)(nil),                   // 3: rms.v1.Key
-	(*ListKeysRequest)(nil),       // 4: rms.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),      // 5: rms.v1.ListKeysResponse
-	(*GetKeyRequest)(nil),         // 6: rms.v1.GetKeyRequest
-	(*GetInventoryRequest)(nil),   // 7: rms.v1.GetInventoryRequest
-	(*Inventory)(nil),             // 8: rms.v1.Inventory
-	(*Inventory_Line)(nil),        // 9: rms.v1.Inventory.Line
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(CustodyMode)(0),              // 11: rms.v1.CustodyMode
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(KeyVersion_Origin)(0),         // 0: rms.v1.KeyVersion.Origin
+	(Key_Custodian)(0),             // 1: rms.v1.Key.Custodian
+	(Key_State)(0),                 // 2: rms.v1.Key.State
+	(*Custodian)(nil),              // 3: rms.v1.Custodian
+	(*ListCustodiansRequest)(nil),  // 4: rms.v1.ListCustodiansRequest
+	(*ListCustodiansResponse)(nil), // 5: rms.v1.ListCustodiansResponse
+	(*Provenance)(nil),             // 6: rms.v1.Provenance
+	(*KeyVersion)(nil),             // 7: rms.v1.KeyVersion
+	(*Key)(nil),                    // 8: rms.v1.Key
+	(*ListKeysRequest)(nil),        // 9: rms.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),       // 10: rms.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),          // 11: rms.v1.GetKeyRequest
+	(*RegisterKeyRequest)(nil),     // 12: rms.v1.RegisterKeyRequest
+	(*ActivateKeyRequest)(nil),     // 13: rms.v1.ActivateKeyRequest
+	(*SyncKeyRequest)(nil),         // 14: rms.v1.SyncKeyRequest
+	(*RotateKeyRequest)(nil),       // 15: rms.v1.RotateKeyRequest
+	(*SuspendKeyRequest)(nil),      // 16: rms.v1.SuspendKeyRequest
+	(*ResumeKeyRequest)(nil),       // 17: rms.v1.ResumeKeyRequest
+	(*CompromiseKeyRequest)(nil),   // 18: rms.v1.CompromiseKeyRequest
+	(*KeyStateResponse)(nil),       // 19: rms.v1.KeyStateResponse
+	(*GetInventoryRequest)(nil),    // 20: rms.v1.GetInventoryRequest
+	(*Inventory)(nil),              // 21: rms.v1.Inventory
+	(*Inventory_Line)(nil),         // 22: rms.v1.Inventory.Line
+	(*timestamppb.Timestamp)(nil),  // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 24: google.protobuf.Duration
+	(CustodyMode)(0),               // 25: rms.v1.CustodyMode
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
-	10, // 0: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 1: rms.v1.Key.custodian:type_name -> rms.v1.Key.Custodian
-	1,  // 2: rms.v1.Key.state:type_name -> rms.v1.Key.State
-	2,  // 3: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
-	3,  // 4: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
-	9,  // 5: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
-	11, // 6: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
-	12, // 7: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
-	10, // 8: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
-	10, // 9: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
-	4,  // 10: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
-	6,  // 11: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
-	7,  // 12: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	5,  // 13: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	3,  // 14: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	8,  // 15: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
+	3,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
+	23, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	23, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 4: rms.v1.KeyVersion.state:type_name -> rms.v1.Key.State
+	23, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
+	0,  // 6: rms.v1.KeyVersion.origin:type_name -> rms.v1.KeyVersion.Origin
+	6,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
+	23, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
+	1,  // 9: rms.v1.Key.custodian:type_name -> rms.v1.Key.Custodian
+	2,  // 10: rms.v1.Key.state:type_name -> rms.v1.Key.State
+	7,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
+	23, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
+	24, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
+	23, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
+	8,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
+	6,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
+	6,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
+	22, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
+	25, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
+	24, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
+	23, // 21: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
+	23, // 22: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
+	2,  // 23: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
+	4,  // 24: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
+	9,  // 25: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
+	11, // 26: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
+	12, // 27: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
+	13, // 28: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
+	14, // 29: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
+	15, // 30: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
+	16, // 31: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
+	17, // 32: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
+	18, // 33: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
+	20, // 34: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
+	5,  // 35: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	10, // 36: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	8,  // 37: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	8,  // 38: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	8,  // 39: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	8,  // 40: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	8,  // 41: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	19, // 42: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	19, // 43: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	19, // 44: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	21, // 45: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	35, // [35:46] is the sub-list for method output_type
+	24, // [24:35] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_custody_proto_init() }
@@ -834,8 +1967,8 @@ func file_rms_v1_custody_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_custody_proto_rawDesc), len(file_rms_v1_custody_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   8,
+			NumEnums:      3,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,23 +19,56 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	CustodyService_ListKeys_FullMethodName     = "/rms.v1.CustodyService/ListKeys"
-	CustodyService_GetKey_FullMethodName       = "/rms.v1.CustodyService/GetKey"
-	CustodyService_GetInventory_FullMethodName = "/rms.v1.CustodyService/GetInventory"
+	CustodyService_ListCustodians_FullMethodName = "/rms.v1.CustodyService/ListCustodians"
+	CustodyService_ListKeys_FullMethodName       = "/rms.v1.CustodyService/ListKeys"
+	CustodyService_GetKey_FullMethodName         = "/rms.v1.CustodyService/GetKey"
+	CustodyService_RegisterKey_FullMethodName    = "/rms.v1.CustodyService/RegisterKey"
+	CustodyService_ActivateKey_FullMethodName    = "/rms.v1.CustodyService/ActivateKey"
+	CustodyService_SyncKey_FullMethodName        = "/rms.v1.CustodyService/SyncKey"
+	CustodyService_RotateKey_FullMethodName      = "/rms.v1.CustodyService/RotateKey"
+	CustodyService_SuspendKey_FullMethodName     = "/rms.v1.CustodyService/SuspendKey"
+	CustodyService_ResumeKey_FullMethodName      = "/rms.v1.CustodyService/ResumeKey"
+	CustodyService_CompromiseKey_FullMethodName  = "/rms.v1.CustodyService/CompromiseKey"
+	CustodyService_GetInventory_FullMethodName   = "/rms.v1.CustodyService/GetInventory"
 )
 
 // CustodyServiceClient is the client API for CustodyService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// CustodyService shows the tenant's keys to those who keep them. Acts on a
-// key are done by the custodian with rights of their own; this service never
-// does them.
+// CustodyService is for those who keep the tenant's keys. Acts on a key in Vault
+// (making, importing, rotating, destroying it) are done by the custodian with
+// rights of their own; this service is told, looks, and does what follows.
 type CustodyServiceClient interface {
+	// ListCustodians lists where the tenant's keys can be: what the operator's file
+	// names.
+	ListCustodians(ctx context.Context, in *ListCustodiansRequest, opts ...grpc.CallOption) (*ListCustodiansResponse, error)
 	// ListKeys lists the tenant's registered keys.
 	ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
 	// GetKey returns a key as its custodian describes it now.
 	GetKey(ctx context.Context, in *GetKeyRequest, opts ...grpc.CallOption) (*Key, error)
+	// RegisterKey makes a key at a custodian known. It is read, judged and tried,
+	// and is pre-active: nothing is wrapped by it.
+	RegisterKey(ctx context.Context, in *RegisterKeyRequest, opts ...grpc.CallOption) (*Key, error)
+	// ActivateKey makes a registered key the one that wraps and signs what is new.
+	// The one before only unwraps from then on.
+	ActivateKey(ctx context.Context, in *ActivateKeyRequest, opts ...grpc.CallOption) (*Key, error)
+	// SyncKey looks at a key now, because its custodian acted on it. Versions that
+	// are new are taken for the caller's; those that nobody claims within a quarter
+	// of an hour are an alarm. After a rotation of the active key, what is new is
+	// under the new version when the call returns.
+	SyncKey(ctx context.Context, in *SyncKeyRequest, opts ...grpc.CallOption) (*Key, error)
+	// RotateKey makes a new version of a key in the embedded keyring. A key in
+	// Vault is rotated there: CUSTODIAN_ACTS.
+	RotateKey(ctx context.Context, in *RotateKeyRequest, opts ...grpc.CallOption) (*Key, error)
+	// SuspendKey stops the use of a key, of one of its versions or of a generation,
+	// at once: nothing under it opens when the call has returned.
+	SuspendKey(ctx context.Context, in *SuspendKeyRequest, opts ...grpc.CallOption) (*KeyStateResponse, error)
+	// ResumeKey ends a suspension.
+	ResumeKey(ctx context.Context, in *ResumeKeyRequest, opts ...grpc.CallOption) (*KeyStateResponse, error)
+	// CompromiseKey marks a key, a version or a generation as compromised, for
+	// ever: nothing under it opens any more; licenses are moved away by a reseal.
+	CompromiseKey(ctx context.Context, in *CompromiseKeyRequest, opts ...grpc.CallOption) (*KeyStateResponse, error)
 	// GetInventory counts what depends on each key version and generation.
 	GetInventory(ctx context.Context, in *GetInventoryRequest, opts ...grpc.CallOption) (*Inventory, error)
 }
@@ -46,6 +79,16 @@ type custodyServiceClient struct {
 
 func NewCustodyServiceClient(cc grpc.ClientConnInterface) CustodyServiceClient {
 	return &custodyServiceClient{cc}
+}
+
+func (c *custodyServiceClient) ListCustodians(ctx context.Context, in *ListCustodiansRequest, opts ...grpc.CallOption) (*ListCustodiansResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCustodiansResponse)
+	err := c.cc.Invoke(ctx, CustodyService_ListCustodians_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (c *custodyServiceClient) ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error) {
@@ -68,6 +111,76 @@ func (c *custodyServiceClient) GetKey(ctx context.Context, in *GetKeyRequest, op
 	return out, nil
 }
 
+func (c *custodyServiceClient) RegisterKey(ctx context.Context, in *RegisterKeyRequest, opts ...grpc.CallOption) (*Key, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Key)
+	err := c.cc.Invoke(ctx, CustodyService_RegisterKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) ActivateKey(ctx context.Context, in *ActivateKeyRequest, opts ...grpc.CallOption) (*Key, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Key)
+	err := c.cc.Invoke(ctx, CustodyService_ActivateKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) SyncKey(ctx context.Context, in *SyncKeyRequest, opts ...grpc.CallOption) (*Key, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Key)
+	err := c.cc.Invoke(ctx, CustodyService_SyncKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) RotateKey(ctx context.Context, in *RotateKeyRequest, opts ...grpc.CallOption) (*Key, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Key)
+	err := c.cc.Invoke(ctx, CustodyService_RotateKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) SuspendKey(ctx context.Context, in *SuspendKeyRequest, opts ...grpc.CallOption) (*KeyStateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KeyStateResponse)
+	err := c.cc.Invoke(ctx, CustodyService_SuspendKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) ResumeKey(ctx context.Context, in *ResumeKeyRequest, opts ...grpc.CallOption) (*KeyStateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KeyStateResponse)
+	err := c.cc.Invoke(ctx, CustodyService_ResumeKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) CompromiseKey(ctx context.Context, in *CompromiseKeyRequest, opts ...grpc.CallOption) (*KeyStateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KeyStateResponse)
+	err := c.cc.Invoke(ctx, CustodyService_CompromiseKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *custodyServiceClient) GetInventory(ctx context.Context, in *GetInventoryRequest, opts ...grpc.CallOption) (*Inventory, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Inventory)
@@ -82,14 +195,39 @@ func (c *custodyServiceClient) GetInventory(ctx context.Context, in *GetInventor
 // All implementations must embed UnimplementedCustodyServiceServer
 // for forward compatibility.
 //
-// CustodyService shows the tenant's keys to those who keep them. Acts on a
-// key are done by the custodian with rights of their own; this service never
-// does them.
+// CustodyService is for those who keep the tenant's keys. Acts on a key in Vault
+// (making, importing, rotating, destroying it) are done by the custodian with
+// rights of their own; this service is told, looks, and does what follows.
 type CustodyServiceServer interface {
+	// ListCustodians lists where the tenant's keys can be: what the operator's file
+	// names.
+	ListCustodians(context.Context, *ListCustodiansRequest) (*ListCustodiansResponse, error)
 	// ListKeys lists the tenant's registered keys.
 	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
 	// GetKey returns a key as its custodian describes it now.
 	GetKey(context.Context, *GetKeyRequest) (*Key, error)
+	// RegisterKey makes a key at a custodian known. It is read, judged and tried,
+	// and is pre-active: nothing is wrapped by it.
+	RegisterKey(context.Context, *RegisterKeyRequest) (*Key, error)
+	// ActivateKey makes a registered key the one that wraps and signs what is new.
+	// The one before only unwraps from then on.
+	ActivateKey(context.Context, *ActivateKeyRequest) (*Key, error)
+	// SyncKey looks at a key now, because its custodian acted on it. Versions that
+	// are new are taken for the caller's; those that nobody claims within a quarter
+	// of an hour are an alarm. After a rotation of the active key, what is new is
+	// under the new version when the call returns.
+	SyncKey(context.Context, *SyncKeyRequest) (*Key, error)
+	// RotateKey makes a new version of a key in the embedded keyring. A key in
+	// Vault is rotated there: CUSTODIAN_ACTS.
+	RotateKey(context.Context, *RotateKeyRequest) (*Key, error)
+	// SuspendKey stops the use of a key, of one of its versions or of a generation,
+	// at once: nothing under it opens when the call has returned.
+	SuspendKey(context.Context, *SuspendKeyRequest) (*KeyStateResponse, error)
+	// ResumeKey ends a suspension.
+	ResumeKey(context.Context, *ResumeKeyRequest) (*KeyStateResponse, error)
+	// CompromiseKey marks a key, a version or a generation as compromised, for
+	// ever: nothing under it opens any more; licenses are moved away by a reseal.
+	CompromiseKey(context.Context, *CompromiseKeyRequest) (*KeyStateResponse, error)
 	// GetInventory counts what depends on each key version and generation.
 	GetInventory(context.Context, *GetInventoryRequest) (*Inventory, error)
 	mustEmbedUnimplementedCustodyServiceServer()
@@ -102,11 +240,35 @@ type CustodyServiceServer interface {
 // pointer dereference when methods are called.
 type UnimplementedCustodyServiceServer struct{}
 
+func (UnimplementedCustodyServiceServer) ListCustodians(context.Context, *ListCustodiansRequest) (*ListCustodiansResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCustodians not implemented")
+}
 func (UnimplementedCustodyServiceServer) ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListKeys not implemented")
 }
 func (UnimplementedCustodyServiceServer) GetKey(context.Context, *GetKeyRequest) (*Key, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetKey not implemented")
+}
+func (UnimplementedCustodyServiceServer) RegisterKey(context.Context, *RegisterKeyRequest) (*Key, error) {
+	return nil, status.Error(codes.Unimplemented, "method RegisterKey not implemented")
+}
+func (UnimplementedCustodyServiceServer) ActivateKey(context.Context, *ActivateKeyRequest) (*Key, error) {
+	return nil, status.Error(codes.Unimplemented, "method ActivateKey not implemented")
+}
+func (UnimplementedCustodyServiceServer) SyncKey(context.Context, *SyncKeyRequest) (*Key, error) {
+	return nil, status.Error(codes.Unimplemented, "method SyncKey not implemented")
+}
+func (UnimplementedCustodyServiceServer) RotateKey(context.Context, *RotateKeyRequest) (*Key, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateKey not implemented")
+}
+func (UnimplementedCustodyServiceServer) SuspendKey(context.Context, *SuspendKeyRequest) (*KeyStateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SuspendKey not implemented")
+}
+func (UnimplementedCustodyServiceServer) ResumeKey(context.Context, *ResumeKeyRequest) (*KeyStateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeKey not implemented")
+}
+func (UnimplementedCustodyServiceServer) CompromiseKey(context.Context, *CompromiseKeyRequest) (*KeyStateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CompromiseKey not implemented")
 }
 func (UnimplementedCustodyServiceServer) GetInventory(context.Context, *GetInventoryRequest) (*Inventory, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetInventory not implemented")
@@ -130,6 +292,24 @@ func RegisterCustodyServiceServer(s grpc.ServiceRegistrar, srv CustodyServiceSer
 		t.testEmbeddedByValue()
 	}
 	s.RegisterService(&CustodyService_ServiceDesc, srv)
+}
+
+func _CustodyService_ListCustodians_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCustodiansRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).ListCustodians(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_ListCustodians_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).ListCustodians(ctx, req.(*ListCustodiansRequest))
+	}
+	return interceptor(ctx, in, info, handler)
 }
 
 func _CustodyService_ListKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
@@ -168,6 +348,132 @@ func _CustodyService_GetKey_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CustodyService_RegisterKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RegisterKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).RegisterKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_RegisterKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).RegisterKey(ctx, req.(*RegisterKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_ActivateKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ActivateKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).ActivateKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_ActivateKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).ActivateKey(ctx, req.(*ActivateKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_SyncKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SyncKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).SyncKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_SyncKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).SyncKey(ctx, req.(*SyncKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_RotateKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).RotateKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_RotateKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).RotateKey(ctx, req.(*RotateKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_SuspendKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SuspendKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).SuspendKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_SuspendKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).SuspendKey(ctx, req.(*SuspendKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_ResumeKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).ResumeKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_ResumeKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).ResumeKey(ctx, req.(*ResumeKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_CompromiseKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompromiseKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).CompromiseKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_CompromiseKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).CompromiseKey(ctx, req.(*CompromiseKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _CustodyService_GetInventory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetInventoryRequest)
 	if err := dec(in); err != nil {
@@ -194,12 +500,44 @@ var CustodyService_ServiceDesc = grpc.ServiceDesc{
 	HandlerType: (*CustodyServiceServer)(nil),
 	Methods: []grpc.MethodDesc{
 		{
+			MethodName: "ListCustodians",
+			Handler:    _CustodyService_ListCustodians_Handler,
+		},
+		{
 			MethodName: "ListKeys",
 			Handler:    _CustodyService_ListKeys_Handler,
 		},
 		{
 			MethodName: "GetKey",
 			Handler:    _CustodyService_GetKey_Handler,
+		},
+		{
+			MethodName: "RegisterKey",
+			Handler:    _CustodyService_RegisterKey_Handler,
+		},
+		{
+			MethodName: "ActivateKey",
+			Handler:    _CustodyService_ActivateKey_Handler,
+		},
+		{
+			MethodName: "SyncKey",
+			Handler:    _CustodyService_SyncKey_Handler,
+		},
+		{
+			MethodName: "RotateKey",
+			Handler:    _CustodyService_RotateKey_Handler,
+		},
+		{
+			MethodName: "SuspendKey",
+			Handler:    _CustodyService_SuspendKey_Handler,
+		},
+		{
+			MethodName: "ResumeKey",
+			Handler:    _CustodyService_ResumeKey_Handler,
+		},
+		{
+			MethodName: "CompromiseKey",
+			Handler:    _CustodyService_CompromiseKey_Handler,
 		},
 		{
 			MethodName: "GetInventory",
