@@ -346,31 +346,31 @@ func (t *Tenant) deactivateKeys(tx store.Tx, because *audit.Event, name string) 
 // daemon's signing keys, and a generation of its own.
 func (t *Tenant) followKey(ctx context.Context) error {
 	active := t.active()
+	if t.live.activeGeneration() == nil && len(t.ring.Inventory()) > 0 {
+		return nil // suspended on purpose
+	}
 	if s, err := t.chain.Licenses(); err != nil || !t.certifiedBy(s.Certificate, active.ID()) {
 		if err := t.renewSigner(ctx); err != nil {
 			return err
 		}
 	}
 	_, k := t.live.keyByID(active.ID())
-	for _, g := range t.ring.Inventory() {
-		if g.State == keys.Active && k != nil && g.Version.Custodian == active.ID() && g.Created.UnixMilli() >= int64(versionSeen(k)) {
-			return nil
-		}
+	if g := t.live.activeGeneration(); g != nil && k != nil && g.MadeBy == k.ID && g.MadeVersion >= claimedVersion(k) {
+		return nil
 	}
 	_, err := t.ring.NewGeneration(ctx)
 	return err
 }
 
-// versionSeen is since when a generation is expected under the newest version of
-// a key: since it was claimed. A version that nobody asked for gets none.
-func versionSeen(k *record.TenantKey) record.Millis {
-	var since record.Millis
+// claimedVersion is the newest version of a key that was meant: what is new is
+// expected under it. A version that nobody asked for gets no generation.
+func claimedVersion(k *record.TenantKey) (newest uint32) {
 	for _, v := range k.Versions {
 		if v.Claim == record.Claimed {
-			since = v.Seen
+			newest = v.Number
 		}
 	}
-	return since
+	return newest
 }
 
 // certifiedBy says that a certificate is the current root's of a key.

@@ -65,7 +65,7 @@ func (k *keyRecords) AddGeneration(ctx context.Context, g keys.Record) error {
 			}
 			next := &record.Generation{
 				Number: g.Number, Signed: g.Signed, Wrap: g.Wrap.Encode(), State: uint8(g.State), Created: record.ToMillis(g.Created),
-				Since: record.ToMillis(e.Time),
+				Since: record.ToMillis(e.Time), MadeBy: g.Wrap.Custodian, MadeVersion: g.Wrap.L0Version,
 			}
 			return next.Encode()
 		})

@@ -34,15 +34,21 @@ func (l *live) setKey(s *record.Resource) error {
 	return nil
 }
 
-// setGeneration tells the ring of a generation; before there is one, it is read
-// from the store. mu is held.
+// setGeneration puts a generation into force. mu is held.
 func (l *live) setGeneration(s *record.Resource) error {
 	g, err := record.DecodeGeneration(s.Body)
 	if err == nil && record.GenerationName(g.Number) != s.Name {
 		err = contradicts(s.Name)
 	}
-	if err != nil || l.ring == nil {
+	if err != nil {
 		return err
+	}
+	if l.generations == nil {
+		l.generations = map[uint32]*record.Generation{}
+	}
+	l.generations[g.Number] = g
+	if l.ring == nil {
+		return nil
 	}
 	rec, err := ringRecord(g)
 	if err == nil {
@@ -86,6 +92,19 @@ func (l *live) activeKey() (string, *record.TenantKey) {
 		}
 	}
 	return "", nil
+}
+
+// activeGeneration returns the generation that seals what is new; nil if there is
+// none.
+func (l *live) activeGeneration() *record.Generation {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, g := range l.generations {
+		if keys.State(g.State) == keys.Active {
+			return g
+		}
+	}
+	return nil
 }
 
 // active is the custodian of the active key.
