@@ -513,9 +513,9 @@ func TestTamperedStore(t *testing.T) {
 		s.editStore(t, func(tx *bbolt.Tx) {
 			put(t, tx, tableTenants, []byte(contoso), row(t, tx, tableTenants, []byte(fabrikam)))
 		})
-		s.bootBroken(t, vocab.ReasonCustodianChanged)
+		s.bootBroken(t, vocab.ReasonStoreDamaged)
 		defer s.stop()
 		got, err := s.person("bob").acquire(secret.pl)
-		wantRefused(t, got, err, vocab.ReasonCustodianChanged)
+		wantRefused(t, got, err, vocab.ReasonStoreDamaged)
 	})
 }
