@@ -199,6 +199,8 @@ type Answer struct {
 	// answers with nothing at all (204), as import does.
 	RequestID string
 	Data      []byte // JSON, empty if there is none
+	// Warnings say what Vault did not do, although it answers with success.
+	Warnings []string
 }
 
 // Refused is an answer of Vault's that is not a success. Found in an error, it
@@ -226,7 +228,7 @@ func (c *Connection) Call(ctx context.Context, method, path, token string, body 
 	if err != nil {
 		return nil, err
 	}
-	return &Answer{a.RequestID, a.Data}, a.unwarned()
+	return &Answer{a.RequestID, a.Data, a.Warnings}, a.unwarned()
 }
 
 // ReadKey reads a key's attributes.
