@@ -302,7 +302,7 @@ func TestRealVault(t *testing.T) {
 			must(t, s.Request(t.Context(), http.MethodPost, "auth/token/create", map[string]any{"policies": []string{name}, "no_default_policy": true}, &out))
 			return out.Auth.Token
 		}
-		officer, destroyer := as(vaultpolicy.CustodyOfficer(tn.Mount), "officer"), as(vaultpolicy.Destroyer(tn.Mount), "destroyer")
+		officer, destroyer := as(vaultpolicy.CustodyOfficer(tn.Mount, tn.Policy), "officer"), as(vaultpolicy.Destroyer(tn.Mount), "destroyer")
 		for _, c := range []struct {
 			who, token, method, path string
 			body                     map[string]any
