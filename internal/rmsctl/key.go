@@ -15,7 +15,8 @@ import (
 func (a *app) keyCommand() *cobra.Command {
 	return noun("key", "The tenant's keys and what depends on them",
 		a.keyListCommand(), a.keyShowCommand(), a.keyCustodiansCommand(), a.keyInventoryCommand(),
-		a.keyRegisterCommand(), a.keyActivateCommand(), a.keySyncCommand(),
+		a.keyCreateCommand(), a.keyImportCommand(), a.keyRegisterCommand(), a.keyProveCommand(), a.keyActivateCommand(),
+		a.keyRotateCommand(), a.keyScheduleCommand(), a.keySyncCommand(),
 		a.keySuspendCommand(), a.keyResumeCommand(), a.keyCompromiseCommand())
 }
 

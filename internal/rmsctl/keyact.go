@@ -142,6 +142,7 @@ func versionOrigin(v *rmsv1.KeyVersion) string {
 
 func (a *app) keyRegisterCommand() *cobra.Command {
 	req := &rmsv1.RegisterKeyRequest{}
+	var stated string
 	c := &cobra.Command{
 		Use:   "register KEY --custodian NAME",
 		Short: "Make a key at a custodian known, without using it yet",
@@ -157,6 +158,10 @@ sign, unless you say otherwise; both must be there, made by a custody officer.`,
 			req.Parent, req.KeyId = s.parent(), args[0]
 			if req.GetRootKey() == "" {
 				req.RootKey = args[0]
+			}
+			var err error
+			if req.Provenance, err = readProvenance(stated); err != nil {
+				return err
 			}
 			k, err := s.Custody().RegisterKey(ctx, req)
 			if err != nil {
@@ -175,6 +180,7 @@ sign, unless you say otherwise; both must be there, made by a custody officer.`,
 	c.Flags().StringVar(&req.Custodian, "custodian", "", "what the operator's file calls its custodian")
 	c.Flags().StringVar(&req.RootKey, "root-key", "", "name of the root key there (default: KEY)")
 	c.Flags().StringVar(&req.SignKey, "sign-key", "", "name of the signing key there (default: sign)")
+	c.Flags().StringVar(&stated, "provenance", "", "what key import wrote about it")
 	_ = c.MarkFlagRequired("custodian")
 	return a.formatFlag(c)
 }
@@ -208,7 +214,8 @@ next one. If its custodian cannot be reached, the activation is refused, unless
 }
 
 func (a *app) keySyncCommand() *cobra.Command {
-	return a.formatFlag(&cobra.Command{
+	var stated string
+	c := &cobra.Command{
 		Use:   "sync KEY",
 		Short: "Have the service look at a key now, because you acted on it",
 		Long: `Have the service look at a key now, because you rotated or changed it at its
@@ -217,13 +224,19 @@ quarter of an hour, the log has an alarm. After a rotation of the active key, wh
 is new is under the new version when this returns.`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.online(func(ctx context.Context, s *server, args []string) error {
-			k, err := s.Custody().SyncKey(ctx, &rmsv1.SyncKeyRequest{Name: keyName(s, args[0])})
+			p, err := readProvenance(stated)
+			if err != nil {
+				return err
+			}
+			k, err := s.Custody().SyncKey(ctx, &rmsv1.SyncKeyRequest{Name: keyName(s, args[0]), Provenance: p})
 			if err != nil {
 				return err
 			}
 			return a.emit(k, func() { a.printKey(k) })
 		}),
-	})
+	}
+	c.Flags().StringVar(&stated, "provenance", "", "what key import or rotate wrote about the newest version")
+	return a.formatFlag(c)
 }
 
 func (a *app) keySuspendCommand() *cobra.Command {

@@ -229,6 +229,9 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	"rms.v1.CustodyService/SyncKey": func(*testing.T, *world) proto.Message {
 		return &rmsv1.SyncKeyRequest{Name: "tenants/contoso/keys/root"}
 	},
+	"rms.v1.CustodyService/ProbeKey": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ProbeKeyRequest{Name: "tenants/contoso/keys/root"}
+	},
 	"rms.v1.CustodyService/RotateKey": func(*testing.T, *world) proto.Message {
 		return &rmsv1.RotateKeyRequest{Name: "tenants/contoso/keys/root"}
 	},
