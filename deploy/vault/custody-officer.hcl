@@ -35,5 +35,5 @@ path "MOUNT/keys/+/config" {
 # the switch: rmsd's policy may be emptied, with this text and no other
 path "sys/policies/acl/POLICY" {
   capabilities       = ["update"]
-  allowed_parameters = { "policy" = ["# switched off", "# switched off\n"] }
+  allowed_parameters = { "policy" = ["# switched off\n"] }
 }

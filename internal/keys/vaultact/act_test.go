@@ -109,6 +109,9 @@ func TestAnswers(t *testing.T) {
 		return func(t *testing.T) error {
 			f := &fake{on: map[string][]string{"GET m/keys/k": append([]string{keyObject("")}, after...), "POST m/keys/k/rotate": {answer}}}
 			_, err := f.client(t).Rotate(t.Context(), "k", false)
+			if n := f.count("POST m/keys/k/rotate"); n != 1 {
+				t.Errorf("rotated %d times", n)
+			}
 			for i, request := range f.seen {
 				if shown := f.auth[i] != ""; shown == (request == "GET sys/health") {
 					t.Errorf("%s was shown token %q", request, f.auth[i])

@@ -14,7 +14,8 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// Brought is a key that somebody brings from outside.
+// Brought is a key that somebody brings from outside. The caller zeroes the
+// material afterwards.
 type Brought struct {
 	Material *byok.Material
 	// Hash is the hash function of a wrapped key's RSA-OAEP where its form does
