@@ -307,3 +307,47 @@ func testSuspensionStopsExactlyItsSet(t *testing.T) {
 	o.opens(person("bob"), item(docs[0].p), vocab.ReasonKeyState)
 	o.opens(person("bob"), item(docs[1].p), "")
 }
+
+// TestRotationsBySchedule: what the custodian rotates by itself, as a key
+// custodian confirmed that it should, is expected; what comes sooner is not.
+func TestRotationsBySchedule(t *testing.T) { synctest.Test(t, testRotationsBySchedule) }
+
+func testRotationsBySchedule(t *testing.T) {
+	const period = 30 * 24 * time.Hour
+	o := newHouse(t)
+	o.custodian.be(func(m *moody) { m.facts = func(f *keys.Facts) { f.Root.AutoRotate = period } })
+	claimed := func(version uint32) (claim uint8, by string) {
+		t.Helper()
+		v, err := o.Key(t.Context(), "root")
+		o.check(err)
+		got := v.Version(version)
+		if got == nil {
+			t.Fatalf("v%d was not seen", version)
+		}
+		return got.Claim, got.ClaimedBy
+	}
+	rotate := func(after time.Duration) {
+		t.Helper()
+		time.Sleep(after)
+		_, err := o.custodian.RotateRoot(t.Context())
+		o.check(err)
+		o.restart()
+	}
+	rotate(period) // nobody confirmed the schedule yet
+	if got, _ := claimed(2); got != record.Unclaimed {
+		t.Errorf("without a confirmed schedule v2 is %d", got)
+	}
+	_, _, err := o.SyncKey(t.Context(), person("carla"), "root", nil)
+	o.check(err)
+	rotate(period)
+	if got, by := claimed(3); got != record.Claimed || by != "its schedule" {
+		t.Errorf("by schedule v3 is %d by %q", got, by)
+	}
+	if _, v, _ := o.under(o.publish("alice", "", "bob")); v != 3 {
+		t.Errorf("what is new is under v%d", v)
+	}
+	rotate(period / 2)
+	if got, _ := claimed(4); got != record.Unclaimed {
+		t.Errorf("too soon, v4 is %d", got)
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strconv"
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/keys"
@@ -176,10 +175,10 @@ func (t *Tenant) openKeys() ([]keys.Custodian, error) {
 // rank is 0 for the active key, and before the others comes one that was
 // suspended: if no key is active, that was.
 func rank(k *record.TenantKey) int {
-	switch keys.State(k.State) {
-	case keys.Active:
+	switch s := keys.State(k.State); {
+	case s == keys.Active:
 		return 0
-	case keys.Suspended:
+	case s == keys.Suspended:
 		return 1
 	}
 	return 2
@@ -232,13 +231,4 @@ func (t *Tenant) closeKeys() (err error) {
 func (t *Tenant) keyNameOf(id vocab.CustodianID) string {
 	name, _ := t.live.keyByID(id)
 	return name
-}
-
-// parseGeneration reads a generation's number as people write it: 4 or g4.
-func parseGeneration(s string) (uint32, bool) {
-	if len(s) > 1 && s[0] == 'g' {
-		s = s[1:]
-	}
-	n, err := strconv.ParseUint(s, 10, 32)
-	return uint32(n), err == nil && n > 0 && strconv.FormatUint(n, 10) == s
 }
