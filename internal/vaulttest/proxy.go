@@ -9,7 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
-	"log"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -68,7 +68,7 @@ func NewProxy(tb testing.TB, to *realvault.Server) *Proxy {
 	tb.Helper()
 	p := &Proxy{CAFile: filepath.Join(tb.TempDir(), "proxy.pem")}
 	s := httptest.NewUnstartedServer(http.HandlerFunc(p.serve))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	s.StartTLS()
 	tb.Cleanup(s.Close)
 	p.Address = s.URL

@@ -232,19 +232,27 @@ func (w *world) newStrict() *rmsdtest.Document {
 	return r.Document
 }
 
-// asked returns how often Vault was asked to unwrap a strict document's key by
-// what do does, at most; the daemon's own checks have keys of their own.
+// asked returns how often, at most, Vault was asked to unwrap one key by what
+// do does; the daemon's own checks have keys of their own. For the same key the
+// daemon signs in at most once.
 func (w *world) asked(do func()) (most int) {
+	w.Helper()
 	w.proxy.Asked()
 	do()
-	times := map[string]int{}
+	times, logins := map[string]int{}, 0
 	for _, a := range w.proxy.Asked() {
+		if strings.HasSuffix(a.Path, "/login") {
+			logins++
+		}
 		if a.Path == w.tenant.Mount+"/decrypt/root" {
 			for _, item := range a.Items {
 				times[item]++
 				most = max(most, times[item])
 			}
 		}
+	}
+	if logins > max(most, 1) {
+		w.Errorf("the daemon signed in %d times", logins)
 	}
 	return most
 }
