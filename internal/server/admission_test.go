@@ -17,6 +17,17 @@ import (
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
+// keyring is a file that names one custodian, and how its key is opened.
+type keyring func(id vocab.CustodianID) (keys.Custodian, error)
+
+func (keyring) Named() []tenant.Place {
+	return []tenant.Place{{Name: "keyring", Kind: keys.KindEmbedded}}
+}
+
+func (k keyring) Open(id vocab.CustodianID, _, _, _ string) (keys.Custodian, error) { return k(id) }
+
+func (keyring) Allow(string, ...string) {}
+
 // openTenant serves a tenant whose file names alice tenant-admin and bob
 // auditor.
 func openTenant(t *testing.T) *tenant.Tenant {
@@ -33,10 +44,10 @@ func openTenant(t *testing.T) *tenant.Tenant {
 		File: config.Tenant{
 			ID: "contoso", Domains: []string{"contoso.test"}, Admins: user("alice"), Roles: map[vocab.Role][]vocab.Principal{vocab.RoleAuditor: user("bob")},
 		},
-		Store: s, Log: audit.New(s), CustodianKind: keys.KindEmbedded, Place: "keyring", Logger: slog.New(slog.DiscardHandler),
-		Custodian: func(id vocab.CustodianID) (keys.Custodian, error) {
+		Store: s, Log: audit.New(s), Logger: slog.New(slog.DiscardHandler),
+		Custodians: keyring(func(id vocab.CustodianID) (keys.Custodian, error) {
 			return embedded.Create(embedded.Config{ID: id, Path: filepath.Join(dir, "keyring"), KeyFile: filepath.Join(dir, "keyring.key")})
-		},
+		}),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -49,20 +49,20 @@ func (p *place) start(t *testing.T) *kept {
 	}
 	k.Tenant, err = tenant.Open(t.Context(), tenant.Deps{
 		File: config.Tenant{ID: "contoso", Domains: []string{"contoso.test"}}, Store: s, Log: k.log,
-		Custodian: func(id vocab.CustodianID) (keys.Custodian, error) {
+		Custodians: keyring(func(id vocab.CustodianID) (keys.Custodian, error) {
 			c := embedded.Config{ID: id, Path: filepath.Join(p.dir, "keyring"), KeyFile: filepath.Join(p.dir, "keyring.key")}
 			if _, err := os.Stat(c.Path); err == nil {
 				return embedded.Open(c)
 			}
 			return embedded.Create(c)
-		},
+		}),
 		Exported: func(id vocab.TenantID) (x tenant.Exported, err error) {
 			if x.Note, err = audit.Exported(p.checkpoints(), id); err == nil {
 				x.Certificates, err = audit.ExportedCertificates(p.checkpoints(), id)
 			}
 			return x, err
 		},
-		CustodianKind: keys.KindEmbedded, Place: "keyring", Logger: slog.New(slog.DiscardHandler),
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -123,7 +123,7 @@ func (o *house) open() {
 	o.log = audit.New(o.store)
 	o.Tenant, err = tenant.Open(o.t.Context(), tenant.Deps{
 		File: o.file, Store: o.store, Log: o.log,
-		Custodian: func(id vocab.CustodianID) (keys.Custodian, error) {
+		Custodians: keyring(func(id vocab.CustodianID) (keys.Custodian, error) {
 			c := embedded.Config{ID: id, Path: filepath.Join(o.dir, "keyring"), KeyFile: filepath.Join(o.dir, "keyring.key")}
 			ring, err := embedded.Open(c)
 			if _, missing := os.Stat(c.Path); missing != nil {
@@ -131,9 +131,9 @@ func (o *house) open() {
 			}
 			o.custodian.Custodian = ring
 			return o.custodian, err
-		},
-		CustodianKind: keys.KindEmbedded, Place: "keyring", Logger: slog.New(slog.DiscardHandler),
-		Now: func() time.Time { return time.Now().Add(time.Duration(o.ahead.Load())) },
+		}),
+		Logger: slog.New(slog.DiscardHandler),
+		Now:    func() time.Time { return time.Now().Add(time.Duration(o.ahead.Load())) },
 	})
 	o.check(err)
 	o.check(o.Ready(o.t.Context()))
@@ -332,8 +332,8 @@ func (o *house) reopen() error {
 	o.check(err)
 	defer s.Close()
 	served, err := tenant.Open(o.t.Context(), tenant.Deps{
-		File: o.file, Store: s, Log: audit.New(s), Custodian: func(vocab.CustodianID) (keys.Custodian, error) { return o.custodian, nil },
-		CustodianKind: keys.KindEmbedded, Place: "keyring", Logger: slog.New(slog.DiscardHandler),
+		File: o.file, Store: s, Log: audit.New(s), Custodians: keyring(func(vocab.CustodianID) (keys.Custodian, error) { return o.custodian, nil }),
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err == nil {
 		o.check(served.Close())

@@ -51,14 +51,14 @@ func (o *office) open(names ...string) {
 	for _, name := range names {
 		d, err := tenant.Open(o.t.Context(), tenant.Deps{
 			File: config.Tenant{ID: name, Domains: []string{name + ".test"}}, Store: o.store, Log: o.log,
-			Custodian: func(id vocab.CustodianID) (keys.Custodian, error) {
+			Custodians: keyring(func(id vocab.CustodianID) (keys.Custodian, error) {
 				c := embedded.Config{ID: id, Path: filepath.Join(o.dir, name), KeyFile: filepath.Join(o.dir, name+".key")}
 				if _, err := os.Stat(c.Path); errors.Is(err, fs.ErrNotExist) {
 					return embedded.Create(c)
 				}
 				return embedded.Open(c)
-			},
-			CustodianKind: keys.KindEmbedded, Place: "keyring", Logger: slog.New(slog.DiscardHandler),
+			}),
+			Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			o.t.Fatal(err)

@@ -74,12 +74,12 @@ func serveThrough(t testing.TB, through func(store.Store) store.Store) *served {
 	out.call = tenant.Call{Method: "test", Caller: &vocab.Identity{Issuer: "https://idp.contoso.test", Subject: "alice", Addresses: []string{"alice@contoso.test"}}}
 	out.Tenant, err = tenant.Open(t.Context(), tenant.Deps{
 		File: config.Tenant{ID: "contoso", Domains: []string{"contoso.test"}}, Store: through(s), Log: out.log,
-		Custodian: func(id vocab.CustodianID) (keys.Custodian, error) {
+		Custodians: keyring(func(id vocab.CustodianID) (keys.Custodian, error) {
 			ring, err := embedded.Create(embedded.Config{ID: id, Path: filepath.Join(dir, "keyring"), KeyFile: filepath.Join(dir, "keyring.key")})
 			out.custodian.Custodian = ring
 			return out.custodian, err
-		},
-		CustodianKind: keys.KindEmbedded, Place: "keyring", Logger: slog.New(slog.DiscardHandler),
+		}),
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

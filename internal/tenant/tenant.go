@@ -48,15 +48,12 @@ type Deps struct {
 	File  config.Tenant
 	Store store.Store
 	Log   *audit.Log
-	// Custodian makes the custodian of a registered key. It must not block
-	// on the custodian being there.
-	Custodian func(id vocab.CustodianID) (keys.Custodian, error)
+	// Custodians reaches the tenant's custodians. Whoever made it ends it, after
+	// the tenant.
+	Custodians Custodians
 	// Exported returns the tenant's exported checkpoint; nil means that none
 	// are kept.
 	Exported func(t vocab.TenantID) (Exported, error)
-	// CustodianKind and Place say which key that is.
-	CustodianKind keys.Kind
-	Place         string
 	// Instance names the daemon in its certificates, for people.
 	Instance string
 	Logger   *slog.Logger
@@ -122,7 +119,7 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	if err := t.ensureTenant(ctx); err != nil {
 		return nil, err
 	}
-	key, err := t.ensureKey(ctx, d.CustodianKind, d.Place)
+	key, place, err := t.ensureKey(ctx, d.Custodians.Named())
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +138,8 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	}); err != nil {
 		return nil, err
 	}
-	if t.custodian, err = d.Custodian(key.ID); err != nil {
+	d.Custodians.Allow(place, rootName, signName)
+	if t.custodian, err = d.Custodians.Open(key.ID, place, rootName, signName); err != nil {
 		return nil, err
 	}
 	t.ring, err = keys.NewRing(ctx, keys.RingConfig{
@@ -181,7 +179,7 @@ func (t *Tenant) Name() string { return t.name }
 func (t *Tenant) ID() vocab.TenantID { return t.id }
 
 // Reconfigure takes over what may change without a restart from the operator's
-// file: everything but the custodian.
+// file: everything but a custodian that holds a key of the tenant.
 func (t *Tenant) Reconfigure(f config.Tenant) {
 	t.file.Store(&f)
 	t.tellUncounted()
@@ -203,7 +201,10 @@ func (t *Tenant) Ready(ctx context.Context) error {
 
 // setState notes whether the tenant serves and says whether that is news.
 func (t *Tenant) setState(err error) bool {
-	if old := t.state.Load(); old != nil && (old.Err == nil) == (err == nil) && vocab.ReasonOf(old.Err) == vocab.ReasonOf(err) {
+	if old := t.state.Load(); old != nil && sameTrouble(old.Err, err) {
+		if err != nil && old.Err.Error() != err.Error() {
+			t.state.Store(&State{Err: err, Since: old.Since}) // the same, and more is known of it
+		}
 		return false
 	}
 	t.state.Store(&State{Err: err, Since: t.now()})
@@ -252,40 +253,4 @@ func (t *Tenant) ensureTenant(ctx context.Context) error {
 		}
 		return t.log.Append(tx, e)
 	})
-}
-
-// ensureKey registers the custodian's key when it is first seen, and makes it
-// the active one if the tenant has no other. A tenant whose file names another
-// key than the active one is refused: moving is an act of a key custodian.
-func (t *Tenant) ensureKey(ctx context.Context, kind keys.Kind, place string) (*record.Key, error) {
-	var out *record.Key
-	err := t.store.Commit(ctx, func(tx store.Tx) error {
-		known, err := record.ListKeys(tx, t.id)
-		if err != nil {
-			return err
-		}
-		for _, k := range known {
-			if k.Kind == string(kind) && k.Place == place {
-				out = &k
-				return nil
-			}
-		}
-		if len(known) > 0 {
-			return vocab.Errorf(vocab.ReasonCustodianChanged, "tenant %s: its file names the key %s (%s), but its registered key is %s (%s)",
-				t.name, place, kind, known[0].Place, known[0].Kind).
-				WithNext("Put the custodian of the tenant's file back; moving a tenant to another key is not supported by this version")
-		}
-		out = &record.Key{
-			ID: vocab.NewCustodianID(), Name: "root", Kind: string(kind), Place: place,
-			Registered: record.ToMillis(t.now()), Active: 1,
-		}
-		e := t.newEvent(audit.KindKeyRegistered, Call{}, t.now())
-		e.Custodian, e.Target = out.ID, "key root"
-		e.Detail = string(kind) + " " + place
-		if err := record.PutKey(tx, t.id, out); err != nil {
-			return err
-		}
-		return t.log.Append(tx, e)
-	})
-	return out, err
 }

@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -146,13 +147,22 @@ func (t *Tenant) logCustodian(c keys.Call) {
 // time it begins, and returns it.
 func (t *Tenant) alarm(ctx context.Context, err error) error {
 	r := vocab.ReasonOf(err)
-	if !alarming[r] && r != vocab.ReasonKeyAttributesUnsafe || vocab.ReasonOf(t.State().Err) == r {
+	alarms := alarming[r] || r == vocab.ReasonKeyAttributesUnsafe || errors.Is(err, keys.ErrTooMuchPower)
+	if !alarms || sameTrouble(t.State().Err, err) {
 		return err
 	}
 	if recErr := t.raise(ctx, err); recErr != nil {
 		return recErr
 	}
 	return err
+}
+
+// sameTrouble reports whether two states of the tenant, nil being good, are the
+// same to whoever hears of them. A login with too much power has the reason of
+// one with too little, and is something else.
+func sameTrouble(a, b error) bool {
+	return (a == nil) == (b == nil) && vocab.ReasonOf(a) == vocab.ReasonOf(b) &&
+		errors.Is(a, keys.ErrTooMuchPower) == errors.Is(b, keys.ErrTooMuchPower)
 }
 
 // raise records an alarm about the custodian.

@@ -131,13 +131,13 @@ func keep(t *testing.T, first func(*moody)) *kept {
 	first(k.custodian)
 	k.Tenant, err = tenant.Open(t.Context(), tenant.Deps{
 		File: config.Tenant{ID: "contoso", Domains: []string{"contoso.test"}}, Store: s, Log: k.log,
-		Custodian: func(id vocab.CustodianID) (keys.Custodian, error) {
+		Custodians: keyring(func(id vocab.CustodianID) (keys.Custodian, error) {
 			ring, err := embedded.Create(embedded.Config{ID: id, Path: filepath.Join(dir, "keyring"), KeyFile: filepath.Join(dir, "keyring.key")})
 			k.custodian.Custodian = ring
 			return k.custodian, err
-		},
-		CustodianKind: keys.KindEmbedded, Place: "keyring", SyncEvery: 5 * time.Minute,
-		Logger: slog.New(slog.NewTextHandler(k.logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		}),
+		SyncEvery: 5 * time.Minute,
+		Logger:    slog.New(slog.NewTextHandler(k.logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
 		t.Fatal(err)

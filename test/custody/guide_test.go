@@ -197,6 +197,6 @@ func (g *guide) token(policy string) string {
 
 // indent makes a block the value of a key.
 func indent(block string) string {
-	_, body, _ := strings.Cut(block, "custodian:\n")
+	_, body, _ := strings.Cut(block, "custodians:\n")
 	return strings.TrimRight(body, "\n")
 }

@@ -43,7 +43,7 @@ func TestOutage(t *testing.T) {
 	v := vaulttest.Start(t)
 	place := vaulttest.Tenant(t, v, rmsdtest.Tenant)
 	site := rmsdtest.New(t, fmt.Sprintf(
-		"{vault: {address: %q, ca: %q, mount: %s, cluster_id: %s}, approle: {role: %s, role_id_file: %q, secret_id_file: %q, wrapped: true}}",
+		"{contoso-vault: {vault: {address: %q, ca: %q, mount: %s, cluster_id: %s}, approle: {role: %s, role_id_file: %q, secret_id_file: %q, wrapped: true}}}",
 		v.Address, v.CAFile, place.Mount, v.ClusterID, place.Role, place.RoleIDFile, place.SecretIDFile))
 	site.LogLevel = "debug"
 	p := site.Start(t, rmsdtest.Build(t, ""))

@@ -47,12 +47,12 @@ type Site struct {
 	Verifier *license.Verifier
 }
 
-// Embedded is a tenant's custodian part with the keyring in the data directory.
-const Embedded = "{embedded: {}}"
+// Embedded are a tenant's custodians: the keyring in the data directory alone.
+const Embedded = "{keyring: {embedded: {}}}"
 
-// New sets a site up for the life of a test. custodian is that part of the
-// tenant's file, in YAML flow style.
-func New(tb testing.TB, custodian string) *Site {
+// New sets a site up for the life of a test. custodians is that part of the
+// tenant's file: in YAML flow style, or a block on lines of its own.
+func New(tb testing.TB, custodians string) *Site {
 	tb.Helper()
 	f := daemontest.NewFolder(tb)
 	tb.Cleanup(func() {
@@ -87,8 +87,8 @@ roles:
   policy-admin: ["user:alice@contoso.test"]
   auditor: ["user:erin@contoso.test"]
 providers: [people]
-custodian: %s
-`, custodian))
+custodians: %s
+`, custodians))
 	for _, user := range idp.Logins() {
 		token, err := idp.MintToken(user)
 		if err == nil {

@@ -20,19 +20,16 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// Config is how one tenant reaches its keys in Vault.
+// Config is how one tenant reaches one mount of Vault.
 type Config struct {
-	// ID is the registered key.
-	ID vocab.CustodianID
 	// Address is https://HOST:PORT. Plain http is accepted on a loopback
 	// address only (a Vault Agent).
 	Address string
 	// CAFile holds the PEM certificates Vault's must chain to; empty is the
 	// system's set.
 	CAFile string
-	// Mount is the tenant's own transit mount; RootKey and SignKey the keys in
-	// it, "root" and "sign" if empty.
-	Mount, RootKey, SignKey string
+	// Mount is the tenant's own transit mount.
+	Mount string
 	// ClusterID pins the Vault cluster; strongly advised.
 	ClusterID string
 	// Namespace is for Vault Enterprise. Vault's community edition ignores it
@@ -43,9 +40,6 @@ type Config struct {
 	// Exactly one of AppRole and TokenFile.
 	AppRole   *AppRole
 	TokenFile string
-	// OtherMounts are mounts this login must not reach: those of the other
-	// tenants. [Vault.Check] proves it.
-	OtherMounts []string
 	// Log hears of logins and their failures; nothing secret goes there.
 	Log *slog.Logger
 	// Now is the clock, time.Now if nil.
@@ -77,11 +71,21 @@ const (
 // Vault's own rule for key names; mounts may have several segments of it.
 var nameRule = regexp.MustCompile(`^\w(([\w.-]+)?\w)?$`)
 
-func (c *Config) check() error {
-	bad := func(format string, args ...any) error {
-		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "custodian: %s", fmt.Sprintf(format, args...))
+func bad(format string, args ...any) error {
+	return vocab.Errorf(vocab.ReasonConfigurationInvalid, "custodian: %s", fmt.Sprintf(format, args...))
+}
+
+// checkNames refuses what cannot be the name of a mount's segment or a key.
+func checkNames(names ...string) error {
+	for _, name := range names {
+		if len(name) > 128 || !nameRule.MatchString(name) {
+			return bad("%q cannot be the name of a mount or key", name)
+		}
 	}
-	c.RootKey, c.SignKey = cmp.Or(c.RootKey, "root"), cmp.Or(c.SignKey, "sign")
+	return nil
+}
+
+func (c *Config) check() error {
 	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
 	c.Mount = strings.Trim(c.Mount, "/")
 	if c.Log == nil {
@@ -96,19 +100,13 @@ func (c *Config) check() error {
 		return bad("address %q is not of the form https://HOST:8200", c.Address)
 	case u.Scheme == "http" && !loopback(u.Hostname()), u.Scheme != "http" && u.Scheme != "https":
 		return bad("address %q must begin with https://", c.Address)
-	case c.ID.IsZero():
-		return bad("the key is not registered")
-	case c.RootKey == c.SignKey:
-		return bad("root key and signing key are the same")
 	case c.Timeout < 0 || c.Timeout > maxTimeout:
 		return bad("timeout %s is not between 0 and %s", c.Timeout, maxTimeout)
 	case (c.AppRole == nil) == (c.TokenFile == ""):
 		return bad("want either approle or token_file")
 	}
-	for _, name := range append([]string{c.RootKey, c.SignKey}, append(strings.Split(c.Mount, "/"), c.OtherMounts...)...) {
-		if len(name) > 128 || !nameRule.MatchString(name) {
-			return bad("%q cannot be the name of a mount or key", name)
-		}
+	if err := checkNames(strings.Split(c.Mount, "/")...); err != nil {
+		return err
 	}
 	if a := c.AppRole; a != nil {
 		a.Mount = cmp.Or(strings.Trim(a.Mount, "/"), "approle")

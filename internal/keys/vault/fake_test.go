@@ -124,16 +124,20 @@ func (f *fake) set(change func()) {
 	change()
 }
 
-func (f *fake) open(t *testing.T) *vault.Vault {
+func (f *fake) open(t *testing.T) *vault.Key {
 	t.Helper()
 	dir := t.TempDir()
 	role, secret := filepath.Join(dir, "role"), filepath.Join(dir, "secret")
 	must(t, os.WriteFile(role, []byte("role-of-a-test\n"), 0o600))
 	must(t, os.WriteFile(secret, []byte("secret-of-a-test\n"), 0o600))
-	return open(t, vault.Config{
-		ID: vocab.CustodianID{1}, Address: "https://vault.test:8200", Mount: "m", Transport: f,
-		AppRole: &vault.AppRole{RoleIDFile: role, SecretIDFile: secret},
-	})
+	k, err := f.connect(t, vault.AppRole{RoleIDFile: role, SecretIDFile: secret}).Key(vocab.CustodianID{1}, "root", "sign")
+	must(t, err)
+	return k
+}
+
+func (f *fake) connect(t *testing.T, login vault.AppRole) *vault.Connection {
+	t.Helper()
+	return connect(t, vault.Config{Address: "https://vault.test:8200", Mount: "m", Transport: f, AppRole: &login})
 }
 
 func aWrap() keys.UnwrapItem {
