@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -126,11 +124,14 @@ func (f *fake) set(change func()) {
 
 func (f *fake) open(t *testing.T) *vault.Key {
 	t.Helper()
-	dir := t.TempDir()
-	role, secret := filepath.Join(dir, "role"), filepath.Join(dir, "secret")
-	must(t, os.WriteFile(role, []byte("role-of-a-test\n"), 0o600))
-	must(t, os.WriteFile(secret, []byte("secret-of-a-test\n"), 0o600))
-	k, err := f.connect(t, vault.AppRole{RoleIDFile: role, SecretIDFile: secret}).Key(vocab.CustodianID{1}, "root", "sign")
+	role, secret := credentials(t)
+	return f.key(t, vault.AppRole{RoleIDFile: role, SecretIDFile: secret})
+}
+
+// key is the key whose wraps [aWrap] makes, on a connection of its own.
+func (f *fake) key(t *testing.T, login vault.AppRole) *vault.Key {
+	t.Helper()
+	k, err := f.connect(t, login).Key(vocab.CustodianID{1}, "root", "sign")
 	must(t, err)
 	return k
 }
