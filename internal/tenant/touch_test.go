@@ -225,6 +225,41 @@ func TestUnsafeKeyIsBarred(t *testing.T) {
 	}
 }
 
+// A login that may do more than use its keys is an alarm each time that begins,
+// also where a login with too little power is what it was before; the tenant
+// goes on with what the custodian lets it do.
+func TestTooMuchPowerIsAnAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := keep(t, quiet)
+		lacks := vocab.Errorf(vocab.ReasonConfigurationInvalid, "the login lacks update on a")
+		exceeds := func(what string) error {
+			return vocab.Errorf(vocab.ReasonConfigurationInvalid, "the login may do too much: %s", what).Because(keys.ErrTooMuchPower)
+		}
+		for _, step := range []struct {
+			name   string
+			check  error
+			alarms int
+		}{
+			{"too little", lacks, 0},
+			{"too much", exceeds("trim"), 1},
+			{"more of it", exceeds("rotate; trim"), 1},
+			{"as it should be", nil, 1},
+			{"too much again", exceeds("trim"), 2},
+		} {
+			k.custodian.be(func(c *moody) { c.check = step.check })
+			time.Sleep(6 * time.Minute)
+			synctest.Wait()
+			if n := k.kinds(t)[audit.KindAlarm]; n != step.alarms {
+				t.Errorf("%s: %d alarms, want %d", step.name, n, step.alarms)
+			}
+			if got := k.State().Err; (got == nil) != (step.check == nil) || got != nil && got.Error() != step.check.Error() {
+				t.Errorf("%s: the state is %v", step.name, got)
+			}
+			k.expect(t, "")
+		}
+	})
+}
+
 // The switch is in force at the next look even where nobody opens anything,
 // and what was unwrapped before it is gone.
 func TestSwitchDropsWhatWasUnwrapped(t *testing.T) {
