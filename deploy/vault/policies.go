@@ -25,11 +25,11 @@ func at(policy, mount string) string {
 // Daemon is the policy of rmsd on a tenant's transit mount, with these root
 // keys.
 func Daemon(mount string, keys ...string) string {
-	policy := at(rmsd, mount)
+	parts := []string{at(rmsd, mount)}
 	for _, key := range keys {
-		policy += "\n" + strings.ReplaceAll(at(rmsdKey, mount), "/KEY\"", "/"+key+"\"")
+		parts = append(parts, strings.ReplaceAll(at(rmsdKey, mount), "/KEY\"", "/"+key+"\""))
 	}
-	return policy
+	return strings.Join(parts, "\n")
 }
 
 // CustodyOfficer is the policy of the people who make and rotate keys.

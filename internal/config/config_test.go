@@ -240,7 +240,9 @@ func TestLoadRefuses(t *testing.T) {
 		{"no providers", func() (string, map[string]string) { return inTenant("providers: [entra]\n", "") }, "required"},
 		{"domain in capitals", func() (string, map[string]string) { return inTenant("[contoso.test]", "[Contoso.test]") }, "domains"},
 		{"unknown provider", func() (string, map[string]string) { return inTenant("[entra]", "[okta]") }, "okta"},
-		{"unknown guest provider", func() (string, map[string]string) { return inTenant("custodians", "guest_providers: [okta]\ncustodians") }, "okta"},
+		{"unknown guest provider", func() (string, map[string]string) {
+			return inTenant("custodians", "guest_providers: [okta]\ncustodians")
+		}, "okta"},
 		{"anyone is admin", func() (string, map[string]string) { return inTenant("user:alice@contoso.test", "anyone") }, "too wide"},
 		{"a domain is admin", func() (string, map[string]string) { return inTenant("user:alice@contoso.test", "domain:contoso.test") }, "too wide"},
 		{"a tenant is admin", func() (string, map[string]string) { return inTenant("user:alice@contoso.test", "tenant:contoso") }, "too wide"},

@@ -197,21 +197,26 @@ var (
 	refused = vocab.Errorf(vocab.ReasonCustodianRefused, "switched off by the test")
 )
 
-// A key that became unsafe ends the use of what was unwrapped with it at the
+// A key that became unsafe or another ends the use of what was unwrapped with it at the
 // next look, though the custodian goes on answering; and it is an alarm, once.
 func TestUnsafeKeyIsBarred(t *testing.T) {
-	for name, change := range map[string]func(*keys.Facts){
-		"root exportable": func(f *keys.Facts) { f.Root.Exportable = true },
-		"sign backed up":  func(f *keys.Facts) { f.Sign.BackedUp = true },
+	for name, c := range map[string]struct {
+		change func(*keys.Facts)
+		want   vocab.Reason
+	}{
+		"root exportable":     {func(f *keys.Facts) { f.Root.Exportable = true }, vocab.ReasonKeyAttributesUnsafe},
+		"sign backed up":      {func(f *keys.Facts) { f.Sign.BackedUp = true }, vocab.ReasonKeyAttributesUnsafe},
+		"another cluster":     {func(f *keys.Facts) { f.ClusterID = "another" }, vocab.ReasonCustodianChanged},
+		"destroyed, and back": {func(f *keys.Facts) { f.Root.MinAvailable = 0 }, vocab.ReasonCustodianChanged},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				k := keep(t, quiet)
 				k.expect(t, "")
-				k.custodian.be(func(c *moody) { c.facts = change })
+				k.custodian.be(func(m *moody) { m.facts = c.change })
 				time.Sleep(6 * time.Minute)
-				k.expectState(t, vocab.ReasonKeyAttributesUnsafe)
-				k.expect(t, vocab.ReasonKeyAttributesUnsafe)
+				k.expectState(t, c.want)
+				k.expect(t, c.want)
 				time.Sleep(time.Hour)
 				if n := k.kinds(t)[audit.KindAlarm]; n != 1 {
 					t.Errorf("%d alarms, want 1", n)

@@ -221,6 +221,9 @@ func (k *Key) capabilities(ctx context.Context, paths []string) (map[string][]st
 	if err != nil {
 		return nil, unrefused(err)
 	}
+	if err := ans.unwarned(); err != nil {
+		return nil, err
+	}
 	return parseCapabilities(ans.Data, paths)
 }
 
