@@ -166,11 +166,11 @@ type AppRole struct {
 // Embedded is a keyring file and the file with the key that encrypts it. Both
 // are made when absent.
 type Embedded struct {
-	// Keyring is the keyring's path. Default: keyring-ID in the data directory,
-	// by the tenant's ID; a second one must be named.
+	// Keyring is the keyring's path. Default: keyring-NAME in the data
+	// directory, by the tenant's name; a second one must say where it is.
 	Keyring string `yaml:"keyring,omitempty"`
-	// KeyFile is the path of the key. Default: the keyring's with .key added;
-	// production keeps it on another medium.
+	// KeyFile is the path of the key. Default: keyring-NAME.key beside it, or the
+	// keyring's path with .key added; production keeps it on another medium.
 	KeyFile string `yaml:"key_file,omitempty"`
 }
 

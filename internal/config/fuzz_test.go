@@ -39,7 +39,8 @@ func FuzzDecode(f *testing.F) {
 	for _, c := range [][2]string{
 		{"https://vault", "http://vault"}, {"https://vault.contoso.test:8200", "http://127.0.0.1:8200"}, {"https://vault.contoso.test:8200", "vault"},
 		{"token_file: token", "approle: {role_id_file: r, secret_id_file: s}"}, {"token_file: token", "approle: {role_id_file: r}"},
-		{"token_file: token", "approle: {role_id_file: r, secret_id_file: s, wrapped: true}"}, {"    token_file: token\n", ""}, {"mount: ", "timeout: -1s, mount: "},
+		{"token_file: token", "approle: {role_id_file: r, secret_id_file: s, wrapped: true}"},
+		{"token_file: token", "approle: {role_id_file: r, secret_id_file: s, wrapped: true, role: rms}"}, {"    token_file: token\n", ""}, {"mount: ", "timeout: -1s, mount: "},
 	} {
 		f.Add([]byte(strings.Replace(vaultTenant, c[0], c[1], 1)))
 	}
