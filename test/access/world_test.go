@@ -43,7 +43,7 @@ roles:
   recovery-officer: ["user:rita@contoso.test"]
 providers: [dev-contoso]
 services: {dlp-scanner: "spiffe://contoso.test/dlp"}
-custodians: {keyring: {embedded: {}}}
+custodians: {keyring: {embedded: {}}, another: {embedded: {keyring: another.ring, key_file: another.key}}}
 `
 	fabrikam = `id: fabrikam
 domains: [fabrikam.test]
