@@ -228,7 +228,7 @@ func (t *Tenant) tryKey(ctx context.Context, reg Registration, e *audit.Event) (
 	}
 	k = noted(k, facts.MarkOf(keys.Mark{}), facts, e.Time)
 	for i := range k.Versions {
-		k.Versions[i].ClaimedBy = e.Principal.Name
+		k.Versions[i].ClaimedBy = e.Principal.Name // who registers it
 	}
 	if v := k.Version(k.RootLatest); v != nil && reg.Provenance != nil {
 		v.Provenance = reg.Provenance
