@@ -12,12 +12,12 @@ import (
 
 // Resource is what administrators manage and decisions read beside licenses
 // and templates: a group, the holders of a role, a disabled principal, a
-// revocation, an operation. All are kept alike: under their name in the API, in
+// revocation, an operation, the approvers. All are kept alike: under their name in the API, in
 // one table, bound to the log, and never removed, so that one that is missing is
 // one that somebody took out.
 type Resource struct {
 	// Name is the name in the API without the tenant: groups/ADDRESS,
-	// roles/ROLE, principals/PRINCIPAL. It is the target of its events too.
+	// roles/ROLE, principals/PRINCIPAL, approvers. It is the target of its events too.
 	Name string `cbor:"1,keyasint"`
 	// Revision grows with every change, from 1.
 	Revision uint32 `cbor:"2,keyasint"`
@@ -117,6 +117,8 @@ func (s *Resource) ID() string {
 // check reports whether the body is one of its kind.
 func (s *Resource) check() (err error) {
 	switch {
+	case s.Name == NameApprovers: // a tombstone is none
+		_, err = operation.DecodeApprovers(s.Body)
 	case s.Gone != 0:
 		if len(s.Body) > 0 {
 			err = damaged(tableResources, nil)

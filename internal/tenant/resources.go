@@ -9,6 +9,7 @@ import (
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/directory"
+	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
@@ -29,6 +30,7 @@ type live struct {
 	// operations are those that go on; bell rings when one changed.
 	operations map[vocab.OperationID]goingOn
 	bell       bell
+	approvers  *operation.ApproverSet // nil while there are none
 	watchers   map[*watcher]struct{}
 }
 
@@ -133,6 +135,8 @@ func (l *live) set(s *record.Resource) error {
 		return l.setRevocation(s)
 	case strings.HasPrefix(s.Name, record.PrefixOperations):
 		return l.setOperation(s)
+	case s.Name == record.NameApprovers:
+		return l.setApprovers(s)
 	}
 	return nil // nothing that decisions read
 }
@@ -227,7 +231,7 @@ func isResource(target string) bool {
 			return true
 		}
 	}
-	return false
+	return target == record.NameApprovers
 }
 
 // resource reads and verifies one resource; nil if there is none or it is gone.

@@ -91,12 +91,28 @@ func (t *Tenant) requestTemplate(ctx context.Context, c Call, kind audit.Kind, b
 
 // DraftOf returns the template revision that an operation would write.
 func DraftOf(o *operation.Operation) (*operation.TemplateParams, *policy.Template, error) {
-	params, err := operation.Params[operation.TemplateParams](o)
+	params, err := templateParams(o)
 	if err != nil {
 		return nil, nil, err
 	}
 	draft, err := license.DecodeTemplate(params.Draft)
 	return params, draft, err
+}
+
+// templateParams reads the template that an operation of one of two kinds would
+// write.
+func templateParams(o *operation.Operation) (*operation.TemplateParams, error) {
+	if o.Kind != operation.CustodyLower {
+		return operation.Params[operation.TemplateParams](o)
+	}
+	params, err := operation.Params[operation.CustodyParams](o)
+	if err == nil && params.Template == nil {
+		err = contradicts("an operation")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return params.Template, nil
 }
 
 // checkTemplateBasis refuses an edit of a revision that is not the current one
