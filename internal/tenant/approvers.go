@@ -26,6 +26,8 @@ type ApproversView struct {
 	// Set is nil while there are none: then a second person approves.
 	Set *operation.ApproverSet
 	Written
+	// Event is that of the last change.
+	Event vocab.EventID
 	// Hash is the set's; zero without one.
 	Hash [32]byte
 	// Cannot says of each approver why they cannot act now, as far as is known
@@ -77,7 +79,7 @@ func (t *Tenant) readApprovers(r store.Reader) (*ApproversView, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &ApproversView{Set: set, Written: by, Hash: operation.SetHash(s.Body)}
+	out := &ApproversView{Set: set, Written: by, Event: s.LastEvent, Hash: operation.SetHash(s.Body)}
 	for i := range set.Approvers {
 		why := t.cannotAct(&set.Approvers[i])
 		if out.Cannot = append(out.Cannot, why); why == "" {

@@ -59,9 +59,9 @@ func underDualControl(k operation.Kind) bool {
 // DualView is how far the signed approvals of an operation are.
 type DualView struct {
 	*operation.Tally
-	// Asked is the approver set in force when it was asked for, Now the one in
-	// force.
-	Asked, Now *operation.ApproverSet
+	// SetAsked is the approver set that was in force when it was asked for, SetNow
+	// the one that is.
+	SetAsked, SetNow *operation.ApproverSet
 	// Left are the approvers, by principal, who can still approve it as far as is
 	// known here.
 	Left []string
@@ -292,16 +292,16 @@ func (t *Tenant) viewDual(o *operation.Operation, state operation.State) (*DualV
 	if err != nil {
 		return nil, err
 	}
-	v := &DualView{Tally: tally, Asked: asked, Now: t.approvers()}
-	if state != operation.AwaitingApproval || v.Now == nil {
+	v := &DualView{Tally: tally, SetAsked: asked, SetNow: t.approvers()}
+	if state != operation.AwaitingApproval || v.SetNow == nil {
 		return v, nil
 	}
 	gave := map[string]bool{}
 	for i, a := range o.Approvals {
 		gave[a.Approver] = gave[a.Approver] || tally.Why[i] == nil
 	}
-	for i := range v.Now.Approvers {
-		a := &v.Now.Approvers[i]
+	for i := range v.SetNow.Approvers {
+		a := &v.SetNow.Approvers[i]
 		if !gave[a.Principal] && t.cannotAct(a) == "" && !t.isApprover(o.Requester.Identity(), a.Principal) {
 			v.Left = append(v.Left, a.Principal)
 		}
