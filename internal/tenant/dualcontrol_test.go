@@ -151,6 +151,14 @@ func TestDualControlCheats(t *testing.T) {
 		{"of an operation with the same parameters that somebody else asked for", "", nil, person("carla"), func(o *house, _ *tenant.OperationView) []byte {
 			return sign(o.lower(person("grace"), time.Hour), "carla")
 		}, vocab.ReasonEtagMismatch},
+		{"of the very same, which was asked for and cancelled in the same instant", "", nil, person("carla"), func(o *house, v *tenant.OperationView) []byte {
+			// The test's clock stands still: only the IDs differ.
+			first := o.look(o.cancelled)
+			if first.ParamsHash() != v.ParamsHash() || first.Created != v.Created || first.Expires != v.Expires {
+				panic("they differ in more")
+			}
+			return sign(first, "carla")
+		}, vocab.ReasonEtagMismatch},
 		{"of an operation of another kind", "", nil, person("carla"), func(o *house, _ *tenant.OperationView) []byte {
 			v, err := o.askApprovers(person("alice"), quorumOf(2, "carla", "dora"))
 			o.check(err)
@@ -188,6 +196,9 @@ func TestDualControlCheats(t *testing.T) {
 			inDualControl(t, 2, three, func(t *testing.T, o *house) {
 				var v *tenant.OperationView
 				if c.ask == "" {
+					o.cancelled = o.lower(person("alice"), time.Hour).ID
+					_, _, err := o.CancelOperation(t.Context(), person("alice"), o.cancelled, "")
+					o.check(err)
 					v = o.lower(person("alice"), time.Hour)
 				} else {
 					var err error
@@ -268,10 +279,14 @@ func TestApproversAreJudgedAgain(t *testing.T) {
 		change func(o *house)
 		counts bool
 	}{
-		"nothing":               {func(*house) {}, true},
-		"carla lost the role":   {lost(user("dora"), user("emil")), false},
-		"carla was disabled":    {func(o *house) { o.disable("carla") }, false},
-		"carla is admin now":    {func(o *house) { lost(user("dora"), user("emil"))(o); o.file.Admins = append(o.file.Admins, user("carla")); o.Reconfigure(o.file) }, true},
+		"nothing":             {func(*house) {}, true},
+		"carla lost the role": {lost(user("dora"), user("emil")), false},
+		"carla was disabled":  {func(o *house) { o.disable("carla") }, false},
+		"carla is admin now": {func(o *house) {
+			lost(user("dora"), user("emil"))(o)
+			o.file.Admins = append(o.file.Admins, user("carla"))
+			o.Reconfigure(o.file)
+		}, true},
 		"carla was taken out":   {func(o *house) { o.mustSet(quorumOf(2, "dora", "emil", "fred"), "dora", "emil") }, false},
 		"carla got another key": {func(o *house) { o.mustSet(quorumOf(2, "carla=new", "dora", "emil"), "dora", "emil") }, false},
 		"carla's key is fred's": {func(o *house) { o.mustSet(quorumOf(2, "fred=carla", "dora", "emil"), "dora", "emil") }, false},
@@ -446,7 +461,20 @@ func TestALoweredQuorumLowersNothingThatWaits(t *testing.T) {
 			t.Errorf("with three it is %s", out.State)
 		}
 	})
-	// Raised meanwhile, the higher one counts; who came later counts for it, and
+	// Raised meanwhile, the higher one counts.
+	inDualControl(t, 2, []string{"carla", "dora"}, func(t *testing.T, o *house) {
+		v := o.lower(person("alice"), time.Hour)
+		o.mustSet(quorumOf(3, "carla", "dora", "emil"), "carla", "dora")
+		for _, name := range []string{"carla", "dora"} {
+			if out, err := o.signs(name, v); err != nil || out.State != operation.AwaitingApproval {
+				t.Errorf("after %s it is %s: %v", name, out.State, err)
+			}
+		}
+		if out, err := o.signs("emil", v); err != nil || out.State != operation.Succeeded {
+			t.Errorf("with three it is %s: %v", out.State, err)
+		}
+	})
+	// Both count; who came later counts for it, and
 	// not for the older.
 	inDualControl(t, 2, []string{"carla", "dora"}, func(t *testing.T, o *house) {
 		v := o.lower(person("alice"), time.Hour)
