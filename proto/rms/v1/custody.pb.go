@@ -703,7 +703,7 @@ var File_rms_v1_custody_proto protoreflect.FileDescriptor
 
 const file_rms_v1_custody_proto_rawDesc = "" +
 	"\n" +
-	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"c\n" +
+	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x16rms/v1/operation.proto\x1a\x12rms/v1/types.proto\"c\n" +
 	"\n" +
 	"KeyVersion\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12;\n" +
@@ -760,14 +760,16 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12>\n" +
 	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x16\n" +
-	"\x06number\x18\b \x01(\rR\x06number2\xe1\x01\n" +
+	"\x06number\x18\b \x01(\rR\x06number2\x82\x03\n" +
 	"\x0eCustodyService\x12I\n" +
 	"\bListKeys\x12\x17.rms.v1.ListKeysRequest\x1a\x18.rms.v1.ListKeysResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x128\n" +
 	"\x06GetKey\x12\x15.rms.v1.GetKeyRequest\x1a\v.rms.v1.Key\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12J\n" +
 	"\fGetInventory\x12\x1b.rms.v1.GetInventoryRequest\x1a\x11.rms.v1.Inventory\"\n" +
-	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12K\n" +
+	"\fGetApprovers\x12\x1b.rms.v1.GetApproversRequest\x1a\x11.rms.v1.Approvers\"\v\xca\xf3\x18\a\b\x04\x12\x03\x01\x03\x04\x12R\n" +
+	"\x0fUpdateApprovers\x12\x1e.rms.v1.UpdateApproversRequest\x1a\x11.rms.v1.Operation\"\f\xca\xf3\x18\b\b\x04\x12\x02\x01\x03\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_custody_proto_rawDescOnce sync.Once
@@ -784,19 +786,23 @@ func file_rms_v1_custody_proto_rawDescGZIP() []byte {
 var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_rms_v1_custody_proto_goTypes = []any{
-	(Key_Custodian)(0),            // 0: rms.v1.Key.Custodian
-	(Key_State)(0),                // 1: rms.v1.Key.State
-	(*KeyVersion)(nil),            // 2: rms.v1.KeyVersion
-	(*Key)(nil),                   // 3: rms.v1.Key
-	(*ListKeysRequest)(nil),       // 4: rms.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),      // 5: rms.v1.ListKeysResponse
-	(*GetKeyRequest)(nil),         // 6: rms.v1.GetKeyRequest
-	(*GetInventoryRequest)(nil),   // 7: rms.v1.GetInventoryRequest
-	(*Inventory)(nil),             // 8: rms.v1.Inventory
-	(*Inventory_Line)(nil),        // 9: rms.v1.Inventory.Line
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(CustodyMode)(0),              // 11: rms.v1.CustodyMode
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(Key_Custodian)(0),             // 0: rms.v1.Key.Custodian
+	(Key_State)(0),                 // 1: rms.v1.Key.State
+	(*KeyVersion)(nil),             // 2: rms.v1.KeyVersion
+	(*Key)(nil),                    // 3: rms.v1.Key
+	(*ListKeysRequest)(nil),        // 4: rms.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),       // 5: rms.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),          // 6: rms.v1.GetKeyRequest
+	(*GetInventoryRequest)(nil),    // 7: rms.v1.GetInventoryRequest
+	(*Inventory)(nil),              // 8: rms.v1.Inventory
+	(*Inventory_Line)(nil),         // 9: rms.v1.Inventory.Line
+	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
+	(CustodyMode)(0),               // 11: rms.v1.CustodyMode
+	(*durationpb.Duration)(nil),    // 12: google.protobuf.Duration
+	(*GetApproversRequest)(nil),    // 13: rms.v1.GetApproversRequest
+	(*UpdateApproversRequest)(nil), // 14: rms.v1.UpdateApproversRequest
+	(*Approvers)(nil),              // 15: rms.v1.Approvers
+	(*Operation)(nil),              // 16: rms.v1.Operation
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	10, // 0: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
@@ -812,11 +818,15 @@ var file_rms_v1_custody_proto_depIdxs = []int32{
 	4,  // 10: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
 	6,  // 11: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
 	7,  // 12: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	5,  // 13: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	3,  // 14: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	8,  // 15: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
+	13, // 13: rms.v1.CustodyService.GetApprovers:input_type -> rms.v1.GetApproversRequest
+	14, // 14: rms.v1.CustodyService.UpdateApprovers:input_type -> rms.v1.UpdateApproversRequest
+	5,  // 15: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	3,  // 16: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	8,  // 17: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	15, // 18: rms.v1.CustodyService.GetApprovers:output_type -> rms.v1.Approvers
+	16, // 19: rms.v1.CustodyService.UpdateApprovers:output_type -> rms.v1.Operation
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
 	10, // [10:10] is the sub-list for extension extendee
 	0,  // [0:10] is the sub-list for field type_name
@@ -828,6 +838,8 @@ func file_rms_v1_custody_proto_init() {
 		return
 	}
 	file_rms_v1_access_proto_init()
+	file_rms_v1_approver_proto_init()
+	file_rms_v1_operation_proto_init()
 	file_rms_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
