@@ -173,3 +173,12 @@ func period(ms uint64) string {
 	}
 	return d.String()
 }
+
+// FloorChange says in words what lowering a template's floor comes to; 0 leaves
+// custody to the tenant.
+func FloorChange(to vocab.CustodyMode) string {
+	if to == 0 {
+		return "custody from strict to what the tenant demands"
+	}
+	return "custody from strict to " + to.String()
+}
