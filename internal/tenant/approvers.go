@@ -110,7 +110,7 @@ func (t *Tenant) cannotAct(a *operation.Approver) string {
 			return ""
 		}
 	}
-	return "does not hold the role " + enumerate(approverRoles)
+	return fmt.Sprintf("does not hold the role %s or %s", approverRoles[0], approverRoles[1])
 }
 
 // checkAble refuses a set whose quorum could not come together.

@@ -1,6 +1,6 @@
 // Package approverfile reads and writes a tenant's approvers as a file for
 // people: YAML, one document, as `rmsctl approver set` takes it and `rmsctl
-// approver list -o yaml` writes it. Reading is as strict as that of templates.
+// approver export` writes it. Reading is as strict as that of templates.
 package approverfile
 
 import (
