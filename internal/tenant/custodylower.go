@@ -1,6 +1,7 @@
 package tenant
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -85,18 +86,8 @@ func lowersFloor(before, draft *policy.Template) bool {
 // requestFloor asks for a template's floor to be lowered. It always returns an
 // error.
 func (t *Tenant) requestFloor(ctx context.Context, c Call, kind audit.Kind, before, draft *policy.Template) error {
-	same := *draft
-	same.Custody, same.Revision, same.Time, same.Author, same.Comment = before.Custody, before.Revision, before.Time, before.Author, before.Comment
-	was, err := license.EncodeTemplate(before)
-	if err != nil {
+	if err := onlyFloor(before, draft); err != nil {
 		return err
-	}
-	is, err := license.EncodeTemplate(&same)
-	if err != nil {
-		return err
-	}
-	if string(is) != string(was) {
-		return notAlone()
 	}
 	b, err := license.EncodeTemplate(draft)
 	if err != nil {
@@ -109,6 +100,24 @@ func (t *Tenant) requestFloor(ctx context.Context, c Call, kind audit.Kind, befo
 		}},
 		about: fmt.Sprintf("template %s no longer demands %s custody (revision %d)", draft.Slug, before.Custody, draft.Revision), reason: draft.Comment,
 	})
+}
+
+// onlyFloor refuses a revision that lowers the floor and does something else too.
+func onlyFloor(before, draft *policy.Template) error {
+	same := *draft
+	same.Custody, same.Revision, same.Time, same.Author, same.Comment = before.Custody, before.Revision, before.Time, before.Author, before.Comment
+	was, err := license.EncodeTemplate(before)
+	if err != nil {
+		return err
+	}
+	is, err := license.EncodeTemplate(&same)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(is, was) {
+		return notAlone()
+	}
+	return nil
 }
 
 // custodyBasis: lowering custody rests on the settings, or the template, that it

@@ -53,7 +53,8 @@ func (t *Tenant) gainsNothing(tx store.Tx, who standing, uid vocab.TemplateUID, 
 }
 
 // NeedsApproval reports whether the caller could write a template only with
-// another policy-admin's approval, as things are now. next is the whole
+// another policy-admin's approval, or with that of the quorum, for it lowers
+// custody, as things are now. next is the whole
 // template; it is not checked otherwise.
 func (t *Tenant) NeedsApproval(ctx context.Context, caller *vocab.Identity, slug string, next *policy.Template) (needed bool, err error) {
 	err = t.store.View(ctx, func(r store.Reader) error {
@@ -64,6 +65,9 @@ func (t *Tenant) NeedsApproval(ctx context.Context, caller *vocab.Identity, slug
 		current, err := t.findTemplate(r, slug)
 		if err != nil || current == nil {
 			return err
+		}
+		if needed = lowersFloor(current.Template, next); needed {
+			return nil
 		}
 		followers, err := record.CountByTemplate(r, t.id, current.UID)
 		if err != nil || followers == 0 {

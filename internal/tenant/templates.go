@@ -320,6 +320,11 @@ func (t *Tenant) revise(ctx context.Context, c Call, slug string, kind audit.Kin
 			return nil, vocab.EventID{}, t.refuse(ctx, e, err)
 		}
 		describeRevision(e, draft)
+		if lowersFloor(before, draft) {
+			if err := onlyFloor(before, draft); err != nil {
+				return nil, vocab.EventID{}, t.refuse(ctx, e, err)
+			}
+		}
 		if dryRun {
 			// The check of an edit is recorded like a read.
 			e.Kind = audit.KindRead
