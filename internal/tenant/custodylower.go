@@ -105,7 +105,8 @@ func (t *Tenant) requestFloor(ctx context.Context, c Call, kind audit.Kind, befo
 // onlyFloor refuses a revision that lowers the floor and does something else too.
 func onlyFloor(before, draft *policy.Template) error {
 	same := *draft
-	same.Custody, same.Revision, same.Time, same.Author, same.Comment = before.Custody, before.Revision, before.Time, before.Author, before.Comment
+	same.UID, same.Slug, same.Custody = before.UID, before.Slug, before.Custody
+	same.Revision, same.Time, same.Author, same.Comment = before.Revision, before.Time, before.Author, before.Comment
 	was, err := license.EncodeTemplate(before)
 	if err != nil {
 		return err

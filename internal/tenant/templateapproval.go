@@ -55,7 +55,8 @@ func (t *Tenant) gainsNothing(tx store.Tx, who standing, uid vocab.TemplateUID, 
 // NeedsApproval reports whether the caller could write a template only with
 // another policy-admin's approval, or with that of the quorum, for it lowers
 // custody, as things are now. next is the whole
-// template; it is not checked otherwise.
+// template; it is not checked otherwise, but for a lower floor with something else
+// beside it: REQUEST_INVALID.
 func (t *Tenant) NeedsApproval(ctx context.Context, caller *vocab.Identity, slug string, next *policy.Template) (needed bool, err error) {
 	err = t.store.View(ctx, func(r store.Reader) error {
 		settings, err := record.GetSettings(r, t.id)
@@ -67,7 +68,7 @@ func (t *Tenant) NeedsApproval(ctx context.Context, caller *vocab.Identity, slug
 			return err
 		}
 		if needed = lowersFloor(current.Template, next); needed {
-			return nil
+			return onlyFloor(current.Template, next)
 		}
 		followers, err := record.CountByTemplate(r, t.id, current.UID)
 		if err != nil || followers == 0 {
