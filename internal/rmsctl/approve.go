@@ -171,7 +171,7 @@ func (a *app) signer(ctx context.Context, s *server, with string) (_ *sshsig.Sig
 		signer, err := sshsig.ParsePrivateKey(b, func() ([]byte, error) { return a.passphrase(with) })
 		return signer, func() {}, err
 	}
-	wanted := func(*sshsig.Key) bool { return false }
+	var wanted func(*sshsig.Key) bool
 	if with == "agent" {
 		m, err := getApprovers(ctx, s)
 		if err != nil {
@@ -242,7 +242,7 @@ func (a *app) writeToSign(ctx context.Context, s *server, o *rmsv1.Operation, pa
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // a file that the user named
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return vocab.Errorf(vocab.ReasonOutputExists, "%s exists and is not overwritten", path).WithNext("Remove it, or choose another name")
 	}

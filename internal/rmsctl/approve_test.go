@@ -103,7 +103,7 @@ func TestALyingServiceGetsNoSignature(t *testing.T) {
 		"a later end":            func(o *rmsv1.Operation) { o.ExpireTime = timestamppb.New(time.Now().Add(48 * time.Hour)) },
 		"another namespace":      func(o *rmsv1.Operation) { o.Quorum.Namespace = "git" },
 	} {
-		o := proto.Clone(honest).(*rmsv1.Operation) //nolint:errcheck // it is one
+		o := proto.Clone(honest).(*rmsv1.Operation)
 		lie(o)
 		if _, err := a.dualOf(t.Context(), s, o); !errors.Is(err, vocab.ReasonTrustRootMismatch) {
 			t.Errorf("%s: %v, want TRUST_ROOT_MISMATCH", name, err)

@@ -82,11 +82,11 @@ func (a *app) showApprovers(m *rmsv1.Approvers) {
 	for _, p := range m.GetApprovers() {
 		who, label, can := shortPrincipal(p.GetPrincipal()), p.GetLabel(), or(p.GetCannotAct(), "yes")
 		for _, line := range p.GetKeys() {
-			kind, print := line, ""
+			kind, fingerprint := line, ""
 			if k, err := sshsig.ParseAuthorizedKey(line); err == nil {
-				kind, print = k.Type(), k.Fingerprint()
+				kind, fingerprint = k.Type(), k.Fingerprint()
 			}
-			t.row(who, label, can, kind, print)
+			t.row(who, label, can, kind, fingerprint)
 			who, label, can = "", "", ""
 		}
 	}

@@ -33,8 +33,10 @@ const (
 	MaxSize = 16 << 10
 	// MaxKeySize is the largest public key, in bytes of the wire form.
 	MaxKeySize = 2 << 10
-	// MinRSA and MaxRSA bound the size of RSA keys, in bits.
-	MinRSA, MaxRSA = 3072, 8192
+	// MinRSA is the least size of RSA keys, in bits.
+	MinRSA = 3072
+	// MaxRSA is the largest.
+	MaxRSA = 8192
 )
 
 // envelope is the blob of PROTOCOL.sshsig after its magic.
