@@ -292,15 +292,23 @@ func (o *Operation) Start(t *Tally, now *ApproverSet) error {
 // takes: of different people and keys, by the sets that it holds. Whether they
 // still count, Tally says.
 func (o *Operation) signedBy() bool {
+	t, _, err := o.Decided()
+	return err == nil && t.Enough()
+}
+
+// Decided counts approvals by what the operation itself holds: the sets that
+// were in force when it was asked for and when the last approval came, which it
+// returns.
+func (o *Operation) Decided() (*Tally, *ApproverSet, error) {
 	now, err := o.Asked()
-	if err == nil && len(o.Quorum.Then) > 0 {
+	if err == nil && o.Quorum != nil && len(o.Quorum.Then) > 0 {
 		now, err = DecodeApprovers(o.Quorum.Then)
 	}
 	if err != nil {
-		return false
+		return nil, nil, err
 	}
 	t, err := o.Tally(now, func(*Approval) error { return nil })
-	return err == nil && t.Enough()
+	return t, now, err
 }
 
 func firstOf(errs ...error) error {

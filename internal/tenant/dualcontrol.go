@@ -60,7 +60,7 @@ func underDualControl(k operation.Kind) bool {
 type DualView struct {
 	*operation.Tally
 	// SetAsked is the approver set that was in force when it was asked for, SetNow
-	// the one that is.
+	// the one that is, or was when an ended operation was approved.
 	SetAsked, SetNow *operation.ApproverSet
 	// Left are the approvers, by principal, who can still approve it as far as is
 	// known here.
@@ -288,17 +288,21 @@ func (t *Tenant) viewDual(o *operation.Operation, state operation.State) (*DualV
 	if err != nil {
 		return nil, err
 	}
-	tally, err := t.tally(o)
-	if err != nil {
+	v := &DualView{SetAsked: asked, SetNow: t.approvers()}
+	if state.Ended() {
+		// What became of people afterwards changes nothing of what was decided.
+		v.Tally, v.SetNow, err = o.Decided()
+		return v, err
+	}
+	if v.Tally, err = t.tally(o); err != nil {
 		return nil, err
 	}
-	v := &DualView{Tally: tally, SetAsked: asked, SetNow: t.approvers()}
 	if state != operation.AwaitingApproval || v.SetNow == nil {
 		return v, nil
 	}
 	gave := map[string]bool{}
 	for i, a := range o.Approvals {
-		gave[a.Approver] = gave[a.Approver] || tally.Why[i] == nil
+		gave[a.Approver] = gave[a.Approver] || v.Why[i] == nil
 	}
 	for i := range v.SetNow.Approvers {
 		a := &v.SetNow.Approvers[i]

@@ -19,6 +19,7 @@ import (
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/sshsig"
+	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/tenant"
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -258,6 +259,11 @@ func TestTheQuorumActs(t *testing.T) {
 		}
 		if !strings.Contains(events[0].Detail, "cache_ttl from 5m0s to 1h0m0s") || !strings.Contains(events[1].Detail, "SHA256:") {
 			t.Errorf("the log says %q and %q", events[0].Detail, events[1].Detail)
+		}
+		// Who leaves afterwards has approved it all the same.
+		o.disable("carla")
+		if v := o.look(v.ID); v.Dual.Now != (operation.Count{Have: 2, Need: 2}) || v.Dual.Why[0] != nil {
+			t.Errorf("of what was done %+v count", v.Dual.Tally)
 		}
 		for _, a := range done.Approvals {
 			s, err := sshsig.Parse(a.Signature)
@@ -741,6 +747,42 @@ func TestLoweringAFloor(t *testing.T) {
 		o.check(write(o.template("plans", vocab.CustodyStrict, user("bob"))))
 		o.checkStore()
 	})
+}
+
+// Nor can they name approvers, or take them out.
+func TestTheStoreNamesNoApprovers(t *testing.T) {
+	for name, change := range map[string]func(tx store.Tx, tenantID vocab.TenantID, s *record.Resource) error{
+		"others": func(tx store.Tx, tenantID vocab.TenantID, s *record.Resource) (err error) {
+			if s.Body, err = quorumOf(2, "mallory", "carla").Encode(); err == nil {
+				_, err = record.PutResource(tx, tenantID, s)
+			}
+			return err
+		},
+		"none": func(tx store.Tx, tenantID vocab.TenantID, s *record.Resource) error {
+			s.Body, s.Gone = nil, 1
+			_, err := record.PutResource(tx, tenantID, s)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inDualControl(t, 2, three, func(t *testing.T, o *house) {
+				tenantID := o.ID()
+				o.check(o.Close())
+				o.check(o.store.Commit(t.Context(), func(tx store.Tx) error {
+					s, err := record.GetResource(tx, tenantID, record.NameApprovers)
+					if err != nil {
+						return err
+					}
+					return change(tx, tenantID, s)
+				}))
+				o.check(o.store.Close())
+				defer func() { o.Tenant = nil }()
+				if err := o.reopen(); !errors.Is(err, vocab.ReasonStoreDamaged) {
+					t.Errorf("the tenant serves them: %v", err)
+				}
+			})
+		})
+	}
 }
 
 // Whoever can write the store cannot make a quorum, nor take it away.
