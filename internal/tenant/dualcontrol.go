@@ -26,9 +26,10 @@ import (
 
 // dualControl is what a kind of operation has to say to be under dual control.
 //
-// To put another kind under it: give it roles in operationRoles and a case here,
-// and ask for it as for any other, with [Tenant.request] or
-// [Tenant.requestApproval]. What carries it out in one transaction has its basis
+// To put another kind under it: give it roles in operationRoles and a case in
+// dualControlOf, and ask for it as for any other, with [Tenant.request] or
+// [Tenant.requestApproval]. Approvers sign no kind that rmsctl has no words for:
+// give it a case in dualWords there. What carries it out in one transaction has its basis
 // and its approvals looked at in that transaction (see carryOut); what takes more
 // than one calls stillStands and checkBasis itself, in each of them.
 type dualControl struct {
