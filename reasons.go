@@ -63,6 +63,7 @@ const (
 	ReasonCustodianActs       = vocab.ReasonCustodianActs
 	ReasonStoreNewer          = vocab.ReasonStoreNewer
 	ReasonOperationState      = vocab.ReasonOperationState // the operation has ended, or its state does not allow this
+	ReasonTenantHeld          = vocab.ReasonTenantHeld     // restored from a backup, and nobody has released it yet
 )
 
 // Conflicts and things that are not there.

@@ -58,6 +58,10 @@ const (
 
 	KindAlarm Kind = 60 // something does not add up, outside a call that could be refused
 
+	KindBackupMade    Kind = 63 // a copy of the store was begun: from here on there may be one
+	KindBackupChanged Kind = 64 // what is known of a copy changed: it is whole, or it is no more
+	KindRestored      Kind = 65 // the store comes from a backup: what happened between that and this is not in the log
+
 	KindServiceStarted Kind = 70
 	KindServiceStopped Kind = 71
 )
@@ -80,6 +84,7 @@ var kindNames = map[Kind]string{
 	KindOperationSucceeded: "operation-succeeded", KindOperationFailed: "operation-failed",
 	KindOperationCancelled: "operation-cancelled", KindRecoveryAnnounced: "recovery-announced",
 	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
+	KindBackupMade: "backup-made", KindBackupChanged: "backup-changed", KindRestored: "restored",
 	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 

@@ -23,11 +23,13 @@ const (
 	Recovery       Kind = 4 // break-glass: somebody may open what no grant lets them open
 	Transfer       Kind = 5 // all licenses of one owner become another's
 	Reseal         Kind = 6 // licenses of a template get the custody the template demands
+
+	Release Kind = 20 // a tenant that was restored from a backup shall publish and open again
 )
 
 var kindNames = map[Kind]string{
 	RoleGrant: "role-grant", TemplateUpdate: "template-update", LicenseUpdate: "license-update",
-	Recovery: "recovery", Transfer: "transfer", Reseal: "reseal",
+	Recovery: "recovery", Transfer: "transfer", Reseal: "reseal", Release: "release",
 }
 
 // String returns the kind's name, such as "role-grant".

@@ -61,6 +61,12 @@ type ResealParams struct {
 	Template vocab.TemplateUID `cbor:"1,keyasint"`
 }
 
+// ReleaseParams are those of [Release].
+type ReleaseParams struct {
+	// Event is that of the restore: a later one is another hold.
+	Event vocab.EventID `cbor:"1,keyasint"`
+}
+
 // EncodeParams returns the canonical bytes of a kind's parameters. The error is
 // REQUEST_INVALID.
 func EncodeParams(params any) ([]byte, error) {

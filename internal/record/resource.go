@@ -131,6 +131,8 @@ func (s *Resource) check() (err error) {
 		_, err = DecodeRevocationRule(s.Body)
 	case strings.HasPrefix(s.Name, PrefixOperations):
 		_, err = operation.Decode(s.Body)
+	case strings.HasPrefix(s.Name, PrefixBackups):
+		err = checkBackup(s.Name, s.Body)
 	}
 	return err
 }

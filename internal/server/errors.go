@@ -69,6 +69,7 @@ var statusCodes = map[vocab.Reason]codes.Code{
 	vocab.ReasonCustodianActs:       codes.FailedPrecondition,
 	vocab.ReasonStoreNewer:          codes.FailedPrecondition,
 	vocab.ReasonOperationState:      codes.FailedPrecondition,
+	vocab.ReasonTenantHeld:          codes.FailedPrecondition,
 	// A reload of files that are not valid: the operator's socket only.
 	vocab.ReasonConfigurationInvalid: codes.FailedPrecondition,
 

@@ -30,6 +30,8 @@ type live struct {
 	operations map[vocab.OperationID]goingOn
 	bell       bell
 	watchers   map[*watcher]struct{}
+	// hold keeps a restored tenant from publishing and opening; nil: nothing does.
+	hold *record.Hold
 }
 
 // watcher is called after every change of what decisions read.
@@ -133,6 +135,8 @@ func (l *live) set(s *record.Resource) error {
 		return l.setRevocation(s)
 	case strings.HasPrefix(s.Name, record.PrefixOperations):
 		return l.setOperation(s)
+	case s.Name == record.NameHold:
+		return l.setHold(s)
 	}
 	return nil // nothing that decisions read
 }
@@ -222,7 +226,7 @@ func eachResource(r store.Reader, t vocab.TenantID, fn func(*record.Resource) er
 
 // isResource tells the names of resources from the other targets of events.
 func isResource(target string) bool {
-	for _, prefix := range []string{record.PrefixGroups, record.PrefixRoles, record.PrefixPrincipals, record.PrefixRevocations, record.PrefixOperations} {
+	for _, prefix := range []string{record.PrefixGroups, record.PrefixRoles, record.PrefixPrincipals, record.PrefixRevocations, record.PrefixOperations, record.PrefixBackups} {
 		if strings.HasPrefix(target, prefix) {
 			return true
 		}

@@ -245,7 +245,7 @@ func (t *Tenant) workOn(ctx context.Context, r *runner, id vocab.OperationID) (t
 	}
 	var pause time.Duration
 	switch o.Kind {
-	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate:
+	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate, operation.Release:
 		err = t.carryOut(ctx, id, o)
 	case operation.Transfer:
 		pause, err = t.workTransfer(ctx, id, o)
@@ -326,6 +326,8 @@ func (t *Tenant) prepare(ctx context.Context, o *operation.Operation) (effect, e
 		return t.prepareTemplate(ctx, o)
 	case operation.LicenseUpdate:
 		return t.prepareLicense(ctx, o)
+	case operation.Release:
+		return t.prepareRelease(o)
 	}
 	return nil, contradicts("an operation")
 }

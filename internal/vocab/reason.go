@@ -57,6 +57,7 @@ const (
 	ReasonCustodianActs       Reason = "CUSTODIAN_ACTS"
 	ReasonStoreNewer          Reason = "STORE_NEWER"
 	ReasonOperationState      Reason = "OPERATION_STATE" // the operation has ended, or its state does not allow this
+	ReasonTenantHeld          Reason = "TENANT_HELD"     // restored from a backup, and nobody has released it yet
 )
 
 // Conflicts and things that are not there.
