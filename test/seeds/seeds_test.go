@@ -67,6 +67,11 @@ var parsers = []struct {
 	{"group file", "internal/policy/groupfile", "Parse parseGroup parseMember CheckApart"},
 	{"suite of a policy", "internal/policy/suitefile", "Parse Suite.read readTenant readDomains yesNo Suite.readTemplate Suite.readCase readWho readWant"},
 	{"context", "internal/contexts", "Parse ParseKeyID Context.Validate validServer hasAlias"},
+	{
+		"backup", "internal/backup",
+		"Read readArchive reader.read reader.next reader.named reader.checkpoints reader.store decodeManifest strictly Manifest.validate " +
+			"onlyZeros Inspect Hash.UnmarshalText",
+	},
 	{"page token", "internal/server", "pages.cursor"},
 	{"Vault's answers", "internal/keys/vault", "decodeOne parseAnswer parseVersioned parseBatch parseHealth parseKey parseKeyVersion parseCapabilities parseSignature refusal"},
 	{"key ring", "internal/keys/embedded", "parse ring.check"},
