@@ -16,10 +16,11 @@ func NewEventID() EventID         { return NewOrdered[eventKind]() }
 func NewOperationID() OperationID { return NewOrdered[operationKind]() }
 func NewBackupID() BackupID       { return NewOrdered[backupKind]() }
 
-// ParseContentID, ParseTenantID, ParseEventID, ParseOperationID and ParseBackupID read the
-// text form.
+// ParseContentID, ParseTenantID, ParseEventID, ParseOperationID, ParseBackupID
+// and ParseTemplateUID read the text form.
 func ParseContentID(s string) (ContentID, error)     { return ParseID[contentKind](s) }
 func ParseTenantID(s string) (TenantID, error)       { return ParseID[tenantKind](s) }
 func ParseEventID(s string) (EventID, error)         { return ParseID[eventKind](s) }
 func ParseOperationID(s string) (OperationID, error) { return ParseID[operationKind](s) }
 func ParseBackupID(s string) (BackupID, error)       { return ParseID[backupKind](s) }
+func ParseTemplateUID(s string) (TemplateUID, error) { return ParseID[templateKind](s) }

@@ -54,6 +54,7 @@ var parsers = []struct {
 	},
 	{"audit event", "internal/audit", "ParseEvent setID leafWho.principal leafWho.valid"},
 	{"inputs of a decision", "internal/decision", "Decode unreadable form.caller license readRevocations form.publishing"},
+	{"exported events", "internal/audit", "readExportLine"},
 	{"checkpoint", "internal/audit", "OpenCheckpoint ReadCheckpoint parseCheckpoint"},
 	{
 		"token", "internal/identity",
