@@ -49,6 +49,9 @@ func Restore(ctx context.Context, o RestoreOptions) error {
 	if err != nil {
 		return err
 	}
+	if info, err := os.Stat(o.Checkpoints); o.Checkpoints != "" && (err != nil || !info.IsDir()) {
+		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "%s is no directory of checkpoints", o.Checkpoints)
+	}
 	u, err := unpack(ctx, o.File, o.Identities, filepath.Dir(target), filepath.Base(target)+restoring)
 	if err != nil {
 		return err
