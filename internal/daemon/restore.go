@@ -320,8 +320,8 @@ type outcome struct {
 	newest *audit.Checkpoint
 	x      tenant.Exported // what newest was read from
 	lost   bool
-	gap    *tenant.Gap
-	why    string // for people: what is or may be missing
+	gap    *tenant.Gap // nil: nothing is known of what is missing
+	why    string      // for people: what is or may be missing
 }
 
 // settle compares the logs with what is known of later ones and writes down, in
@@ -339,19 +339,19 @@ func (u *unpacked) settle(ctx context.Context, o *RestoreOptions) error {
 			return err
 		}
 		all = append(all, w)
-		if w.lost && w.gap == nil && o.AcceptLoss == "" {
+		if w.lost && !w.gap.Whole() && o.AcceptLoss == "" {
 			refused = append(refused, m.Name+": "+w.why)
 		}
 	}
 	if len(refused) > 0 {
-		return vocab.Errorf(vocab.ReasonLogDamaged, "something is missing in this backup, and revocations may be among it; nothing was restored.\n  %s\n",
-			strings.Join(refused, "\n  ")).
+		return vocab.Errorf(vocab.ReasonLogDamaged, "something is or may be missing in this backup, revocations perhaps, and nothing was restored: %s",
+			strings.Join(refused, ". ")).
 			WithNext("Give what is there of the old data directory's checkpoints (--checkpoints) and of exported events (--events); " +
 				"if that is all, say why the loss is accepted (--accept-loss): the tenants are then held until a tenant-admin releases them")
 	}
 	for _, w := range all {
 		reason := o.AcceptLoss
-		if !w.lost || w.gap != nil {
+		if !w.lost || w.gap.Whole() {
 			reason = ""
 		}
 		r, err := w.t.Restore(ctx, tenant.Restoration{
@@ -388,10 +388,10 @@ func (w *outcome) report(out io.Writer, r *tenant.Restored) {
 }
 
 // compare finds out what is known of a tenant's log after the backup.
-func (u *unpacked) compare(ctx context.Context, o *RestoreOptions, w *outcome) error {
+func (u *unpacked) compare(ctx context.Context, o *RestoreOptions, w *outcome) (err error) {
 	unknown := func(why string) error {
-		w.lost, w.why, w.newest = true, why, nil
-		return nil
+		w.lost, w.why, w.newest, w.x = true, why, nil, tenant.Exported{}
+		return u.readGap(ctx, o.Events, w)
 	}
 	if o.Checkpoints == "" {
 		return unknown("no newer checkpoint was given, so nobody knows what came after the backup")
@@ -409,13 +409,11 @@ func (u *unpacked) compare(ctx context.Context, o *RestoreOptions, w *outcome) e
 	}
 	c, err := w.t.Exported(w.x)
 	if err != nil {
-		w.x = tenant.Exported{}
 		return unknown("the checkpoint in " + o.Checkpoints + " is not signed under a root that the backup knows")
 	}
 	if c.Size <= w.size {
 		err := u.store.View(ctx, func(r store.Reader) error { return audit.CheckRoot(r, c) })
 		if vocab.ReasonOf(err) == vocab.ReasonLogDamaged {
-			w.x = tenant.Exported{}
 			return unknown(fmt.Sprintf("its checkpoint of %s, of %d events, is of another log than the backup's: one of them was restored before",
 				c.Time.Format(time.RFC3339), c.Size))
 		}
@@ -426,53 +424,58 @@ func (u *unpacked) compare(ctx context.Context, o *RestoreOptions, w *outcome) e
 	w.x = tenant.Exported{} // the restored log does not continue it
 	w.why = fmt.Sprintf("%d events after the backup are missing: it has %d, and the checkpoint of %s has %d",
 		c.Size-w.size, w.size, c.Time.Format(time.RFC3339), c.Size)
-	if w.gap, err = u.readGap(ctx, o.Events, w, c); err != nil {
-		return err
-	}
-	if w.gap != nil {
-		w.why += "; the exported events say what they were"
-	} else if len(o.Events) > 0 {
-		w.why += fmt.Sprintf("; the exported events are not those from %d to %d", w.size, c.Size)
-	}
-	return nil
+	return u.readGap(ctx, o.Events, w)
 }
 
-// readGap reads the missing events of a tenant from the files that were given.
-// They count if they lead from the backup's log to the checkpoint; otherwise it
-// returns nil.
-func (u *unpacked) readGap(ctx context.Context, files []string, w *outcome, c audit.Checkpoint) (*tenant.Gap, error) {
+// readGap reads the missing events of a tenant from the files that were given,
+// as far as they follow the backup's log one by one. If they lead to the newest
+// checkpoint they are proven to be all; otherwise some are missing still, and
+// nothing proves those that are there.
+func (u *unpacked) readGap(ctx context.Context, files []string, w *outcome) error {
 	if len(files) == 0 {
-		return nil, nil
+		return nil
 	}
 	var tree *audit.Tree
 	if err := u.store.View(ctx, func(r store.Reader) (err error) {
 		tree, err = audit.TreeAt(r, w.t.ID(), w.size)
 		return err
 	}); err != nil {
-		return nil, err
+		return err
 	}
-	gap := tenant.NewGap()
+	gap := tenant.NewGap(w.size)
+	proven := func() bool { return w.newest != nil && tree.Size() == w.newest.Size && tree.Root() == w.newest.Root }
 	for _, name := range files {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "the exported events: %w", err)
+			return vocab.Errorf(vocab.ReasonConfigurationInvalid, "the exported events: %w", err)
 		}
 		for e, err := range audit.ReadExport(&contextReader{ctx, f}) {
 			if err != nil {
 				_ = f.Close()
-				return nil, err
+				return err
 			}
-			if e.Event.Tenant == w.t.ID() && e.Index == tree.Size() && e.Index < c.Size {
+			if e.Event.Tenant == w.t.ID() && e.Index == tree.Size() && !proven() {
 				tree.Add(e.LeafHash())
 				gap.Add(e.Event)
 			}
 		}
 		_ = f.Close()
 	}
-	if tree.Size() != c.Size || tree.Root() != c.Root {
-		return nil, nil
+	switch {
+	case tree.Size() == w.size:
+		w.why += fmt.Sprintf("; the exported events do not go on from event %d", w.size)
+		return nil
+	case proven():
+		gap.Prove()
+		w.why += "; the exported events are those"
+	case w.newest != nil && tree.Size() >= w.newest.Size:
+		w.why += "; the exported events are not those of the checkpoint"
+		return nil
+	default:
+		w.why += fmt.Sprintf("; the exported events lead from %d to %d, and nothing proves them", w.size, tree.Size())
 	}
-	return gap, nil
+	w.gap = gap
+	return nil
 }
 
 // keepCheckpoint puts a tenant's newest checkpoint that the restored log

@@ -19,7 +19,11 @@ import (
 // from somebody, to be done again, and what people have to look at. Its memory
 // grows with what was taken away, not with the number of events.
 type Gap struct {
-	facts map[string]*fact // by what they are about: the last word counts
+	// from and to are the positions of the first event and after the last, whole
+	// says that they are proven to be all that are missing.
+	from, to uint64
+	whole    bool
+	facts    map[string]*fact // by what they are about: the last word counts
 	// counts are of what there may be too much of to name each.
 	counts map[string]int
 	// looks are the last events about something that has to be looked at.
@@ -55,13 +59,21 @@ func lostLine(e *audit.Event) string {
 	return line
 }
 
-// NewGap returns a gap of no events.
-func NewGap() *Gap {
-	return &Gap{facts: map[string]*fact{}, counts: map[string]int{}, looks: map[string]*audit.Event{}}
+// NewGap returns a gap of no events, which begins at a position.
+func NewGap(from uint64) *Gap {
+	return &Gap{from: from, to: from, facts: map[string]*fact{}, counts: map[string]int{}, looks: map[string]*audit.Event{}}
 }
+
+// Prove notes that the events are proven to be all that are missing.
+func (g *Gap) Prove() { g.whole = true }
+
+// Whole reports whether the events are proven to be all that are missing. No gap
+// is not whole.
+func (g *Gap) Whole() bool { return g != nil && g.whole }
 
 // Add takes the next event of the log.
 func (g *Gap) Add(e *audit.Event) {
+	g.to++
 	if e.Reason != "" && e.Kind != audit.KindAlarm {
 		return // a refusal changed nothing
 	}

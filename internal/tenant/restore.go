@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/openrms/rms/internal/audit"
@@ -103,8 +104,8 @@ type Restoration struct {
 	Newest *audit.Checkpoint
 	// Lost says that events are or may be missing: the tenant is then held.
 	Lost bool
-	// Gap is what the missing events say, if they are at hand and are those of
-	// Newest; nil if they are not.
+	// Gap is what the missing events say, as far as they are at hand; nil if none
+	// are. Some may be missing still: see [Gap.Whole].
 	Gap *Gap
 	// Reason is why the operator accepts the loss; empty if they had not to.
 	Reason string
@@ -155,12 +156,16 @@ func (u *Unserved) Restore(ctx context.Context, x Restoration) (*Restored, error
 		e.Detail += "; nobody knows how many events the log had"
 	}
 	again := &again{t: t, restore: e, hold: h}
+	unknown := "what happened after " + x.BackupTime.UTC().Format(time.RFC3339)
 	if x.Gap != nil {
+		e.Detail += fmt.Sprintf("; of the lost events %d to %d were exported", x.Gap.from, x.Gap.to)
+		unknown = fmt.Sprintf("the exported events, which nothing proves, end at %d; what happened after them", x.Gap.to)
 		if err := again.all(ctx, x.Gap); err != nil {
 			return nil, err
 		}
-	} else {
-		h.Open = append(h.Open, "what happened after "+x.BackupTime.UTC().Format(time.RFC3339)+
+	}
+	if !x.Gap.Whole() {
+		h.Open = slices.Insert(h.Open, 0, unknown+
 			" is not known: revocations, disabled people, changes of roles, groups, templates and settings, states of keys")
 	}
 	e.Alarm, e.Target = true, record.NameHold
