@@ -100,13 +100,13 @@ func (g *Gap) Add(e *audit.Event) {
 			g.takes(e.Target, e, true, nil)
 		}
 	case audit.KindPublished:
-		g.counts["documents were protected, which nobody can open any more (LICENSE_UNKNOWN)"]++
+		g.counts["documents that were protected, which nobody can open any more (LICENSE_UNKNOWN)"]++
 	case audit.KindOperationRequested:
-		g.counts["operations were asked for, which are gone"]++
+		g.counts["operations that were asked for, which are gone"]++
 	case audit.KindGenerationRewrapped:
-		g.counts["generations were rewrapped: the restored wraps need the key versions they had before"]++
+		g.counts["rewraps of generations: the restored wraps need the key versions they had before"]++
 	case audit.KindGenerationCreated:
-		g.counts["generations were made, which are gone"]++
+		g.counts["generations that were made, which are gone"]++
 	case audit.KindReleased, audit.KindRefused, audit.KindRead, audit.KindTenantCreated, audit.KindSignInChanged, audit.KindSignerCertified,
 		audit.KindBundlePublished, audit.KindOperationApproved, audit.KindOperationRejected, audit.KindOperationResumed, audit.KindOperationSucceeded,
 		audit.KindOperationFailed, audit.KindOperationCancelled, audit.KindOperationPaused, audit.KindOperationExpired, audit.KindRecoveryAnnounced,
@@ -140,7 +140,7 @@ func (g *Gap) sorted() (out []*fact) {
 // there.
 func (g *Gap) eachLine(there func(*audit.Event) (bool, error), say func(string)) error {
 	for _, what := range slices.Sorted(maps.Keys(g.counts)) {
-		say(fmt.Sprintf("%d %s", g.counts[what], what))
+		say(fmt.Sprintf("%s: %d", what, g.counts[what]))
 	}
 	looks := slices.Collect(maps.Values(g.looks))
 	for _, f := range g.facts {
