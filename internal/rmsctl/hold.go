@@ -3,6 +3,7 @@ package rmsctl
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -92,7 +93,7 @@ func (a *app) saidRestored(ctx context.Context, s *server) string {
 	}
 	e := page.GetEvents()[0]
 	return fmt.Sprintf(". The server says that it was restored at %s (event %s): %s. A checkpoint that is newer than the backup never fits a restored log",
-		showStamp(e.GetTime()), lastPart(e.GetName()), clean(e.GetDetail()))
+		showStamp(e.GetTime()), lastPart(e.GetName()), clean(strings.TrimPrefix(e.GetDetail(), "backups/hold ")))
 }
 
 // notContinued is the error of a log that does not continue a checkpoint that
