@@ -283,10 +283,15 @@ func (u *unpacked) place(target string) error {
 	}
 	_ = os.Remove(filepath.Join(u.dir, storeFile+".lock"))
 	// From the innermost directory out: whoever finds the target finds all of it.
+	// What takes the place of an empty directory belongs to whom that belonged.
+	owned, _ := os.Stat(target)
 	var dirs []string
 	if err := filepath.WalkDir(u.dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {
 			dirs = append(dirs, path)
+		}
+		if err == nil && owned != nil {
+			err = sameOwner(path, owned)
 		}
 		return err
 	}); err != nil {
@@ -303,6 +308,19 @@ func (u *unpacked) place(target string) error {
 			WithNext("%s must not be there, or be an empty directory that is no mount point", target)
 	}
 	return syncDir(filepath.Dir(target))
+}
+
+// sameOwner gives a file to the owner of another.
+func sameOwner(path string, other os.FileInfo) error {
+	want, ok := other.Sys().(*syscall.Stat_t)
+	if !ok || int(want.Uid) == os.Geteuid() && int(want.Gid) == os.Getegid() {
+		return nil
+	}
+	if err := os.Lchown(path, int(want.Uid), int(want.Gid)); err != nil {
+		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "the restored files cannot be given to the owner of the data directory: %w", err).
+			WithNext("Restore as that user, or as root")
+	}
+	return nil
 }
 
 func syncDir(dir string) error {
