@@ -340,6 +340,7 @@ func archives(tb testing.TB) []archived {
 		{"a newer format, which may have more", []entry{changed(`"version":1`, `"version":2,"more":1`), note, store, end}, vocab.ReasonStoreNewer},
 		{"no bytes", []entry{changed(`"store_bytes":3`, `"store_bytes":-3`), note, store, end}, vocab.ReasonStoreDamaged},
 		{"more bytes than can be", []entry{changed(`"store_bytes":3`, `"store_bytes":99999999999999999`), note, store, end}, vocab.ReasonStoreDamaged},
+		{"a root of few digits", []entry{changed(`"root":"010203`, `"root":"0102`), note, store, end}, vocab.ReasonStoreDamaged},
 		{"a tenant that cannot be", []entry{changed(`"contoso"`, `"../x"`), note, store, end}, vocab.ReasonStoreDamaged},
 	}
 }

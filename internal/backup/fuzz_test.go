@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 
+	"filippo.io/age"
+
 	"github.com/openrms/rms/internal/vocab"
 )
 
@@ -41,6 +43,22 @@ func FuzzInspect(f *testing.F) {
 	for _, end := range []int{10, len(good) / 2, len(good) - 40} {
 		f.Add(good[:end])
 	}
+	others, _ := keys(f)
+	var foreign, classic bytes.Buffer
+	write(f, &foreign, others, someManifest(3), []byte("abc"))
+	f.Add(foreign.Bytes())
+	key, err := age.GenerateX25519Identity()
+	if err != nil {
+		f.Fatal(err)
+	}
+	w, err := age.Encrypt(&classic, key.Recipient())
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(classic.Bytes())
 	changed := bytes.Clone(good)
 	changed[len(changed)-1] ^= 1
 	f.Add(changed)

@@ -498,3 +498,101 @@ func foreign(t *testing.T, checkpoints string) string {
 func exportLine(e audit.Entry) string {
 	return fmt.Sprintf(`{"index":%d,"leaf":%q}`+"\n", e.Index, base64.StdEncoding.EncodeToString(e.Leaf))
 }
+
+// Whoever reads slowly holds up nobody: others protect and open while a piece is
+// not taken, and the backup is still one state, from before.
+func TestSlowReader(t *testing.T) {
+	site := daemontest.NewSite(t)
+	d := start(t, site, nil)
+	key := newBackupKey(t)
+	alice, bob := site.Person(t, "alice"), site.Person(t, "bob")
+	c := site.Client(t, d.Addr())
+	publish(t, c, alice)
+	var file bytes.Buffer
+	stuck, go1 := make(chan struct{}), make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		pieces := 0
+		ended <- d.Backup(t.Context(), &rmsv1.BackupRequest{Recipients: []string{key.recipient}}, func(r *rmsv1.BackupResponse) error {
+			if pieces++; pieces == 2 {
+				close(stuck)
+				<-go1
+			}
+			file.Write(r.GetData())
+			return nil
+		})
+	}()
+	<-stuck
+	for range 50 {
+		doc := publish(t, c, alice)
+		if _, err := c.Acquire(t.Context(), bob, doc.PL, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Another backup waits for its turn, and says so.
+	err := d.Backup(t.Context(), &rmsv1.BackupRequest{Recipients: []string{key.recipient}}, func(*rmsv1.BackupResponse) error { return nil })
+	wantOverloaded(t, err)
+	close(go1)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "slow.age")
+	if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := daemon.VerifyBackup(t.Context(), path, key.ids, t.TempDir(), &out); err != nil {
+		t.Errorf("%v\n%s", err, &out)
+	}
+}
+
+func wantOverloaded(t *testing.T, err error) {
+	t.Helper()
+	if vocab.ReasonOf(err) != vocab.ReasonOverloaded {
+		t.Errorf("%v, want OVERLOADED", err)
+	}
+}
+
+// A tenant whose records contradict its log does not keep the others from being
+// saved. The operator is told that its log says nothing, and that copy does not
+// restore.
+func TestBackupOfADamagedTenant(t *testing.T) {
+	site := daemontest.NewSite(t)
+	d := start(t, site, nil)
+	key := newBackupKey(t)
+	backUp(t, d, key, time.Time{}) // a resource, whose row is then taken out
+	if err := d.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := bolt.Open(bolt.Options{Path: filepath.Join(site.Data, "rms.db"), Stamp: store.Production, Schema: record.Schema})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Commit(t.Context(), func(tx store.Tx) error {
+		for item, err := range tx.Scan("resources", store.Range{}) {
+			if err != nil {
+				return err
+			}
+			return tx.Delete("resources", item.Key)
+		}
+		return errors.New("test: there is no resource")
+	}), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	to, err := backup.ParseRecipients([]string{key.recipient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	made, err := daemon.BackupStore(t.Context(), site.Data, to, time.Time{}, &file, slog.New(slog.DiscardHandler))
+	if err != nil || len(made.Warnings) != 1 || !strings.Contains(made.Warnings[0], "tenant contoso is damaged, and its log says nothing of the backup") {
+		t.Fatalf("%+v %v", made, err)
+	}
+	path := filepath.Join(t.TempDir(), "damaged.age")
+	if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := restore(t, daemon.RestoreOptions{File: path, Identities: key.ids, DataDir: filepath.Join(t.TempDir(), "data"), AcceptLoss: "a test"}); vocab.ReasonOf(err) != vocab.ReasonStoreDamaged {
+		t.Errorf("restoring it: %v", err)
+	}
+}

@@ -79,7 +79,7 @@ func (p *place) load() (cfg *config.Config, dir string, err error) {
 	path := p.config
 	if p.data != "" {
 		path = filepath.Join(p.data, "rmsd.yaml")
-		if _, err := os.Stat(path); err != nil {
+		if _, missing := os.Stat(path); missing != nil {
 			dir, _ = daemon.StoreDir(p.data)
 			return nil, dir, nil
 		}
@@ -295,7 +295,7 @@ func backupKeygenCommand() *cobra.Command {
 				return err
 			}
 			defer f.discard()
-			text, recipient, print, err := backup.Keygen()
+			text, recipient, fingerprint, err := backup.Keygen()
 			if err != nil {
 				return err
 			}
@@ -307,7 +307,7 @@ func backupKeygenCommand() *cobra.Command {
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), recipient)
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s opens what is made for this recipient (%s).\nKeep it, and a copy of it, away from this machine: whoever has it and a backup reads the store.\n", output, print)
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s opens what is made for this recipient (%s).\nKeep it, and a copy of it, away from this machine: whoever has it and a backup reads the store.\n", output, fingerprint)
 			return nil
 		},
 	}

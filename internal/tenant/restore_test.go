@@ -85,10 +85,10 @@ func has(t *testing.T, what string, lines []string, words ...string) {
 func TestRestoreTakesAwayAgain(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *house) {
 		ctx := t.Context()
-		revoked, both, ruled, deleted, free, already := o.publish("alice", "", "bob"), o.publish("alice", "", "bob"), o.publish("ron", "", "bob"),
-			(*tenant.Published)(nil), o.publish("alice", "", "bob"), o.publish("alice", "", "bob")
+		revoked, both, ruled := o.publish("alice", "", "bob"), o.publish("alice", "", "bob"), o.publish("ron", "", "bob")
+		free, already := o.publish("alice", "", "bob"), o.publish("alice", "", "bob")
 		o.mustWrite(person("alice"), "finance", o.template("finance", vocab.CustodyCached, user("bob")))
-		deleted = o.publish("alice", "finance")
+		deleted := o.publish("alice", "finance")
 		id := func(p *tenant.Published) vocab.ContentID { return p.License.Record.Content }
 		_, _, err := o.RevokeLicense(ctx, person("alice"), id(already), "before", anyOwner)
 		o.check(err)

@@ -31,7 +31,7 @@ func (x *tool) run(inject string, args ...string) (killed bool, code int, said s
 	trace := filepath.Join(x.dir, "trace")
 	// With a filter in the kernel, strace injects no signal but at the first call.
 	prefix := slices.DeleteFunc(straceCommand(x.t, trace, "-e", "trace="+strings.SplitN(inject, ":", 2)[0], "-e", "inject="+inject), func(s string) bool { return s == "--seccomp-bpf" })
-	cmd := exec.CommandContext(x.t.Context(), prefix[0], append(append(prefix[1:], x.binary), args...)...) //nolint:gosec // our own program
+	cmd := exec.CommandContext(x.t.Context(), prefix[0], append(append(prefix[1:], x.binary), args...)...)
 	// The count of a fault is of each thread: with one at work it is of all.
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	out, err := cmd.CombinedOutput()
@@ -49,7 +49,7 @@ func (x *tool) run(inject string, args ...string) (killed bool, code int, said s
 // must runs rmsd, which must succeed.
 func (x *tool) must(args ...string) string {
 	x.t.Helper()
-	out, err := exec.CommandContext(x.t.Context(), x.binary, args...).CombinedOutput() //nolint:gosec // our own program
+	out, err := exec.CommandContext(x.t.Context(), x.binary, args...).CombinedOutput()
 	if err != nil {
 		x.t.Fatalf("rmsd %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
@@ -70,7 +70,7 @@ func saving(t *testing.T) (x *tool, site *rmsdtest.Site, key, recipients string)
 		}
 	}
 	key, recipients = filepath.Join(x.dir, "key"), filepath.Join(x.dir, "recipients")
-	recipient, err := exec.CommandContext(t.Context(), x.binary, "backup", "keygen", "-o", key).Output() //nolint:gosec // our own program
+	recipient, err := exec.CommandContext(t.Context(), x.binary, "backup", "keygen", "-o", key).Output()
 	if err == nil {
 		err = os.WriteFile(recipients, recipient, 0o600)
 	}

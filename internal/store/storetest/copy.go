@@ -115,7 +115,7 @@ func copyIsOneSnapshot(t *testing.T, open Open, name string) {
 		t.Fatal(err)
 	}
 	c := open(t, dir)
-	defer c.Close() //nolint:errcheck // it is only read
+	defer c.Close()
 	if err := c.View(t.Context(), func(r store.Reader) error {
 		got, err := counted(r)
 		if err == nil && got != saw {
