@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -497,6 +498,40 @@ func foreign(t *testing.T, checkpoints string) string {
 
 func exportLine(e audit.Entry) string {
 	return fmt.Sprintf(`{"index":%d,"leaf":%q}`+"\n", e.Index, base64.StdEncoding.EncodeToString(e.Leaf))
+}
+
+// What takes the place of an empty directory belongs to whom that belonged: an
+// operator who restores as root leaves a directory that the daemon can open.
+func TestRestoredBelongsToTheDaemon(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	site := daemontest.NewSite(t)
+	d := start(t, site, nil)
+	key := newBackupKey(t)
+	file, _ := backUp(t, d, key, time.Time{})
+	to := filepath.Join(t.TempDir(), "data")
+	if err := errors.Join(os.Mkdir(to, 0o700), os.Chown(to, 4711, 4712)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := restore(t, daemon.RestoreOptions{File: file, Identities: key.ids, DataDir: to, AcceptLoss: "a test"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := filepath.WalkDir(to, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if owner, ok := info.Sys().(*syscall.Stat_t); !ok || owner.Uid != 4711 || owner.Gid != 4712 {
+			t.Errorf("%s: %+v", path, owner)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Whoever reads slowly holds up nobody: others protect and open while a piece is

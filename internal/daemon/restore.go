@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -60,6 +61,8 @@ func Restore(ctx context.Context, o RestoreOptions) error {
 	if err := u.check(ctx); err != nil {
 		return err
 	}
+	fmt.Fprintf(o.Out, "backup %s of %s, SHA-256 %x: whoever has a recipient can make such a file, so compare that with what the logs have of it\n",
+		u.manifest.ID, u.manifest.Time.UTC().Format(time.RFC3339), u.sum)
 	if err := u.settle(ctx, &o); err != nil {
 		return err
 	}
@@ -123,6 +126,7 @@ func emptyPlace(dir string, out io.Writer) (string, error) {
 type unpacked struct {
 	dir      string
 	manifest *backup.Manifest
+	sum      [32]byte // of the file, all of which was read
 	store    *bolt.Store
 	log      *audit.Log
 }
@@ -139,13 +143,14 @@ func unpack(ctx context.Context, file string, ids *backup.Identities, parent, pa
 		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "no directory can be made: %w", err)
 	}
 	u := &unpacked{dir: dir}
+	sum := sha256.New()
 	defer func() {
 		if err != nil {
 			u.discard()
 		}
 	}()
 	var db *os.File
-	u.manifest, err = backup.Read(&contextReader{ctx, f}, ids, backup.Sink{
+	u.manifest, err = backup.Read(io.TeeReader(&contextReader{ctx, f}, sum), ids, backup.Sink{
 		Manifest: func(m *backup.Manifest) error {
 			if m.Schema > record.Schema.Version {
 				return vocab.Errorf(vocab.ReasonStoreNewer, "a newer version wrote this backup: the schema of its store is %d, this program knows %d",
@@ -172,6 +177,7 @@ func unpack(ctx context.Context, file string, ids *backup.Identities, parent, pa
 	case err != nil:
 		return nil, err
 	}
+	u.sum = [32]byte(sum.Sum(nil))
 	return u, nil
 }
 
@@ -303,7 +309,9 @@ func (u *unpacked) place(target string) error {
 			return err
 		}
 	}
-	if err := os.Rename(u.dir, target); err != nil {
+	// The system's own rename takes the place of an empty directory, and of no
+	// other; that of package os refuses both.
+	if err := syscall.Rename(u.dir, target); err != nil {
 		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "the restored directory could not be moved to its place: %w", err).
 			WithNext("%s must not be there, or be an empty directory that is no mount point", target)
 	}

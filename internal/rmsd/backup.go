@@ -79,7 +79,7 @@ func (p *place) load() (cfg *config.Config, dir string, err error) {
 	path := p.config
 	if p.data != "" {
 		path = filepath.Join(p.data, "rmsd.yaml")
-		if _, missing := os.Stat(path); missing != nil {
+		if info, _ := os.Stat(path); info == nil {
 			dir, _ = daemon.StoreDir(p.data)
 			return nil, dir, nil
 		}
