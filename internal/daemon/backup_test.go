@@ -22,6 +22,7 @@ import (
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/backup"
+	"github.com/openrms/rms/internal/config"
 	"github.com/openrms/rms/internal/daemon"
 	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/record"
@@ -629,5 +630,48 @@ func TestBackupOfADamagedTenant(t *testing.T) {
 	}
 	if _, err := restore(t, daemon.RestoreOptions{File: path, Identities: key.ids, DataDir: filepath.Join(t.TempDir(), "data"), AcceptLoss: "a test"}); vocab.ReasonOf(err) != vocab.ReasonStoreDamaged {
 		t.Errorf("restoring it: %v", err)
+	}
+}
+
+// A tenant that cannot be opened, because its keyring is away, is in the backup
+// and knows of it when it is back.
+func TestBackupOfABrokenTenant(t *testing.T) {
+	site := daemontest.NewSite(t)
+	d := start(t, site, nil)
+	key := newBackupKey(t)
+	doc := publish(t, site.Client(t, d.Addr()), site.Person(t, "alice"))
+	if err := d.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ring := filepath.Join(site.Data, "keyring-contoso")
+	if err := os.Rename(ring, ring+".away"); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(site.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err = daemon.Start(t.Context(), cfg, daemon.Options{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // the store is looked at below
+	if _, end := backUp(t, d, key, time.Time{}); len(end.GetWarnings()) > 0 {
+		t.Errorf("%v", end)
+	}
+	if err := os.Rename(ring+".away", ring); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := d.ListBackups(t.Context()); err != nil || len(list.GetBackups()) != 1 || !list.GetBackups()[0].GetComplete() {
+		t.Errorf("%v %v", list, err)
+	}
+	if err := d.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := site.Client(t, d.Addr()).Acquire(t.Context(), site.Person(t, "bob"), doc.PL, nil); err != nil {
+		t.Error(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -342,6 +343,74 @@ func TestBackupSets(t *testing.T) {
 		want := []string{"backup-made begun, kept to 2027-01-28", "backup-changed complete: 12 events, 4711 bytes, SHA-256 01" + strings.Repeat("00", 31), "backup-changed forgotten: shredded"}
 		if d := cmp.Diff(want, details); d != "" {
 			t.Error(d)
+		}
+	})
+}
+
+// A version of the key that was suspended is suspended again; what this version
+// does not know is named, and no reason ever makes it guess.
+func TestRestoreOfKeysAndOfTheUnknown(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *house) {
+		doc := o.publish("alice", "", "bob")
+		backup := o.save()
+		sets, err := o.Keys(t.Context())
+		o.check(err)
+		g := tenant.NewGap(backup.events)
+		event := func(kind audit.Kind, change func(*audit.Event)) {
+			e := &audit.Event{ID: vocab.NewEventID(), Tenant: o.ID(), Time: time.Now().UTC(), Kind: kind, Principal: audit.Principal{Name: "carla@contoso.test"}}
+			change(e)
+			g.Add(e)
+		}
+		event(audit.KindKeySuspended, func(e *audit.Event) { e.Custodian, e.KeyVersion, e.Target = sets[0].ID, 1, "keys/root v1" })
+		event(audit.KindKeySuspended, func(e *audit.Event) { e.Custodian, e.KeyVersion, e.Target = sets[0].ID, 2, "keys/root v2" })
+		event(audit.KindKeyResumed, func(e *audit.Event) { e.Custodian, e.KeyVersion, e.Target = sets[0].ID, 2, "keys/root v2" })
+		event(audit.KindKeySuspended, func(e *audit.Event) { e.Target = "a key of another making" })
+		event(audit.Kind(999), func(e *audit.Event) { e.Target = "what comes later" })
+		event(audit.KindLicensesRevoked, func(e *audit.Event) {
+			e.Target, e.Detail, e.State = "revocations/x", "owner user:ron@contoso.test: not the rule that was written", [32]byte{1}
+		})
+		event(audit.KindPrincipalDisabled, func(e *audit.Event) { e.Target = "principals/nobody at all" })
+		event(audit.KindRefused, func(e *audit.Event) { e.Reason = vocab.ReasonRoleRequired })
+		event(audit.KindPrincipalDisabled, func(e *audit.Event) { e.Target, e.Reason = "principals/user:bob@contoso.test", vocab.ReasonSamePerson })
+		r := o.putBack(backup, tenant.Restoration{Lost: true, Gap: g, Reason: "a test"})
+		if d := cmp.Diff([]string{"key root v1 suspended"}, r.Hold.Reapplied); d != "" {
+			t.Error(d)
+		}
+		has(t, "to look at", r.Hold.Open, "key-resumed keys/root v2")
+		has(t, "to look at", r.Hold.Open, "key-suspended a key of another making")
+		has(t, "to look at", r.Hold.Open, "kind-999 what comes later", "carla@contoso.test")
+		has(t, "to look at", r.Hold.Open, "licenses-revoked", "not the rule that was written")
+		has(t, "to look at", r.Hold.Open, "principal-disabled", "nobody at all")
+		if len(r.Hold.Open) != 6 {
+			t.Errorf("%s", strings.Join(r.Hold.Open, "\n"))
+		}
+		o.release()
+		o.opens(person("bob"), item(doc), vocab.ReasonKeySuspended)
+	})
+}
+
+// What is lost may be much: a hold names the first of it and counts the rest.
+func TestHoldIsBounded(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *house) {
+		backup := o.save()
+		g := tenant.NewGap(backup.events)
+		for i := range record.MaxHoldLines + 500 {
+			g.Add(&audit.Event{
+				ID: vocab.NewEventID(), Tenant: o.ID(), Time: time.Now().UTC(), Kind: audit.KindGroupChanged,
+				Target: "groups/" + strings.Repeat("x", 200) + strconv.Itoa(i), Detail: strings.Repeat("y", 1000),
+			})
+			g.Add(&audit.Event{
+				ID: vocab.NewEventID(), Tenant: o.ID(), Time: time.Now().UTC(), Kind: audit.KindPrincipalDisabled,
+				Target: "principals/user:u" + strconv.Itoa(i) + "@contoso.test", Principal: audit.Principal{Name: "alice@contoso.test"},
+			})
+		}
+		r := o.putBack(backup, tenant.Restoration{Lost: true, Gap: g, Reason: "a test"})
+		if len(r.Hold.Reapplied) != record.MaxHoldLines || len(r.Hold.Open) != record.MaxHoldLines+1 || r.Hold.LeftOut != 1000 {
+			t.Errorf("%d done again, %d to look at, %d left out", len(r.Hold.Reapplied), len(r.Hold.Open), r.Hold.LeftOut)
+		}
+		last := vocab.Principal{Kind: vocab.KindUser, Value: "u" + strconv.Itoa(record.MaxHoldLines+499) + "@contoso.test"}
+		if p, err := o.GetPrincipal(t.Context(), last); err != nil || p.Disabled == nil {
+			t.Errorf("the last of them: %+v %v", p, err)
 		}
 	})
 }
