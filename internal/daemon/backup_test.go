@@ -655,7 +655,11 @@ func TestBackupOfABrokenTenant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // the store is looked at below
+	defer func() {
+		if err := d.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	}()
 	if _, end := backUp(t, d, key, time.Time{}); len(end.GetWarnings()) > 0 {
 		t.Errorf("%v", end)
 	}
