@@ -61,6 +61,9 @@ const (
 
 	KindAlarm Kind = 60 // something does not add up, outside a call that could be refused
 
+	KindBackupMade       Kind = 63 // a copy of the store was begun: from here on there may be one
+	KindBackupChanged    Kind = 64 // what is known of a copy changed: it is whole, or it is no more
+	KindRestored         Kind = 65 // the store comes from a backup: what happened between that and this is not in the log
 	KindApproversChanged Kind = 66 // who approves what is under dual control, or how many of them
 
 	KindServiceStarted Kind = 70
@@ -87,7 +90,8 @@ var kindNames = map[Kind]string{
 	KindOperationCancelled: "operation-cancelled", KindRecoveryAnnounced: "recovery-announced",
 	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
 	KindApproversChanged: "approvers-changed",
-	KindAlarm:            "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
+	KindBackupMade:       "backup-made", KindBackupChanged: "backup-changed", KindRestored: "restored",
+	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 
 // String returns the kind's name, such as "license-revoked".

@@ -27,12 +27,15 @@ const (
 	ApproversUpdate Kind = 7
 	// CustodyLower lets content open for longer after the custodian refused.
 	CustodyLower Kind = 8
+
+	Release Kind = 20 // a tenant that was restored from a backup shall publish and open again
 )
 
 var kindNames = map[Kind]string{
 	RoleGrant: "role-grant", TemplateUpdate: "template-update", LicenseUpdate: "license-update",
 	Recovery: "recovery", Transfer: "transfer", Reseal: "reseal",
 	ApproversUpdate: "approvers-update", CustodyLower: "custody-lower",
+	Release: "release",
 }
 
 // String returns the kind's name, such as "role-grant".

@@ -109,6 +109,12 @@ type CustodyTimes struct {
 	OfflineMax  uint64            `cbor:"4,keyasint"`
 }
 
+// ReleaseParams are those of [Release].
+type ReleaseParams struct {
+	// Event is that of the restore: a later one is another hold.
+	Event vocab.EventID `cbor:"1,keyasint"`
+}
+
 // EncodeParams returns the canonical bytes of a kind's parameters. The error is
 // REQUEST_INVALID.
 func EncodeParams(params any) ([]byte, error) {

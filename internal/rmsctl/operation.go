@@ -99,7 +99,7 @@ func (a *app) operationListCommand() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&state, "state", "", "only those that are awaiting-approval, running, paused, succeeded, failed, cancelled, expired or rejected")
-	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer, reseal, approvers-update or custody-lower")
+	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer, reseal, approvers-update, custody-lower or release")
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many; 0: all")
 	return a.formatFlag(c)
 }
@@ -129,6 +129,8 @@ func operationWhat(o *rmsv1.Operation) string {
 			what = "template " + lastPart(p.CustodyLower.GetTemplate()) + ": " + what
 		}
 		return what
+	case *rmsv1.Operation_Release_:
+		return "the tenant, held since restore " + p.Release.GetEvent()
 	}
 	return ""
 }

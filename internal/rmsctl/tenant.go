@@ -15,7 +15,8 @@ import (
 )
 
 func (a *app) tenantCommand() *cobra.Command {
-	return noun("tenant", "The tenant's settings", a.tenantShowCommand(), a.tenantSetCommand())
+	return noun("tenant", "The tenant's settings, and its release after a restore",
+		a.tenantShowCommand(), a.tenantSetCommand(), a.tenantHoldCommand(), a.tenantReleaseCommand())
 }
 
 func (a *app) tenantShowCommand() *cobra.Command {

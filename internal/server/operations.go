@@ -289,6 +289,12 @@ func protoParams(ctx context.Context, t *tenant.Tenant, v *tenant.OperationView,
 			return err
 		}
 		out.Params = &rmsv1.Operation_Reseal_{Reseal: &rmsv1.Operation_Reseal{Template: template(t.TemplateName(ctx, p.Template))}}
+	case operation.Release:
+		p, err := protoRelease(v.Operation)
+		if err != nil {
+			return err
+		}
+		out.Params = p
 	default:
 		return protoDualParams(t, v, out)
 	}

@@ -26,6 +26,7 @@ var operationRoles = map[operation.Kind]struct{ ask, approve []vocab.Role }{
 	// Under dual control: see dualControlOf.
 	operation.ApproversUpdate: {roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian), roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian)},
 	operation.CustodyLower:    {roles(vocab.RoleTenantAdmin, vocab.RolePolicyAdmin), roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian)},
+	operation.Release:         {roles(vocab.RoleTenantAdmin), roles(vocab.RoleTenantAdmin)},
 }
 
 func roles(r ...vocab.Role) []vocab.Role { return r }

@@ -38,6 +38,8 @@ type live struct {
 	keys        map[string]*record.TenantKey
 	generations map[uint32]*record.Generation
 	ring        *keys.Ring
+	// hold keeps a restored tenant from publishing and opening; nil: nothing does.
+	hold *record.Hold
 }
 
 // watcher is called after every change of what decisions read.
@@ -147,6 +149,8 @@ func (l *live) set(s *record.Resource) error {
 		return l.setGeneration(s)
 	case s.Name == record.NameApprovers:
 		return l.setApprovers(s)
+	case s.Name == record.NameHold:
+		return l.setHold(s)
 	}
 	return nil // nothing that decisions read
 }
@@ -238,7 +242,7 @@ func eachResource(r store.Reader, t vocab.TenantID, fn func(*record.Resource) er
 func isResource(target string) bool {
 	for _, prefix := range []string{
 		record.PrefixGroups, record.PrefixRoles, record.PrefixPrincipals, record.PrefixRevocations, record.PrefixOperations,
-		record.PrefixKeys, record.PrefixGenerations,
+		record.PrefixKeys, record.PrefixGenerations, record.PrefixBackups,
 	} {
 		if strings.HasPrefix(target, prefix) {
 			return true

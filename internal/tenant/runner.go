@@ -245,7 +245,8 @@ func (t *Tenant) workOn(ctx context.Context, r *runner, id vocab.OperationID) (t
 	}
 	var pause time.Duration
 	switch o.Kind {
-	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate, operation.ApproversUpdate, operation.CustodyLower:
+	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate, operation.ApproversUpdate, operation.CustodyLower,
+		operation.Release:
 		err = t.carryOut(ctx, id, o)
 	case operation.Transfer:
 		pause, err = t.workTransfer(ctx, id, o)
@@ -333,6 +334,8 @@ func (t *Tenant) prepare(ctx context.Context, o *operation.Operation) (effect, e
 		return t.prepareApprovers(o)
 	case operation.CustodyLower:
 		return t.prepareCustody(ctx, o)
+	case operation.Release:
+		return t.prepareRelease(o)
 	}
 	return nil, contradicts("an operation")
 }

@@ -27,6 +27,7 @@ type (
 	templateKind   struct{}
 	certKind       struct{}
 	operationKind  struct{}
+	backupKind     struct{}
 )
 
 // The identifiers of the service.
@@ -50,6 +51,8 @@ type (
 	CertID = ID[certKind]
 	// OperationID is something that takes time or a second person (UUIDv7).
 	OperationID = ID[operationKind]
+	// BackupID is a copy of the store that was begun (UUIDv7).
+	BackupID = ID[backupKind]
 )
 
 // NewRandom returns an identifier of 16 random bytes in UUIDv4 form.

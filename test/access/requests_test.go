@@ -1,9 +1,12 @@
 package access_test
 
 import (
+	"errors"
+	"io"
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -107,6 +110,12 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 			Parent: "tenants/contoso", Scope: &rmsv1.RequestRecoveryRequest_Owner{Owner: "user:bob@contoso.test"},
 			Until: timestamppb.New(time.Now().Add(time.Hour)), Reason: "a test", Ticket: "TEST-1",
 		}
+	},
+	"rms.v1.HoldService/GetHold": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetHoldRequest{Name: "tenants/contoso/hold"}
+	},
+	"rms.v1.HoldService/ReleaseTenant": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ReleaseTenantRequest{Parent: "tenants/contoso", Reason: "a test"}
 	},
 
 	"rms.v1.PolicyService/GetTemplate": func(*testing.T, *world) proto.Message {
@@ -280,4 +289,35 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	"rms.v1.OperatorService/Status":     func(*testing.T, *world) proto.Message { return &rmsv1.StatusRequest{} },
 	"rms.v1.OperatorService/Reload":     func(*testing.T, *world) proto.Message { return &rmsv1.ReloadRequest{} },
 	"rms.v1.OperatorService/CheckStore": func(*testing.T, *world) proto.Message { return &rmsv1.CheckStoreRequest{} },
+
+	"rms.v1.OperatorService/Backup":      func(t *testing.T, _ *world) proto.Message { return backupRequest(t) },
+	"rms.v1.OperatorService/ListBackups": func(*testing.T, *world) proto.Message { return &rmsv1.ListBackupsRequest{} },
+	"rms.v1.OperatorService/ForgetBackup": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.ForgetBackupRequest{Backup: w.backup(t), Reason: "a test"}
+	},
+}
+
+func backupRequest(t *testing.T) *rmsv1.BackupRequest {
+	t.Helper()
+	key, err := age.GenerateHybridIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rmsv1.BackupRequest{Recipients: []string{key.Recipient().String()}, KeepUntil: timestamppb.New(time.Now().Add(time.Hour))}
+}
+
+// backup makes a backup and returns its ID.
+func (w *world) backup(t *testing.T) (id string) {
+	t.Helper()
+	stream, err := rmsv1.NewOperatorServiceClient(w.operator).Backup(t.Context(), backupRequest(t))
+	for err == nil {
+		var r *rmsv1.BackupResponse
+		if r, err = stream.Recv(); err == nil && r.GetBegin() != nil {
+			id = r.GetBegin().GetBackup()
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	return id
 }

@@ -46,20 +46,23 @@ const (
 	// Content may open for longer after the custodian refused. Under dual
 	// control.
 	Operation_KIND_CUSTODY_LOWER Operation_Kind = 8
+	// A tenant that was restored from a backup shall publish and open again.
+	Operation_KIND_RELEASE Operation_Kind = 20
 )
 
 // Enum value maps for Operation_Kind.
 var (
 	Operation_Kind_name = map[int32]string{
-		0: "KIND_UNSPECIFIED",
-		1: "KIND_ROLE_GRANT",
-		2: "KIND_TEMPLATE_UPDATE",
-		3: "KIND_LICENSE_UPDATE",
-		4: "KIND_RECOVERY",
-		5: "KIND_TRANSFER",
-		6: "KIND_RESEAL",
-		7: "KIND_APPROVERS_UPDATE",
-		8: "KIND_CUSTODY_LOWER",
+		0:  "KIND_UNSPECIFIED",
+		1:  "KIND_ROLE_GRANT",
+		2:  "KIND_TEMPLATE_UPDATE",
+		3:  "KIND_LICENSE_UPDATE",
+		4:  "KIND_RECOVERY",
+		5:  "KIND_TRANSFER",
+		6:  "KIND_RESEAL",
+		7:  "KIND_APPROVERS_UPDATE",
+		8:  "KIND_CUSTODY_LOWER",
+		20: "KIND_RELEASE",
 	}
 	Operation_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":      0,
@@ -71,6 +74,7 @@ var (
 		"KIND_RESEAL":           6,
 		"KIND_APPROVERS_UPDATE": 7,
 		"KIND_CUSTODY_LOWER":    8,
+		"KIND_RELEASE":          20,
 	}
 )
 
@@ -246,6 +250,7 @@ type Operation struct {
 	//	*Operation_Reseal_
 	//	*Operation_ApproversUpdate_
 	//	*Operation_CustodyLower_
+	//	*Operation_Release_
 	Params        isOperation_Params `protobuf_oneof:"params"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -535,6 +540,15 @@ func (x *Operation) GetCustodyLower() *Operation_CustodyLower {
 	return nil
 }
 
+func (x *Operation) GetRelease() *Operation_Release {
+	if x != nil {
+		if x, ok := x.Params.(*Operation_Release_); ok {
+			return x.Release
+		}
+	}
+	return nil
+}
+
 type isOperation_Params interface {
 	isOperation_Params()
 }
@@ -579,6 +593,11 @@ type Operation_CustodyLower_ struct {
 	CustodyLower *Operation_CustodyLower `protobuf:"bytes,37,opt,name=custody_lower,json=custodyLower,proto3,oneof"`
 }
 
+type Operation_Release_ struct {
+	// Of KIND_RELEASE.
+	Release *Operation_Release `protobuf:"bytes,60,opt,name=release,proto3,oneof"`
+}
+
 func (*Operation_RoleGrant_) isOperation_Params() {}
 
 func (*Operation_TemplateUpdate_) isOperation_Params() {}
@@ -594,6 +613,8 @@ func (*Operation_Reseal_) isOperation_Params() {}
 func (*Operation_ApproversUpdate_) isOperation_Params() {}
 
 func (*Operation_CustodyLower_) isOperation_Params() {}
+
+func (*Operation_Release_) isOperation_Params() {}
 
 // GetOperationRequest names an operation.
 type GetOperationRequest struct {
@@ -1289,6 +1310,253 @@ func (*RequestRecoveryRequest_Owner) isRequestRecoveryRequest_Scope() {}
 
 func (*RequestRecoveryRequest_Template) isRequestRecoveryRequest_Scope() {}
 
+// GetHoldRequest names a tenant's hold.
+type GetHoldRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/hold.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHoldRequest) Reset() {
+	*x = GetHoldRequest{}
+	mi := &file_rms_v1_operation_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHoldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHoldRequest) ProtoMessage() {}
+
+func (x *GetHoldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHoldRequest.ProtoReflect.Descriptor instead.
+func (*GetHoldRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetHoldRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Hold says whether a tenant neither publishes nor opens since it was restored
+// from a backup, and what the restore knew to be lost.
+type Hold struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/hold.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether it is held now.
+	Held bool `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`
+	// The event of the restore, in UUID text form.
+	Event string `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`
+	// When it was restored.
+	RestoreTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=restore_time,json=restoreTime,proto3" json:"restore_time,omitempty"`
+	// The backup it came from, in UUID text form.
+	Backup string `protobuf:"bytes,5,opt,name=backup,proto3" json:"backup,omitempty"`
+	// When that was made.
+	BackupTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=backup_time,json=backupTime,proto3" json:"backup_time,omitempty"`
+	// How many events of the log were in it.
+	BackupSize int64 `protobuf:"varint,7,opt,name=backup_size,json=backupSize,proto3" json:"backup_size,omitempty"`
+	// How many events the log is known to have had; 0 if nobody knew.
+	LostSize int64 `protobuf:"varint,8,opt,name=lost_size,json=lostSize,proto3" json:"lost_size,omitempty"`
+	// Why the operator accepted the loss, in their words.
+	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What was taken away again, as lines for people.
+	Reapplied []string `protobuf:"bytes,10,rep,name=reapplied,proto3" json:"reapplied,omitempty"`
+	// What has to be looked at by people, as lines for them.
+	Open []string `protobuf:"bytes,11,rep,name=open,proto3" json:"open,omitempty"`
+	// How many lines of either kind were left out.
+	LeftOut       int64 `protobuf:"varint,12,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hold) Reset() {
+	*x = Hold{}
+	mi := &file_rms_v1_operation_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hold) ProtoMessage() {}
+
+func (x *Hold) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hold.ProtoReflect.Descriptor instead.
+func (*Hold) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Hold) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Hold) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
+func (x *Hold) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *Hold) GetRestoreTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RestoreTime
+	}
+	return nil
+}
+
+func (x *Hold) GetBackup() string {
+	if x != nil {
+		return x.Backup
+	}
+	return ""
+}
+
+func (x *Hold) GetBackupTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BackupTime
+	}
+	return nil
+}
+
+func (x *Hold) GetBackupSize() int64 {
+	if x != nil {
+		return x.BackupSize
+	}
+	return 0
+}
+
+func (x *Hold) GetLostSize() int64 {
+	if x != nil {
+		return x.LostSize
+	}
+	return 0
+}
+
+func (x *Hold) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Hold) GetReapplied() []string {
+	if x != nil {
+		return x.Reapplied
+	}
+	return nil
+}
+
+func (x *Hold) GetOpen() []string {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+func (x *Hold) GetLeftOut() int64 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
+// ReleaseTenantRequest asks for the end of a hold.
+type ReleaseTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// What was looked at; recorded for ever.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseTenantRequest) Reset() {
+	*x = ReleaseTenantRequest{}
+	mi := &file_rms_v1_operation_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseTenantRequest) ProtoMessage() {}
+
+func (x *ReleaseTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseTenantRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseTenantRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ReleaseTenantRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ReleaseTenantRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Progress of an operation that goes through many licenses.
 type Operation_Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1304,7 +1572,7 @@ type Operation_Progress struct {
 
 func (x *Operation_Progress) Reset() {
 	*x = Operation_Progress{}
-	mi := &file_rms_v1_operation_proto_msgTypes[12]
+	mi := &file_rms_v1_operation_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1584,7 @@ func (x *Operation_Progress) String() string {
 func (*Operation_Progress) ProtoMessage() {}
 
 func (x *Operation_Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[12]
+	mi := &file_rms_v1_operation_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1648,7 @@ type Operation_Approval struct {
 
 func (x *Operation_Approval) Reset() {
 	*x = Operation_Approval{}
-	mi := &file_rms_v1_operation_proto_msgTypes[13]
+	mi := &file_rms_v1_operation_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1660,7 @@ func (x *Operation_Approval) String() string {
 func (*Operation_Approval) ProtoMessage() {}
 
 func (x *Operation_Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[13]
+	mi := &file_rms_v1_operation_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1766,7 @@ type Operation_Quorum struct {
 
 func (x *Operation_Quorum) Reset() {
 	*x = Operation_Quorum{}
-	mi := &file_rms_v1_operation_proto_msgTypes[14]
+	mi := &file_rms_v1_operation_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1778,7 @@ func (x *Operation_Quorum) String() string {
 func (*Operation_Quorum) ProtoMessage() {}
 
 func (x *Operation_Quorum) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[14]
+	mi := &file_rms_v1_operation_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1856,7 @@ type Operation_ItemError struct {
 
 func (x *Operation_ItemError) Reset() {
 	*x = Operation_ItemError{}
-	mi := &file_rms_v1_operation_proto_msgTypes[15]
+	mi := &file_rms_v1_operation_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1600,7 +1868,7 @@ func (x *Operation_ItemError) String() string {
 func (*Operation_ItemError) ProtoMessage() {}
 
 func (x *Operation_ItemError) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[15]
+	mi := &file_rms_v1_operation_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1643,7 +1911,7 @@ type Operation_RoleGrant struct {
 
 func (x *Operation_RoleGrant) Reset() {
 	*x = Operation_RoleGrant{}
-	mi := &file_rms_v1_operation_proto_msgTypes[16]
+	mi := &file_rms_v1_operation_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1923,7 @@ func (x *Operation_RoleGrant) String() string {
 func (*Operation_RoleGrant) ProtoMessage() {}
 
 func (x *Operation_RoleGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[16]
+	mi := &file_rms_v1_operation_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1968,7 @@ type Operation_TemplateUpdate struct {
 
 func (x *Operation_TemplateUpdate) Reset() {
 	*x = Operation_TemplateUpdate{}
-	mi := &file_rms_v1_operation_proto_msgTypes[17]
+	mi := &file_rms_v1_operation_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1980,7 @@ func (x *Operation_TemplateUpdate) String() string {
 func (*Operation_TemplateUpdate) ProtoMessage() {}
 
 func (x *Operation_TemplateUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[17]
+	mi := &file_rms_v1_operation_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +2041,7 @@ type Operation_LicenseUpdate struct {
 
 func (x *Operation_LicenseUpdate) Reset() {
 	*x = Operation_LicenseUpdate{}
-	mi := &file_rms_v1_operation_proto_msgTypes[18]
+	mi := &file_rms_v1_operation_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +2053,7 @@ func (x *Operation_LicenseUpdate) String() string {
 func (*Operation_LicenseUpdate) ProtoMessage() {}
 
 func (x *Operation_LicenseUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[18]
+	mi := &file_rms_v1_operation_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +2139,7 @@ type Operation_Recovery struct {
 
 func (x *Operation_Recovery) Reset() {
 	*x = Operation_Recovery{}
-	mi := &file_rms_v1_operation_proto_msgTypes[19]
+	mi := &file_rms_v1_operation_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +2151,7 @@ func (x *Operation_Recovery) String() string {
 func (*Operation_Recovery) ProtoMessage() {}
 
 func (x *Operation_Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[19]
+	mi := &file_rms_v1_operation_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1986,7 +2254,7 @@ type Operation_Transfer struct {
 
 func (x *Operation_Transfer) Reset() {
 	*x = Operation_Transfer{}
-	mi := &file_rms_v1_operation_proto_msgTypes[20]
+	mi := &file_rms_v1_operation_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2266,7 @@ func (x *Operation_Transfer) String() string {
 func (*Operation_Transfer) ProtoMessage() {}
 
 func (x *Operation_Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[20]
+	mi := &file_rms_v1_operation_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2307,7 @@ type Operation_Reseal struct {
 
 func (x *Operation_Reseal) Reset() {
 	*x = Operation_Reseal{}
-	mi := &file_rms_v1_operation_proto_msgTypes[21]
+	mi := &file_rms_v1_operation_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2319,7 @@ func (x *Operation_Reseal) String() string {
 func (*Operation_Reseal) ProtoMessage() {}
 
 func (x *Operation_Reseal) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[21]
+	mi := &file_rms_v1_operation_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2357,7 @@ type Operation_ApproversUpdate struct {
 
 func (x *Operation_ApproversUpdate) Reset() {
 	*x = Operation_ApproversUpdate{}
-	mi := &file_rms_v1_operation_proto_msgTypes[22]
+	mi := &file_rms_v1_operation_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2369,7 @@ func (x *Operation_ApproversUpdate) String() string {
 func (*Operation_ApproversUpdate) ProtoMessage() {}
 
 func (x *Operation_ApproversUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[22]
+	mi := &file_rms_v1_operation_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2422,7 @@ type Operation_CustodyLower struct {
 
 func (x *Operation_CustodyLower) Reset() {
 	*x = Operation_CustodyLower{}
-	mi := &file_rms_v1_operation_proto_msgTypes[23]
+	mi := &file_rms_v1_operation_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2434,7 @@ func (x *Operation_CustodyLower) String() string {
 func (*Operation_CustodyLower) ProtoMessage() {}
 
 func (x *Operation_CustodyLower) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[23]
+	mi := &file_rms_v1_operation_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,11 +2471,57 @@ func (x *Operation_CustodyLower) GetChanges() []string {
 	return nil
 }
 
+// Release is what KIND_RELEASE asks for.
+type Operation_Release struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event of the restore: what was lost is in tenants/{tenant}/hold.
+	Event         string `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_Release) Reset() {
+	*x = Operation_Release{}
+	mi := &file_rms_v1_operation_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_Release) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_Release) ProtoMessage() {}
+
+func (x *Operation_Release) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_Release.ProtoReflect.Descriptor instead.
+func (*Operation_Release) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 12}
+}
+
+func (x *Operation_Release) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
 var File_rms_v1_operation_proto protoreflect.FileDescriptor
 
 const file_rms_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\x93\x1c\n" +
+	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\xfd\x1c\n" +
 	"\tOperation\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.rms.v1.Operation.KindR\x04kind\x12-\n" +
@@ -2247,7 +2561,8 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\btransfer\x18\" \x01(\v2\x1a.rms.v1.Operation.TransferH\x00R\btransfer\x122\n" +
 	"\x06reseal\x18# \x01(\v2\x18.rms.v1.Operation.ResealH\x00R\x06reseal\x12N\n" +
 	"\x10approvers_update\x18$ \x01(\v2!.rms.v1.Operation.ApproversUpdateH\x00R\x0fapproversUpdate\x12E\n" +
-	"\rcustody_lower\x18% \x01(\v2\x1e.rms.v1.Operation.CustodyLowerH\x00R\fcustodyLower\x1aL\n" +
+	"\rcustody_lower\x18% \x01(\v2\x1e.rms.v1.Operation.CustodyLowerH\x00R\fcustodyLower\x125\n" +
+	"\arelease\x18< \x01(\v2\x19.rms.v1.Operation.ReleaseH\x00R\arelease\x1aL\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x03R\x05total\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x16\n" +
@@ -2308,7 +2623,9 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\fCustodyLower\x12\x1a\n" +
 	"\btemplate\x18\x01 \x01(\tR\btemplate\x12#\n" +
 	"\rbase_revision\x18\x02 \x01(\rR\fbaseRevision\x12\x18\n" +
-	"\achanges\x18\x03 \x03(\tR\achanges\"\xce\x01\n" +
+	"\achanges\x18\x03 \x03(\tR\achanges\x1a\x1f\n" +
+	"\aRelease\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\"\xe0\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fKIND_ROLE_GRANT\x10\x01\x12\x18\n" +
@@ -2318,7 +2635,8 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\rKIND_TRANSFER\x10\x05\x12\x0f\n" +
 	"\vKIND_RESEAL\x10\x06\x12\x19\n" +
 	"\x15KIND_APPROVERS_UPDATE\x10\a\x12\x16\n" +
-	"\x12KIND_CUSTODY_LOWER\x10\b\"\xc3\x01\n" +
+	"\x12KIND_CUSTODY_LOWER\x10\b\x12\x10\n" +
+	"\fKIND_RELEASE\x10\x14\"\xc3\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17STATE_AWAITING_APPROVAL\x10\x01\x12\x11\n" +
@@ -2381,7 +2699,29 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\x06ticket\x18\a \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06ticket\x12\x16\n" +
 	"\x06notify\x18\b \x01(\bR\x06notifyB\x0e\n" +
-	"\x05scope\x12\x05\xbaH\x02\b\x012\xd1\x05\n" +
+	"\x05scope\x12\x05\xbaH\x02\b\x01\"/\n" +
+	"\x0eGetHoldRequest\x12\x1d\n" +
+	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18ZR\x04name\"\xfb\x02\n" +
+	"\x04Hold\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04held\x18\x02 \x01(\bR\x04held\x12\x14\n" +
+	"\x05event\x18\x03 \x01(\tR\x05event\x12=\n" +
+	"\frestore_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vrestoreTime\x12\x16\n" +
+	"\x06backup\x18\x05 \x01(\tR\x06backup\x12;\n" +
+	"\vbackup_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"backupTime\x12\x1f\n" +
+	"\vbackup_size\x18\a \x01(\x03R\n" +
+	"backupSize\x12\x1b\n" +
+	"\tlost_size\x18\b \x01(\x03R\blostSize\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12\x1c\n" +
+	"\treapplied\x18\n" +
+	" \x03(\tR\treapplied\x12\x12\n" +
+	"\x04open\x18\v \x03(\tR\x04open\x12\x19\n" +
+	"\bleft_out\x18\f \x01(\x03R\aleftOut\"]\n" +
+	"\x14ReleaseTenantRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12\"\n" +
+	"\x06reason\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x06reason2\xd1\x05\n" +
 	"\x10OperationService\x12M\n" +
 	"\fGetOperation\x12\x1b.rms.v1.GetOperationRequest\x1a\x11.rms.v1.Operation\"\r\xca\xf3\x18\t\b\x04\x12\x05\x01\x02\x03\x05\x04\x12^\n" +
 	"\x0eListOperations\x12\x1d.rms.v1.ListOperationsRequest\x1a\x1e.rms.v1.ListOperationsResponse\"\r\xca\xf3\x18\t\b\x04\x12\x05\x01\x02\x03\x05\x04\x12V\n" +
@@ -2397,7 +2737,10 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\b\x04\x12\x04\x01\x02\x03\x05\x18\x01\x12`\n" +
 	"\x0eWatchOperation\x12\x1d.rms.v1.WatchOperationRequest\x1a\x1e.rms.v1.WatchOperationResponse\"\r\xca\xf3\x18\t\b\x04\x12\x05\x01\x02\x03\x05\x040\x012d\n" +
 	"\x0fRecoveryService\x12Q\n" +
-	"\x0fRequestRecovery\x12\x1e.rms.v1.RequestRecoveryRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x05\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"\x0fRequestRecovery\x12\x1e.rms.v1.RequestRecoveryRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x05\x18\x012\x9b\x01\n" +
+	"\vHoldService\x12=\n" +
+	"\aGetHold\x12\x16.rms.v1.GetHoldRequest\x1a\f.rms.v1.Hold\"\f\xca\xf3\x18\b\b\x04\x12\x04\x01\x02\x03\x04\x12M\n" +
+	"\rReleaseTenant\x12\x1c.rms.v1.ReleaseTenantRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x01\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_operation_proto_rawDescOnce sync.Once
@@ -2412,7 +2755,7 @@ func file_rms_v1_operation_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_operation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_rms_v1_operation_proto_goTypes = []any{
 	(Operation_Kind)(0),               // 0: rms.v1.Operation.Kind
 	(Operation_State)(0),              // 1: rms.v1.Operation.State
@@ -2428,81 +2771,92 @@ var file_rms_v1_operation_proto_goTypes = []any{
 	(*WatchOperationRequest)(nil),     // 11: rms.v1.WatchOperationRequest
 	(*WatchOperationResponse)(nil),    // 12: rms.v1.WatchOperationResponse
 	(*RequestRecoveryRequest)(nil),    // 13: rms.v1.RequestRecoveryRequest
-	(*Operation_Progress)(nil),        // 14: rms.v1.Operation.Progress
-	(*Operation_Approval)(nil),        // 15: rms.v1.Operation.Approval
-	(*Operation_Quorum)(nil),          // 16: rms.v1.Operation.Quorum
-	(*Operation_ItemError)(nil),       // 17: rms.v1.Operation.ItemError
-	(*Operation_RoleGrant)(nil),       // 18: rms.v1.Operation.RoleGrant
-	(*Operation_TemplateUpdate)(nil),  // 19: rms.v1.Operation.TemplateUpdate
-	(*Operation_LicenseUpdate)(nil),   // 20: rms.v1.Operation.LicenseUpdate
-	(*Operation_Recovery)(nil),        // 21: rms.v1.Operation.Recovery
-	(*Operation_Transfer)(nil),        // 22: rms.v1.Operation.Transfer
-	(*Operation_Reseal)(nil),          // 23: rms.v1.Operation.Reseal
-	(*Operation_ApproversUpdate)(nil), // 24: rms.v1.Operation.ApproversUpdate
-	(*Operation_CustodyLower)(nil),    // 25: rms.v1.Operation.CustodyLower
-	(*timestamppb.Timestamp)(nil),     // 26: google.protobuf.Timestamp
-	(*Issuer)(nil),                    // 27: rms.v1.Issuer
-	(Role)(0),                         // 28: rms.v1.Role
-	(*Template)(nil),                  // 29: rms.v1.Template
-	(*AdHocPolicy)(nil),               // 30: rms.v1.AdHocPolicy
-	(*Approvers)(nil),                 // 31: rms.v1.Approvers
+	(*GetHoldRequest)(nil),            // 14: rms.v1.GetHoldRequest
+	(*Hold)(nil),                      // 15: rms.v1.Hold
+	(*ReleaseTenantRequest)(nil),      // 16: rms.v1.ReleaseTenantRequest
+	(*Operation_Progress)(nil),        // 17: rms.v1.Operation.Progress
+	(*Operation_Approval)(nil),        // 18: rms.v1.Operation.Approval
+	(*Operation_Quorum)(nil),          // 19: rms.v1.Operation.Quorum
+	(*Operation_ItemError)(nil),       // 20: rms.v1.Operation.ItemError
+	(*Operation_RoleGrant)(nil),       // 21: rms.v1.Operation.RoleGrant
+	(*Operation_TemplateUpdate)(nil),  // 22: rms.v1.Operation.TemplateUpdate
+	(*Operation_LicenseUpdate)(nil),   // 23: rms.v1.Operation.LicenseUpdate
+	(*Operation_Recovery)(nil),        // 24: rms.v1.Operation.Recovery
+	(*Operation_Transfer)(nil),        // 25: rms.v1.Operation.Transfer
+	(*Operation_Reseal)(nil),          // 26: rms.v1.Operation.Reseal
+	(*Operation_ApproversUpdate)(nil), // 27: rms.v1.Operation.ApproversUpdate
+	(*Operation_CustodyLower)(nil),    // 28: rms.v1.Operation.CustodyLower
+	(*Operation_Release)(nil),         // 29: rms.v1.Operation.Release
+	(*timestamppb.Timestamp)(nil),     // 30: google.protobuf.Timestamp
+	(*Issuer)(nil),                    // 31: rms.v1.Issuer
+	(Role)(0),                         // 32: rms.v1.Role
+	(*Template)(nil),                  // 33: rms.v1.Template
+	(*AdHocPolicy)(nil),               // 34: rms.v1.AdHocPolicy
+	(*Approvers)(nil),                 // 35: rms.v1.Approvers
 }
 var file_rms_v1_operation_proto_depIdxs = []int32{
 	0,  // 0: rms.v1.Operation.kind:type_name -> rms.v1.Operation.Kind
 	1,  // 1: rms.v1.Operation.state:type_name -> rms.v1.Operation.State
-	14, // 2: rms.v1.Operation.progress:type_name -> rms.v1.Operation.Progress
-	15, // 3: rms.v1.Operation.approvals:type_name -> rms.v1.Operation.Approval
-	17, // 4: rms.v1.Operation.errors:type_name -> rms.v1.Operation.ItemError
-	26, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
-	27, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
-	26, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
-	26, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
-	28, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
-	16, // 10: rms.v1.Operation.quorum:type_name -> rms.v1.Operation.Quorum
-	18, // 11: rms.v1.Operation.role_grant:type_name -> rms.v1.Operation.RoleGrant
-	19, // 12: rms.v1.Operation.template_update:type_name -> rms.v1.Operation.TemplateUpdate
-	20, // 13: rms.v1.Operation.license_update:type_name -> rms.v1.Operation.LicenseUpdate
-	21, // 14: rms.v1.Operation.recovery:type_name -> rms.v1.Operation.Recovery
-	22, // 15: rms.v1.Operation.transfer:type_name -> rms.v1.Operation.Transfer
-	23, // 16: rms.v1.Operation.reseal:type_name -> rms.v1.Operation.Reseal
-	24, // 17: rms.v1.Operation.approvers_update:type_name -> rms.v1.Operation.ApproversUpdate
-	25, // 18: rms.v1.Operation.custody_lower:type_name -> rms.v1.Operation.CustodyLower
-	1,  // 19: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
-	0,  // 20: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
-	2,  // 21: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
-	2,  // 22: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
-	26, // 23: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
-	27, // 24: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
-	26, // 25: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
-	28, // 26: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
-	29, // 27: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
-	30, // 28: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
-	26, // 29: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
-	26, // 30: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
-	31, // 31: rms.v1.Operation.ApproversUpdate.approvers:type_name -> rms.v1.Approvers
-	3,  // 32: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
-	4,  // 33: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
-	6,  // 34: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
-	7,  // 35: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
-	8,  // 36: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
-	9,  // 37: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
-	10, // 38: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
-	11, // 39: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
-	13, // 40: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
-	2,  // 41: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
-	5,  // 42: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
-	2,  // 43: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
-	2,  // 44: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
-	2,  // 45: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
-	2,  // 46: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
-	2,  // 47: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
-	12, // 48: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
-	2,  // 49: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
-	41, // [41:50] is the sub-list for method output_type
-	32, // [32:41] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	17, // 2: rms.v1.Operation.progress:type_name -> rms.v1.Operation.Progress
+	18, // 3: rms.v1.Operation.approvals:type_name -> rms.v1.Operation.Approval
+	20, // 4: rms.v1.Operation.errors:type_name -> rms.v1.Operation.ItemError
+	30, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
+	31, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
+	30, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
+	30, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
+	32, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
+	19, // 10: rms.v1.Operation.quorum:type_name -> rms.v1.Operation.Quorum
+	21, // 11: rms.v1.Operation.role_grant:type_name -> rms.v1.Operation.RoleGrant
+	22, // 12: rms.v1.Operation.template_update:type_name -> rms.v1.Operation.TemplateUpdate
+	23, // 13: rms.v1.Operation.license_update:type_name -> rms.v1.Operation.LicenseUpdate
+	24, // 14: rms.v1.Operation.recovery:type_name -> rms.v1.Operation.Recovery
+	25, // 15: rms.v1.Operation.transfer:type_name -> rms.v1.Operation.Transfer
+	26, // 16: rms.v1.Operation.reseal:type_name -> rms.v1.Operation.Reseal
+	27, // 17: rms.v1.Operation.approvers_update:type_name -> rms.v1.Operation.ApproversUpdate
+	28, // 18: rms.v1.Operation.custody_lower:type_name -> rms.v1.Operation.CustodyLower
+	29, // 19: rms.v1.Operation.release:type_name -> rms.v1.Operation.Release
+	1,  // 20: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
+	0,  // 21: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
+	2,  // 22: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
+	2,  // 23: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
+	30, // 24: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
+	30, // 25: rms.v1.Hold.restore_time:type_name -> google.protobuf.Timestamp
+	30, // 26: rms.v1.Hold.backup_time:type_name -> google.protobuf.Timestamp
+	31, // 27: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
+	30, // 28: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
+	32, // 29: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
+	33, // 30: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
+	34, // 31: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
+	30, // 32: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
+	30, // 33: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
+	35, // 34: rms.v1.Operation.ApproversUpdate.approvers:type_name -> rms.v1.Approvers
+	3,  // 35: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
+	4,  // 36: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
+	6,  // 37: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
+	7,  // 38: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
+	8,  // 39: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
+	9,  // 40: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
+	10, // 41: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
+	11, // 42: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
+	13, // 43: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
+	14, // 44: rms.v1.HoldService.GetHold:input_type -> rms.v1.GetHoldRequest
+	16, // 45: rms.v1.HoldService.ReleaseTenant:input_type -> rms.v1.ReleaseTenantRequest
+	2,  // 46: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
+	5,  // 47: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
+	2,  // 48: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
+	2,  // 49: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
+	2,  // 50: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
+	2,  // 51: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
+	2,  // 52: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
+	12, // 53: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
+	2,  // 54: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
+	15, // 55: rms.v1.HoldService.GetHold:output_type -> rms.v1.Hold
+	2,  // 56: rms.v1.HoldService.ReleaseTenant:output_type -> rms.v1.Operation
+	46, // [46:57] is the sub-list for method output_type
+	35, // [35:46] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_operation_proto_init() }
@@ -2523,13 +2877,14 @@ func file_rms_v1_operation_proto_init() {
 		(*Operation_Reseal_)(nil),
 		(*Operation_ApproversUpdate_)(nil),
 		(*Operation_CustodyLower_)(nil),
+		(*Operation_Release_)(nil),
 	}
 	file_rms_v1_operation_proto_msgTypes[11].OneofWrappers = []any{
 		(*RequestRecoveryRequest_License)(nil),
 		(*RequestRecoveryRequest_Owner)(nil),
 		(*RequestRecoveryRequest_Template)(nil),
 	}
-	file_rms_v1_operation_proto_msgTypes[19].OneofWrappers = []any{
+	file_rms_v1_operation_proto_msgTypes[22].OneofWrappers = []any{
 		(*Operation_Recovery_License)(nil),
 		(*Operation_Recovery_Owner)(nil),
 		(*Operation_Recovery_Template)(nil),
@@ -2540,9 +2895,9 @@ func file_rms_v1_operation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_operation_proto_rawDesc), len(file_rms_v1_operation_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   28,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_rms_v1_operation_proto_goTypes,
 		DependencyIndexes: file_rms_v1_operation_proto_depIdxs,
