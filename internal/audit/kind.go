@@ -61,6 +61,8 @@ const (
 
 	KindAlarm Kind = 60 // something does not add up, outside a call that could be refused
 
+	KindKeyDestroyed Kind = 67 // a key, a version or a generation may not be used any more, for ever
+
 	KindServiceStarted Kind = 70
 	KindServiceStopped Kind = 71
 )
@@ -84,7 +86,7 @@ var kindNames = map[Kind]string{
 	KindOperationSucceeded: "operation-succeeded", KindOperationFailed: "operation-failed",
 	KindOperationCancelled: "operation-cancelled", KindRecoveryAnnounced: "recovery-announced",
 	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
-	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
+	KindAlarm: "alarm", KindKeyDestroyed: "key-destroyed", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 
 // String returns the kind's name, such as "license-revoked".

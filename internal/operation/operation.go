@@ -17,17 +17,19 @@ type Kind uint8
 
 // Kinds of operations.
 const (
-	RoleGrant      Kind = 1 // somebody shall hold a role
-	TemplateUpdate Kind = 2 // a template revision by which its author gains access
-	LicenseUpdate  Kind = 3 // a change of somebody else's license by which its author gains access
-	Recovery       Kind = 4 // break-glass: somebody may open what no grant lets them open
-	Transfer       Kind = 5 // all licenses of one owner become another's
-	Reseal         Kind = 6 // licenses of a template get the custody the template demands
+	RoleGrant      Kind = 1  // somebody shall hold a role
+	TemplateUpdate Kind = 2  // a template revision by which its author gains access
+	LicenseUpdate  Kind = 3  // a change of somebody else's license by which its author gains access
+	Recovery       Kind = 4  // break-glass: somebody may open what no grant lets them open
+	Transfer       Kind = 5  // all licenses of one owner become another's
+	Reseal         Kind = 6  // licenses of a template get the custody the template demands
+	KeyDestroy     Kind = 10 // a key, a version of one or a generation is destroyed for ever
 )
 
 var kindNames = map[Kind]string{
 	RoleGrant: "role-grant", TemplateUpdate: "template-update", LicenseUpdate: "license-update",
 	Recovery: "recovery", Transfer: "transfer", Reseal: "reseal",
+	KeyDestroy: "key-destroy",
 }
 
 // String returns the kind's name, such as "role-grant".

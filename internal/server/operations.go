@@ -285,6 +285,12 @@ func protoParams(ctx context.Context, t *tenant.Tenant, v *tenant.OperationView,
 			return err
 		}
 		out.Params = &rmsv1.Operation_Reseal_{Reseal: &rmsv1.Operation_Reseal{Template: template(t.TemplateName(ctx, p.Template))}}
+	case operation.KeyDestroy:
+		m, err := protoKeyDestroy(t.Name(), v.Operation)
+		if err != nil {
+			return err
+		}
+		out.Params = &rmsv1.Operation_KeyDestroy_{KeyDestroy: m}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -28,6 +29,7 @@ func (t *Tenant) run(ctx context.Context) {
 		err := t.bringUp(ctx)
 		if ctx.Err() == nil {
 			t.tell(err, first)
+			t.noteUses(ctx)
 		}
 		select { // what the look itself set off
 		case <-t.nudge:
@@ -164,7 +166,7 @@ func (t *Tenant) alarm(ctx context.Context, c vocab.CustodianID, err error) erro
 // alarmingOf reports whether what a look at a custodian found is an alarm.
 func alarmingOf(err error) bool {
 	r := vocab.ReasonOf(err)
-	return alarming[r] || r == vocab.ReasonKeyAttributesUnsafe
+	return alarming[r] || r == vocab.ReasonKeyAttributesUnsafe || errors.Is(err, errVanished)
 }
 
 // noteFault notes how a look at a key that is not the active one ended, with an

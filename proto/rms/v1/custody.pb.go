@@ -199,6 +199,79 @@ func (Key_State) EnumDescriptor() ([]byte, []int) {
 	return file_rms_v1_custody_proto_rawDescGZIP(), []int{5, 1}
 }
 
+// Kind says what it is.
+type Inventory_Hindrance_Kind int32
+
+const (
+	// Not a hindrance.
+	Inventory_Hindrance_KIND_UNSPECIFIED Inventory_Hindrance_Kind = 0
+	// It wraps what is new.
+	Inventory_Hindrance_KIND_ACTIVE Inventory_Hindrance_Kind = 1
+	// It is the newest version of a key: only the key as a whole can go.
+	Inventory_Hindrance_KIND_NEWEST Inventory_Hindrance_Kind = 2
+	// Licenses need it.
+	Inventory_Hindrance_KIND_LICENSES Inventory_Hindrance_Kind = 3
+	// Generations that licenses need, or may need, are wrapped by it.
+	Inventory_Hindrance_KIND_GENERATIONS Inventory_Hindrance_Kind = 4
+	// A backup needs it.
+	Inventory_Hindrance_KIND_BACKUP Inventory_Hindrance_Kind = 5
+	// It was needed or used until lately.
+	Inventory_Hindrance_KIND_SOAK Inventory_Hindrance_Kind = 6
+	// It is destroyed already.
+	Inventory_Hindrance_KIND_DESTROYED Inventory_Hindrance_Kind = 7
+)
+
+// Enum value maps for Inventory_Hindrance_Kind.
+var (
+	Inventory_Hindrance_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_ACTIVE",
+		2: "KIND_NEWEST",
+		3: "KIND_LICENSES",
+		4: "KIND_GENERATIONS",
+		5: "KIND_BACKUP",
+		6: "KIND_SOAK",
+		7: "KIND_DESTROYED",
+	}
+	Inventory_Hindrance_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_ACTIVE":      1,
+		"KIND_NEWEST":      2,
+		"KIND_LICENSES":    3,
+		"KIND_GENERATIONS": 4,
+		"KIND_BACKUP":      5,
+		"KIND_SOAK":        6,
+		"KIND_DESTROYED":   7,
+	}
+)
+
+func (x Inventory_Hindrance_Kind) Enum() *Inventory_Hindrance_Kind {
+	p := new(Inventory_Hindrance_Kind)
+	*p = x
+	return p
+}
+
+func (x Inventory_Hindrance_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Inventory_Hindrance_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_rms_v1_custody_proto_enumTypes[3].Descriptor()
+}
+
+func (Inventory_Hindrance_Kind) Type() protoreflect.EnumType {
+	return &file_rms_v1_custody_proto_enumTypes[3]
+}
+
+func (x Inventory_Hindrance_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Inventory_Hindrance_Kind.Descriptor instead.
+func (Inventory_Hindrance_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 3, 0}
+}
+
 // Custodian is a place where the tenant's keys can be.
 type Custodian struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1458,7 +1531,9 @@ func (x *KeyStateResponse) GetEvent() string {
 type GetInventoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}.
-	Parent        string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Also read every license and compare what the inventory counts by with it.
+	Verify        bool `protobuf:"varint,2,opt,name=verify,proto3" json:"verify,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1500,6 +1575,13 @@ func (x *GetInventoryRequest) GetParent() string {
 	return ""
 }
 
+func (x *GetInventoryRequest) GetVerify() bool {
+	if x != nil {
+		return x.Verify
+	}
+	return false
+}
+
 // Inventory says what depends on which key version and generation.
 type Inventory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1510,8 +1592,14 @@ type Inventory struct {
 	// How long after a refusal of the custodian content may still open, cached
 	// use licenses included.
 	EffectiveDelay *durationpb.Duration `protobuf:"bytes,3,opt,name=effective_delay,json=effectiveDelay,proto3" json:"effective_delay,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The versions of all keys, those of the active key first, newest first.
+	Versions []*Inventory_Version `protobuf:"bytes,4,rep,name=versions,proto3" json:"versions,omitempty"`
+	// Of a verification: what does not agree, at most 100.
+	Problems []string `protobuf:"bytes,5,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Of a verification: how many records were read.
+	VerifiedRecords int64 `protobuf:"varint,6,opt,name=verified_records,json=verifiedRecords,proto3" json:"verified_records,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Inventory) Reset() {
@@ -1565,6 +1653,285 @@ func (x *Inventory) GetEffectiveDelay() *durationpb.Duration {
 	return nil
 }
 
+func (x *Inventory) GetVersions() []*Inventory_Version {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *Inventory) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *Inventory) GetVerifiedRecords() int64 {
+	if x != nil {
+		return x.VerifiedRecords
+	}
+	return 0
+}
+
+// ListDependantsRequest asks for a page of what depends on something.
+type ListDependantsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}, tenants/{tenant}/keys/{key}/versions/{version}
+	// or tenants/{tenant}/generations/{number}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// At most so many; 100 if zero, 1,000 at most.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDependantsRequest) Reset() {
+	*x = ListDependantsRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDependantsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDependantsRequest) ProtoMessage() {}
+
+func (x *ListDependantsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDependantsRequest.ProtoReflect.Descriptor instead.
+func (*ListDependantsRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListDependantsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListDependantsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDependantsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListDependantsResponse is a page of licenses.
+type ListDependantsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The licenses.
+	Dependants []*ListDependantsResponse_Dependant `protobuf:"bytes,1,rep,name=dependants,proto3" json:"dependants,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDependantsResponse) Reset() {
+	*x = ListDependantsResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDependantsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDependantsResponse) ProtoMessage() {}
+
+func (x *ListDependantsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDependantsResponse.ProtoReflect.Descriptor instead.
+func (*ListDependantsResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListDependantsResponse) GetDependants() []*ListDependantsResponse_Dependant {
+	if x != nil {
+		return x.Dependants
+	}
+	return nil
+}
+
+func (x *ListDependantsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// DestroyKeyRequest names what shall be destroyed.
+type DestroyKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}, tenants/{tenant}/keys/{key}/versions/{version}
+	// or tenants/{tenant}/generations/{number}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Do not wait until it has been unused for 30 days.
+	DespiteSoak bool `protobuf:"varint,2,opt,name=despite_soak,json=despiteSoak,proto3" json:"despite_soak,omitempty"`
+	// Destroy it although backups need it: they will not open.
+	DespiteBackups bool `protobuf:"varint,3,opt,name=despite_backups,json=despiteBackups,proto3" json:"despite_backups,omitempty"`
+	// Why.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The case it belongs to.
+	Ticket        string `protobuf:"bytes,5,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestroyKeyRequest) Reset() {
+	*x = DestroyKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestroyKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestroyKeyRequest) ProtoMessage() {}
+
+func (x *DestroyKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestroyKeyRequest.ProtoReflect.Descriptor instead.
+func (*DestroyKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DestroyKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DestroyKeyRequest) GetDespiteSoak() bool {
+	if x != nil {
+		return x.DespiteSoak
+	}
+	return false
+}
+
+func (x *DestroyKeyRequest) GetDespiteBackups() bool {
+	if x != nil {
+		return x.DespiteBackups
+	}
+	return false
+}
+
+func (x *DestroyKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DestroyKeyRequest) GetTicket() string {
+	if x != nil {
+		return x.Ticket
+	}
+	return ""
+}
+
+// FinishDestroyKeyRequest names an operation of KIND_KEY_DESTROY that runs.
+type FinishDestroyKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/operations/{operation}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The custodian's IDs of what the destroyer asked of it.
+	RequestIds    []string `protobuf:"bytes,2,rep,name=request_ids,json=requestIds,proto3" json:"request_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishDestroyKeyRequest) Reset() {
+	*x = FinishDestroyKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishDestroyKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishDestroyKeyRequest) ProtoMessage() {}
+
+func (x *FinishDestroyKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishDestroyKeyRequest.ProtoReflect.Descriptor instead.
+func (*FinishDestroyKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *FinishDestroyKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FinishDestroyKeyRequest) GetRequestIds() []string {
+	if x != nil {
+		return x.RequestIds
+	}
+	return nil
+}
+
 // Line is one generation, or all documents' own generations under one key
 // version.
 type Inventory_Line struct {
@@ -1582,19 +1949,30 @@ type Inventory_Line struct {
 	Licenses int64 `protobuf:"varint,5,opt,name=licenses,proto3" json:"licenses,omitempty"`
 	// When it was opened.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it was last unwrapped for somebody; unset: not since it was opened.
+	// When it was last used, as far as was noted: every few minutes, and when the
+	// service ends; unset: never.
 	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
 	// Its number, counted per tenant from 1, as people say it: g1.
 	Number uint32 `protobuf:"varint,8,opt,name=number,proto3" json:"number,omitempty"`
 	// State of the generation; of the line of strict licenses, of the version.
-	State         Key_State `protobuf:"varint,9,opt,name=state,proto3,enum=rms.v1.Key_State" json:"state,omitempty"`
+	State Key_State `protobuf:"varint,9,opt,name=state,proto3,enum=rms.v1.Key_State" json:"state,omitempty"`
+	// Since when it is in this state.
+	StateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	// Why, as its custodian said.
+	StateReason string `protobuf:"bytes,11,opt,name=state_reason,json=stateReason,proto3" json:"state_reason,omitempty"`
+	// When the oldest license that needs it was published.
+	FirstLicenseTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=first_license_time,json=firstLicenseTime,proto3" json:"first_license_time,omitempty"`
+	// When the newest one was.
+	LastLicenseTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=last_license_time,json=lastLicenseTime,proto3" json:"last_license_time,omitempty"`
+	// Whether it can be destroyed; unset for the line of strict licenses.
+	Destruction   *Inventory_Destruction `protobuf:"bytes,14,opt,name=destruction,proto3" json:"destruction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Inventory_Line) Reset() {
 	*x = Inventory_Line{}
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1984,7 @@ func (x *Inventory_Line) String() string {
 func (*Inventory_Line) ProtoMessage() {}
 
 func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,11 +2063,411 @@ func (x *Inventory_Line) GetState() Key_State {
 	return Key_STATE_UNSPECIFIED
 }
 
+func (x *Inventory_Line) GetStateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StateTime
+	}
+	return nil
+}
+
+func (x *Inventory_Line) GetStateReason() string {
+	if x != nil {
+		return x.StateReason
+	}
+	return ""
+}
+
+func (x *Inventory_Line) GetFirstLicenseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstLicenseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Line) GetLastLicenseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastLicenseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Line) GetDestruction() *Inventory_Destruction {
+	if x != nil {
+		return x.Destruction
+	}
+	return nil
+}
+
+// Version is a version of a tenant key, or one that was never seen but that
+// something needs.
+type Inventory_Version struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}; empty if the key is not registered.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// What is known of it.
+	Version *KeyVersion `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The generations that it wraps, by number.
+	Generations []uint32 `protobuf:"varint,3,rep,packed,name=generations,proto3" json:"generations,omitempty"`
+	// Licenses with a generation of their own that it wraps.
+	StrictLicenses int64 `protobuf:"varint,4,opt,name=strict_licenses,json=strictLicenses,proto3" json:"strict_licenses,omitempty"`
+	// Licenses under those generations.
+	CachedLicenses int64 `protobuf:"varint,5,opt,name=cached_licenses,json=cachedLicenses,proto3" json:"cached_licenses,omitempty"`
+	// When the oldest of all these licenses was published.
+	FirstLicenseTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=first_license_time,json=firstLicenseTime,proto3" json:"first_license_time,omitempty"`
+	// When the newest was.
+	LastLicenseTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_license_time,json=lastLicenseTime,proto3" json:"last_license_time,omitempty"`
+	// When it was last used, as Line.last_use_time.
+	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
+	// When its custodian was first seen without it.
+	GoneTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=gone_time,json=goneTime,proto3" json:"gone_time,omitempty"`
+	// Whether it can be destroyed.
+	Destruction   *Inventory_Destruction `protobuf:"bytes,10,opt,name=destruction,proto3" json:"destruction,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inventory_Version) Reset() {
+	*x = Inventory_Version{}
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inventory_Version) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inventory_Version) ProtoMessage() {}
+
+func (x *Inventory_Version) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inventory_Version.ProtoReflect.Descriptor instead.
+func (*Inventory_Version) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 1}
+}
+
+func (x *Inventory_Version) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Inventory_Version) GetVersion() *KeyVersion {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetGenerations() []uint32 {
+	if x != nil {
+		return x.Generations
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetStrictLicenses() int64 {
+	if x != nil {
+		return x.StrictLicenses
+	}
+	return 0
+}
+
+func (x *Inventory_Version) GetCachedLicenses() int64 {
+	if x != nil {
+		return x.CachedLicenses
+	}
+	return 0
+}
+
+func (x *Inventory_Version) GetFirstLicenseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstLicenseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetLastLicenseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastLicenseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetLastUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetGoneTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GoneTime
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetDestruction() *Inventory_Destruction {
+	if x != nil {
+		return x.Destruction
+	}
+	return nil
+}
+
+// Destruction says whether something can be destroyed.
+type Inventory_Destruction struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether DestroyKey takes it now.
+	Safe bool `protobuf:"varint,1,opt,name=safe,proto3" json:"safe,omitempty"`
+	// From when it will, as far as time alone decides; unset: it does not.
+	SafeTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=safe_time,json=safeTime,proto3" json:"safe_time,omitempty"`
+	// Everything that is in the way.
+	Hindrances []*Inventory_Hindrance `protobuf:"bytes,3,rep,name=hindrances,proto3" json:"hindrances,omitempty"`
+	// What whoever destroys it should know.
+	Note          string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inventory_Destruction) Reset() {
+	*x = Inventory_Destruction{}
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inventory_Destruction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inventory_Destruction) ProtoMessage() {}
+
+func (x *Inventory_Destruction) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inventory_Destruction.ProtoReflect.Descriptor instead.
+func (*Inventory_Destruction) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 2}
+}
+
+func (x *Inventory_Destruction) GetSafe() bool {
+	if x != nil {
+		return x.Safe
+	}
+	return false
+}
+
+func (x *Inventory_Destruction) GetSafeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SafeTime
+	}
+	return nil
+}
+
+func (x *Inventory_Destruction) GetHindrances() []*Inventory_Hindrance {
+	if x != nil {
+		return x.Hindrances
+	}
+	return nil
+}
+
+func (x *Inventory_Destruction) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// Hindrance is one reason not to destroy.
+type Inventory_Hindrance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is.
+	Kind Inventory_Hindrance_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=rms.v1.Inventory_Hindrance_Kind" json:"kind,omitempty"`
+	// The same in words.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Until when; unset: until somebody changes it.
+	Until *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	// Whether a request can name it and be approved all the same.
+	CanDespite    bool `protobuf:"varint,4,opt,name=can_despite,json=canDespite,proto3" json:"can_despite,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inventory_Hindrance) Reset() {
+	*x = Inventory_Hindrance{}
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inventory_Hindrance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inventory_Hindrance) ProtoMessage() {}
+
+func (x *Inventory_Hindrance) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inventory_Hindrance.ProtoReflect.Descriptor instead.
+func (*Inventory_Hindrance) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 3}
+}
+
+func (x *Inventory_Hindrance) GetKind() Inventory_Hindrance_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Inventory_Hindrance_KIND_UNSPECIFIED
+}
+
+func (x *Inventory_Hindrance) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Inventory_Hindrance) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Inventory_Hindrance) GetCanDespite() bool {
+	if x != nil {
+		return x.CanDespite
+	}
+	return false
+}
+
+// Dependant is a license.
+type ListDependantsResponse_Dependant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/licenses/{content_id}.
+	License string `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	// Whose it is: a principal.
+	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	// When it was published.
+	PublishTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
+	// The version that opens it: tenants/{tenant}/keys/{key}/versions/{version}.
+	KeyVersion string `protobuf:"bytes,4,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// The generation it is under, as people say it; 0: one of its own.
+	Generation uint32 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Whether it is revoked: it does not open, but can be restored.
+	Revoked       bool `protobuf:"varint,6,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDependantsResponse_Dependant) Reset() {
+	*x = ListDependantsResponse_Dependant{}
+	mi := &file_rms_v1_custody_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDependantsResponse_Dependant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDependantsResponse_Dependant) ProtoMessage() {}
+
+func (x *ListDependantsResponse_Dependant) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDependantsResponse_Dependant.ProtoReflect.Descriptor instead.
+func (*ListDependantsResponse_Dependant) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 0}
+}
+
+func (x *ListDependantsResponse_Dependant) GetLicense() string {
+	if x != nil {
+		return x.License
+	}
+	return ""
+}
+
+func (x *ListDependantsResponse_Dependant) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ListDependantsResponse_Dependant) GetPublishTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PublishTime
+	}
+	return nil
+}
+
+func (x *ListDependantsResponse_Dependant) GetKeyVersion() string {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return ""
+}
+
+func (x *ListDependantsResponse_Dependant) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ListDependantsResponse_Dependant) GetRevoked() bool {
+	if x != nil {
+		return x.Revoked
+	}
+	return false
+}
+
 var File_rms_v1_custody_proto protoreflect.FileDescriptor
 
 const file_rms_v1_custody_proto_rawDesc = "" +
 	"\n" +
-	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"\xb7\x01\n" +
+	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x16rms/v1/operation.proto\x1a\x12rms/v1/types.proto\"\xb7\x01\n" +
 	"\tCustodian\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.rms.v1.Key.CustodianR\x04kind\x12\x18\n" +
@@ -1820,13 +2598,17 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12 \n" +
 	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"(\n" +
 	"\x10KeyStateResponse\x12\x14\n" +
-	"\x05event\x18\x01 \x01(\tR\x05event\"8\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\"P\n" +
 	"\x13GetInventoryRequest\x12!\n" +
-	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"\x83\x04\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12\x16\n" +
+	"\x06verify\x18\x02 \x01(\bR\x06verify\"\xb5\x0f\n" +
 	"\tInventory\x12,\n" +
 	"\x05lines\x18\x01 \x03(\v2\x16.rms.v1.Inventory.LineR\x05lines\x126\n" +
 	"\fcustody_mode\x18\x02 \x01(\x0e2\x13.rms.v1.CustodyModeR\vcustodyMode\x12B\n" +
-	"\x0feffective_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eeffectiveDelay\x1a\xcb\x02\n" +
+	"\x0feffective_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eeffectiveDelay\x125\n" +
+	"\bversions\x18\x04 \x03(\v2\x19.rms.v1.Inventory.VersionR\bversions\x12\x1a\n" +
+	"\bproblems\x18\x05 \x03(\tR\bproblems\x12)\n" +
+	"\x10verified_records\x18\x06 \x01(\x03R\x0fverifiedRecords\x1a\xfc\x04\n" +
 	"\x04Line\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1f\n" +
 	"\vkey_version\x18\x02 \x01(\rR\n" +
@@ -1840,7 +2622,82 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"createTime\x12>\n" +
 	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x16\n" +
 	"\x06number\x18\b \x01(\rR\x06number\x12'\n" +
-	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state2\xba\x06\n" +
+	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state\x129\n" +
+	"\n" +
+	"state_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\x12!\n" +
+	"\fstate_reason\x18\v \x01(\tR\vstateReason\x12H\n" +
+	"\x12first_license_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x10firstLicenseTime\x12F\n" +
+	"\x11last_license_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0flastLicenseTime\x12?\n" +
+	"\vdestruction\x18\x0e \x01(\v2\x1d.rms.v1.Inventory.DestructionR\vdestruction\x1a\x89\x04\n" +
+	"\aVersion\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
+	"\aversion\x18\x02 \x01(\v2\x12.rms.v1.KeyVersionR\aversion\x12 \n" +
+	"\vgenerations\x18\x03 \x03(\rR\vgenerations\x12'\n" +
+	"\x0fstrict_licenses\x18\x04 \x01(\x03R\x0estrictLicenses\x12'\n" +
+	"\x0fcached_licenses\x18\x05 \x01(\x03R\x0ecachedLicenses\x12H\n" +
+	"\x12first_license_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x10firstLicenseTime\x12F\n" +
+	"\x11last_license_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0flastLicenseTime\x12>\n" +
+	"\rlast_use_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x127\n" +
+	"\tgone_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bgoneTime\x12?\n" +
+	"\vdestruction\x18\n" +
+	" \x01(\v2\x1d.rms.v1.Inventory.DestructionR\vdestruction\x1a\xab\x01\n" +
+	"\vDestruction\x12\x12\n" +
+	"\x04safe\x18\x01 \x01(\bR\x04safe\x127\n" +
+	"\tsafe_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bsafeTime\x12;\n" +
+	"\n" +
+	"hindrances\x18\x03 \x03(\v2\x1b.rms.v1.Inventory.HindranceR\n" +
+	"hindrances\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\x1a\xc6\x02\n" +
+	"\tHindrance\x124\n" +
+	"\x04kind\x18\x01 \x01(\x0e2 .rms.v1.Inventory.Hindrance.KindR\x04kind\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1f\n" +
+	"\vcan_despite\x18\x04 \x01(\bR\n" +
+	"canDespite\"\x9b\x01\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vKIND_ACTIVE\x10\x01\x12\x0f\n" +
+	"\vKIND_NEWEST\x10\x02\x12\x11\n" +
+	"\rKIND_LICENSES\x10\x03\x12\x14\n" +
+	"\x10KIND_GENERATIONS\x10\x04\x12\x0f\n" +
+	"\vKIND_BACKUP\x10\x05\x12\r\n" +
+	"\tKIND_SOAK\x10\x06\x12\x12\n" +
+	"\x0eKIND_DESTROYED\x10\a\"\x89\x01\n" +
+	"\x15ListDependantsRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12'\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\xe2\x02\n" +
+	"\x16ListDependantsResponse\x12H\n" +
+	"\n" +
+	"dependants\x18\x01 \x03(\v2(.rms.v1.ListDependantsResponse.DependantR\n" +
+	"dependants\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x1a\xd5\x01\n" +
+	"\tDependant\x12\x18\n" +
+	"\alicense\x18\x01 \x01(\tR\alicense\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12=\n" +
+	"\fpublish_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vpublishTime\x12\x1f\n" +
+	"\vkey_version\x18\x04 \x01(\tR\n" +
+	"keyVersion\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\rR\n" +
+	"generation\x12\x18\n" +
+	"\arevoked\x18\x06 \x01(\bR\arevoked\"\xc3\x01\n" +
+	"\x11DestroyKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12!\n" +
+	"\fdespite_soak\x18\x02 \x01(\bR\vdespiteSoak\x12'\n" +
+	"\x0fdespite_backups\x18\x03 \x01(\bR\x0edespiteBackups\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x12 \n" +
+	"\x06ticket\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06ticket\"j\n" +
+	"\x17FinishDestroyKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12/\n" +
+	"\vrequest_ids\x18\x02 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18@R\n" +
+	"requestIds2\xb5\b\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -1857,7 +2714,12 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\tResumeKey\x12\x18.rms.v1.ResumeKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12T\n" +
 	"\rCompromiseKey\x12\x1c.rms.v1.CompromiseKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
 	"\fGetInventory\x12\x1b.rms.v1.GetInventoryRequest\x1a\x11.rms.v1.Inventory\"\n" +
-	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12[\n" +
+	"\x0eListDependants\x12\x1d.rms.v1.ListDependantsRequest\x1a\x1e.rms.v1.ListDependantsResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12G\n" +
+	"\n" +
+	"DestroyKey\x12\x19.rms.v1.DestroyKeyRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12S\n" +
+	"\x10FinishDestroyKey\x12\x1f.rms.v1.FinishDestroyKeyRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_custody_proto_rawDescOnce sync.Once
@@ -1871,88 +2733,121 @@ func file_rms_v1_custody_proto_rawDescGZIP() []byte {
 	return file_rms_v1_custody_proto_rawDescData
 }
 
-var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_rms_v1_custody_proto_goTypes = []any{
-	(KeyVersion_Origin)(0),         // 0: rms.v1.KeyVersion.Origin
-	(Key_Custodian)(0),             // 1: rms.v1.Key.Custodian
-	(Key_State)(0),                 // 2: rms.v1.Key.State
-	(*Custodian)(nil),              // 3: rms.v1.Custodian
-	(*ListCustodiansRequest)(nil),  // 4: rms.v1.ListCustodiansRequest
-	(*ListCustodiansResponse)(nil), // 5: rms.v1.ListCustodiansResponse
-	(*Provenance)(nil),             // 6: rms.v1.Provenance
-	(*KeyVersion)(nil),             // 7: rms.v1.KeyVersion
-	(*Key)(nil),                    // 8: rms.v1.Key
-	(*ListKeysRequest)(nil),        // 9: rms.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 10: rms.v1.ListKeysResponse
-	(*GetKeyRequest)(nil),          // 11: rms.v1.GetKeyRequest
-	(*RegisterKeyRequest)(nil),     // 12: rms.v1.RegisterKeyRequest
-	(*ActivateKeyRequest)(nil),     // 13: rms.v1.ActivateKeyRequest
-	(*SyncKeyRequest)(nil),         // 14: rms.v1.SyncKeyRequest
-	(*RotateKeyRequest)(nil),       // 15: rms.v1.RotateKeyRequest
-	(*SuspendKeyRequest)(nil),      // 16: rms.v1.SuspendKeyRequest
-	(*ResumeKeyRequest)(nil),       // 17: rms.v1.ResumeKeyRequest
-	(*CompromiseKeyRequest)(nil),   // 18: rms.v1.CompromiseKeyRequest
-	(*KeyStateResponse)(nil),       // 19: rms.v1.KeyStateResponse
-	(*GetInventoryRequest)(nil),    // 20: rms.v1.GetInventoryRequest
-	(*Inventory)(nil),              // 21: rms.v1.Inventory
-	(*Inventory_Line)(nil),         // 22: rms.v1.Inventory.Line
-	(*timestamppb.Timestamp)(nil),  // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 24: google.protobuf.Duration
-	(CustodyMode)(0),               // 25: rms.v1.CustodyMode
+	(KeyVersion_Origin)(0),                   // 0: rms.v1.KeyVersion.Origin
+	(Key_Custodian)(0),                       // 1: rms.v1.Key.Custodian
+	(Key_State)(0),                           // 2: rms.v1.Key.State
+	(Inventory_Hindrance_Kind)(0),            // 3: rms.v1.Inventory.Hindrance.Kind
+	(*Custodian)(nil),                        // 4: rms.v1.Custodian
+	(*ListCustodiansRequest)(nil),            // 5: rms.v1.ListCustodiansRequest
+	(*ListCustodiansResponse)(nil),           // 6: rms.v1.ListCustodiansResponse
+	(*Provenance)(nil),                       // 7: rms.v1.Provenance
+	(*KeyVersion)(nil),                       // 8: rms.v1.KeyVersion
+	(*Key)(nil),                              // 9: rms.v1.Key
+	(*ListKeysRequest)(nil),                  // 10: rms.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),                 // 11: rms.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),                    // 12: rms.v1.GetKeyRequest
+	(*RegisterKeyRequest)(nil),               // 13: rms.v1.RegisterKeyRequest
+	(*ActivateKeyRequest)(nil),               // 14: rms.v1.ActivateKeyRequest
+	(*SyncKeyRequest)(nil),                   // 15: rms.v1.SyncKeyRequest
+	(*RotateKeyRequest)(nil),                 // 16: rms.v1.RotateKeyRequest
+	(*SuspendKeyRequest)(nil),                // 17: rms.v1.SuspendKeyRequest
+	(*ResumeKeyRequest)(nil),                 // 18: rms.v1.ResumeKeyRequest
+	(*CompromiseKeyRequest)(nil),             // 19: rms.v1.CompromiseKeyRequest
+	(*KeyStateResponse)(nil),                 // 20: rms.v1.KeyStateResponse
+	(*GetInventoryRequest)(nil),              // 21: rms.v1.GetInventoryRequest
+	(*Inventory)(nil),                        // 22: rms.v1.Inventory
+	(*ListDependantsRequest)(nil),            // 23: rms.v1.ListDependantsRequest
+	(*ListDependantsResponse)(nil),           // 24: rms.v1.ListDependantsResponse
+	(*DestroyKeyRequest)(nil),                // 25: rms.v1.DestroyKeyRequest
+	(*FinishDestroyKeyRequest)(nil),          // 26: rms.v1.FinishDestroyKeyRequest
+	(*Inventory_Line)(nil),                   // 27: rms.v1.Inventory.Line
+	(*Inventory_Version)(nil),                // 28: rms.v1.Inventory.Version
+	(*Inventory_Destruction)(nil),            // 29: rms.v1.Inventory.Destruction
+	(*Inventory_Hindrance)(nil),              // 30: rms.v1.Inventory.Hindrance
+	(*ListDependantsResponse_Dependant)(nil), // 31: rms.v1.ListDependantsResponse.Dependant
+	(*timestamppb.Timestamp)(nil),            // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 33: google.protobuf.Duration
+	(CustodyMode)(0),                         // 34: rms.v1.CustodyMode
+	(*Operation)(nil),                        // 35: rms.v1.Operation
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
-	3,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
-	23, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	23, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	4,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
+	32, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	32, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: rms.v1.KeyVersion.state:type_name -> rms.v1.Key.State
-	23, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
+	32, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: rms.v1.KeyVersion.origin:type_name -> rms.v1.KeyVersion.Origin
-	6,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
-	23, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
+	7,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
+	32, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
 	1,  // 9: rms.v1.Key.custodian:type_name -> rms.v1.Key.Custodian
 	2,  // 10: rms.v1.Key.state:type_name -> rms.v1.Key.State
-	7,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
-	23, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
-	24, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
-	23, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
-	8,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
-	6,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
-	6,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
-	22, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
-	25, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
-	24, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
-	23, // 21: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
-	23, // 22: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
-	2,  // 23: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
-	4,  // 24: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
-	9,  // 25: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
-	11, // 26: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
-	12, // 27: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
-	13, // 28: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
-	14, // 29: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
-	15, // 30: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
-	16, // 31: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
-	17, // 32: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
-	18, // 33: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
-	20, // 34: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	5,  // 35: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	10, // 36: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	8,  // 37: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	8,  // 38: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	8,  // 39: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	8,  // 40: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	8,  // 41: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	19, // 42: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	19, // 43: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	19, // 44: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	21, // 45: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	35, // [35:46] is the sub-list for method output_type
-	24, // [24:35] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	8,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
+	32, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
+	33, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
+	32, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
+	9,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
+	7,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
+	7,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
+	27, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
+	34, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
+	33, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
+	28, // 21: rms.v1.Inventory.versions:type_name -> rms.v1.Inventory.Version
+	31, // 22: rms.v1.ListDependantsResponse.dependants:type_name -> rms.v1.ListDependantsResponse.Dependant
+	32, // 23: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
+	32, // 24: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
+	2,  // 25: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
+	32, // 26: rms.v1.Inventory.Line.state_time:type_name -> google.protobuf.Timestamp
+	32, // 27: rms.v1.Inventory.Line.first_license_time:type_name -> google.protobuf.Timestamp
+	32, // 28: rms.v1.Inventory.Line.last_license_time:type_name -> google.protobuf.Timestamp
+	29, // 29: rms.v1.Inventory.Line.destruction:type_name -> rms.v1.Inventory.Destruction
+	8,  // 30: rms.v1.Inventory.Version.version:type_name -> rms.v1.KeyVersion
+	32, // 31: rms.v1.Inventory.Version.first_license_time:type_name -> google.protobuf.Timestamp
+	32, // 32: rms.v1.Inventory.Version.last_license_time:type_name -> google.protobuf.Timestamp
+	32, // 33: rms.v1.Inventory.Version.last_use_time:type_name -> google.protobuf.Timestamp
+	32, // 34: rms.v1.Inventory.Version.gone_time:type_name -> google.protobuf.Timestamp
+	29, // 35: rms.v1.Inventory.Version.destruction:type_name -> rms.v1.Inventory.Destruction
+	32, // 36: rms.v1.Inventory.Destruction.safe_time:type_name -> google.protobuf.Timestamp
+	30, // 37: rms.v1.Inventory.Destruction.hindrances:type_name -> rms.v1.Inventory.Hindrance
+	3,  // 38: rms.v1.Inventory.Hindrance.kind:type_name -> rms.v1.Inventory.Hindrance.Kind
+	32, // 39: rms.v1.Inventory.Hindrance.until:type_name -> google.protobuf.Timestamp
+	32, // 40: rms.v1.ListDependantsResponse.Dependant.publish_time:type_name -> google.protobuf.Timestamp
+	5,  // 41: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
+	10, // 42: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
+	12, // 43: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
+	13, // 44: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
+	14, // 45: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
+	15, // 46: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
+	16, // 47: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
+	17, // 48: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
+	18, // 49: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
+	19, // 50: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
+	21, // 51: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
+	23, // 52: rms.v1.CustodyService.ListDependants:input_type -> rms.v1.ListDependantsRequest
+	25, // 53: rms.v1.CustodyService.DestroyKey:input_type -> rms.v1.DestroyKeyRequest
+	26, // 54: rms.v1.CustodyService.FinishDestroyKey:input_type -> rms.v1.FinishDestroyKeyRequest
+	6,  // 55: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	11, // 56: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	9,  // 57: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	9,  // 58: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	9,  // 59: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	9,  // 60: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	9,  // 61: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	20, // 62: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	20, // 63: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	20, // 64: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	22, // 65: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	24, // 66: rms.v1.CustodyService.ListDependants:output_type -> rms.v1.ListDependantsResponse
+	35, // 67: rms.v1.CustodyService.DestroyKey:output_type -> rms.v1.Operation
+	35, // 68: rms.v1.CustodyService.FinishDestroyKey:output_type -> rms.v1.Operation
+	55, // [55:69] is the sub-list for method output_type
+	41, // [41:55] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_custody_proto_init() }
@@ -1961,14 +2856,15 @@ func file_rms_v1_custody_proto_init() {
 		return
 	}
 	file_rms_v1_access_proto_init()
+	file_rms_v1_operation_proto_init()
 	file_rms_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_custody_proto_rawDesc), len(file_rms_v1_custody_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   20,
+			NumEnums:      4,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
