@@ -104,7 +104,7 @@ func testTamperedPeople(t *testing.T, s *site, untouched func()) {
 		}, payroll},
 		"a group nobody made": {func(t *testing.T, tx *bbolt.Tx) {
 			put(t, tx, tableResources, contosos("groups/board@contoso.test"), row(t, tx, tableResources, contosos(canteen)))
-			editRow(t, tx, tableResources, contosos("groups/board@contoso.test"), func(h header) { h.set(t, resourceName, "groups/board@contoso.test") })
+			editRow(t, tx, tableResources, contosos("groups/board@contoso.test"), func(h header) { h.Set(t, resourceName, "groups/board@contoso.test") })
 		}, "groups/board@contoso.test"},
 		"a disabled principal taken out": {func(t *testing.T, tx *bbolt.Tx) {
 			remove(t, tx, tableResources, contosos(dan))
@@ -112,7 +112,7 @@ func testTamperedPeople(t *testing.T, s *site, untouched func()) {
 		"a disabled principal enabled": {func(t *testing.T, tx *bbolt.Tx) {
 			editRow(t, tx, tableResources, contosos(dan), func(h header) {
 				delete(h, resourceBody)
-				h.set(t, resourceGone, 1)
+				h.Set(t, resourceGone, 1)
 			})
 		}, dan + " is not what the log says was written"},
 		"a role as another tenant has it": {func(t *testing.T, tx *bbolt.Tx) {
@@ -120,7 +120,7 @@ func testTamperedPeople(t *testing.T, s *site, untouched func()) {
 		}, policyAdmins},
 		"a role's holders for another role": {func(t *testing.T, tx *bbolt.Tx) {
 			put(t, tx, tableResources, contosos("roles/auditor"), row(t, tx, tableResources, contosos(policyAdmins)))
-			editRow(t, tx, tableResources, contosos("roles/auditor"), func(h header) { h.set(t, resourceName, "roles/auditor") })
+			editRow(t, tx, tableResources, contosos("roles/auditor"), func(h header) { h.Set(t, resourceName, "roles/auditor") })
 		}, "roles/auditor"},
 		"a role taken out, which brings the file's holders back": {func(t *testing.T, tx *bbolt.Tx) {
 			remove(t, tx, tableResources, contosos(policyAdmins))

@@ -13,7 +13,7 @@ var _ keys.Holder = (*Vault)(nil)
 // HoldsRoot implements [keys.Holder]. Of a key that does not exist Vault says 404
 // and nothing more; of a mount or a path that does not, it says so in words.
 func (v *Vault) HoldsRoot(ctx context.Context) (holds bool, requestID string, err error) {
-	if _, err := v.expected(ctx); err != nil {
+	if _, err := v.conn.expected(ctx); err != nil {
 		return false, "", err
 	}
 	ans, err := v.call(ctx, http.MethodGet, v.cfg.Mount+"/keys/"+v.cfg.RootKey, nil)

@@ -269,7 +269,7 @@ func (x Inventory_Hindrance_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Inventory_Hindrance_Kind.Descriptor instead.
 func (Inventory_Hindrance_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 3, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 3, 0}
 }
 
 // Custodian is a place where the tenant's keys can be.
@@ -1269,6 +1269,134 @@ func (x *SyncKeyRequest) GetProvenance() *Provenance {
 	return nil
 }
 
+// ProbeKeyRequest names a key.
+type ProbeKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeKeyRequest) Reset() {
+	*x = ProbeKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeKeyRequest) ProtoMessage() {}
+
+func (x *ProbeKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeKeyRequest.ProtoReflect.Descriptor instead.
+func (*ProbeKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ProbeKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ProbeKeyResponse is what the custodian sealed.
+type ProbeKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By which version.
+	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The context it was given.
+	Context []byte `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`
+	// What was sealed: random bytes that are the key of nothing.
+	Plaintext []byte `protobuf:"bytes,3,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
+	// What came of it: nonce, ciphertext and tag, without the custodian's prefix.
+	Ciphertext []byte `protobuf:"bytes,4,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
+	// The custodian's ID of the request.
+	CustodianRequestId string `protobuf:"bytes,5,opt,name=custodian_request_id,json=custodianRequestId,proto3" json:"custodian_request_id,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *ProbeKeyResponse) Reset() {
+	*x = ProbeKeyResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeKeyResponse) ProtoMessage() {}
+
+func (x *ProbeKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeKeyResponse.ProtoReflect.Descriptor instead.
+func (*ProbeKeyResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ProbeKeyResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ProbeKeyResponse) GetContext() []byte {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+func (x *ProbeKeyResponse) GetPlaintext() []byte {
+	if x != nil {
+		return x.Plaintext
+	}
+	return nil
+}
+
+func (x *ProbeKeyResponse) GetCiphertext() []byte {
+	if x != nil {
+		return x.Ciphertext
+	}
+	return nil
+}
+
+func (x *ProbeKeyResponse) GetCustodianRequestId() string {
+	if x != nil {
+		return x.CustodianRequestId
+	}
+	return ""
+}
+
 // RotateKeyRequest names a key in the embedded keyring.
 type RotateKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1280,7 +1408,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	mi := &file_rms_v1_custody_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1420,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	mi := &file_rms_v1_custody_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1433,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{12}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RotateKeyRequest) GetName() string {
@@ -1329,7 +1457,7 @@ type SuspendKeyRequest struct {
 
 func (x *SuspendKeyRequest) Reset() {
 	*x = SuspendKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	mi := &file_rms_v1_custody_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1469,7 @@ func (x *SuspendKeyRequest) String() string {
 func (*SuspendKeyRequest) ProtoMessage() {}
 
 func (x *SuspendKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	mi := &file_rms_v1_custody_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1482,7 @@ func (x *SuspendKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendKeyRequest.ProtoReflect.Descriptor instead.
 func (*SuspendKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{13}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SuspendKeyRequest) GetName() string {
@@ -1384,7 +1512,7 @@ type ResumeKeyRequest struct {
 
 func (x *ResumeKeyRequest) Reset() {
 	*x = ResumeKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[14]
+	mi := &file_rms_v1_custody_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1524,7 @@ func (x *ResumeKeyRequest) String() string {
 func (*ResumeKeyRequest) ProtoMessage() {}
 
 func (x *ResumeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[14]
+	mi := &file_rms_v1_custody_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1537,7 @@ func (x *ResumeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeKeyRequest.ProtoReflect.Descriptor instead.
 func (*ResumeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{14}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResumeKeyRequest) GetName() string {
@@ -1439,7 +1567,7 @@ type CompromiseKeyRequest struct {
 
 func (x *CompromiseKeyRequest) Reset() {
 	*x = CompromiseKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[15]
+	mi := &file_rms_v1_custody_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1579,7 @@ func (x *CompromiseKeyRequest) String() string {
 func (*CompromiseKeyRequest) ProtoMessage() {}
 
 func (x *CompromiseKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[15]
+	mi := &file_rms_v1_custody_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1592,7 @@ func (x *CompromiseKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompromiseKeyRequest.ProtoReflect.Descriptor instead.
 func (*CompromiseKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{15}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CompromiseKeyRequest) GetName() string {
@@ -1492,7 +1620,7 @@ type KeyStateResponse struct {
 
 func (x *KeyStateResponse) Reset() {
 	*x = KeyStateResponse{}
-	mi := &file_rms_v1_custody_proto_msgTypes[16]
+	mi := &file_rms_v1_custody_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1632,7 @@ func (x *KeyStateResponse) String() string {
 func (*KeyStateResponse) ProtoMessage() {}
 
 func (x *KeyStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[16]
+	mi := &file_rms_v1_custody_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1645,7 @@ func (x *KeyStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyStateResponse.ProtoReflect.Descriptor instead.
 func (*KeyStateResponse) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{16}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KeyStateResponse) GetEvent() string {
@@ -1540,7 +1668,7 @@ type GetInventoryRequest struct {
 
 func (x *GetInventoryRequest) Reset() {
 	*x = GetInventoryRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[17]
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1680,7 @@ func (x *GetInventoryRequest) String() string {
 func (*GetInventoryRequest) ProtoMessage() {}
 
 func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[17]
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +1693,7 @@ func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInventoryRequest.ProtoReflect.Descriptor instead.
 func (*GetInventoryRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{17}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetInventoryRequest) GetParent() string {
@@ -1604,7 +1732,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_rms_v1_custody_proto_msgTypes[18]
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1744,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[18]
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1757,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Inventory) GetLines() []*Inventory_Line {
@@ -1690,7 +1818,7 @@ type ListDependantsRequest struct {
 
 func (x *ListDependantsRequest) Reset() {
 	*x = ListDependantsRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1830,7 @@ func (x *ListDependantsRequest) String() string {
 func (*ListDependantsRequest) ProtoMessage() {}
 
 func (x *ListDependantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1843,7 @@ func (x *ListDependantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDependantsRequest.ProtoReflect.Descriptor instead.
 func (*ListDependantsRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListDependantsRequest) GetName() string {
@@ -1752,7 +1880,7 @@ type ListDependantsResponse struct {
 
 func (x *ListDependantsResponse) Reset() {
 	*x = ListDependantsResponse{}
-	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1892,7 @@ func (x *ListDependantsResponse) String() string {
 func (*ListDependantsResponse) ProtoMessage() {}
 
 func (x *ListDependantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1905,7 @@ func (x *ListDependantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDependantsResponse.ProtoReflect.Descriptor instead.
 func (*ListDependantsResponse) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListDependantsResponse) GetDependants() []*ListDependantsResponse_Dependant {
@@ -1814,7 +1942,7 @@ type DestroyKeyRequest struct {
 
 func (x *DestroyKeyRequest) Reset() {
 	*x = DestroyKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +1954,7 @@ func (x *DestroyKeyRequest) String() string {
 func (*DestroyKeyRequest) ProtoMessage() {}
 
 func (x *DestroyKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +1967,7 @@ func (x *DestroyKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyKeyRequest.ProtoReflect.Descriptor instead.
 func (*DestroyKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DestroyKeyRequest) GetName() string {
@@ -1890,7 +2018,7 @@ type FinishDestroyKeyRequest struct {
 
 func (x *FinishDestroyKeyRequest) Reset() {
 	*x = FinishDestroyKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2030,7 @@ func (x *FinishDestroyKeyRequest) String() string {
 func (*FinishDestroyKeyRequest) ProtoMessage() {}
 
 func (x *FinishDestroyKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2043,7 @@ func (x *FinishDestroyKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishDestroyKeyRequest.ProtoReflect.Descriptor instead.
 func (*FinishDestroyKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FinishDestroyKeyRequest) GetName() string {
@@ -1972,7 +2100,7 @@ type Inventory_Line struct {
 
 func (x *Inventory_Line) Reset() {
 	*x = Inventory_Line{}
-	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2112,7 @@ func (x *Inventory_Line) String() string {
 func (*Inventory_Line) ProtoMessage() {}
 
 func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2125,7 @@ func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Line.ProtoReflect.Descriptor instead.
 func (*Inventory_Line) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 0}
 }
 
 func (x *Inventory_Line) GetKey() string {
@@ -2128,7 +2256,7 @@ type Inventory_Version struct {
 
 func (x *Inventory_Version) Reset() {
 	*x = Inventory_Version{}
-	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2268,7 @@ func (x *Inventory_Version) String() string {
 func (*Inventory_Version) ProtoMessage() {}
 
 func (x *Inventory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2281,7 @@ func (x *Inventory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Version.ProtoReflect.Descriptor instead.
 func (*Inventory_Version) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 1}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 1}
 }
 
 func (x *Inventory_Version) GetKey() string {
@@ -2243,7 +2371,7 @@ type Inventory_Destruction struct {
 
 func (x *Inventory_Destruction) Reset() {
 	*x = Inventory_Destruction{}
-	mi := &file_rms_v1_custody_proto_msgTypes[25]
+	mi := &file_rms_v1_custody_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2383,7 @@ func (x *Inventory_Destruction) String() string {
 func (*Inventory_Destruction) ProtoMessage() {}
 
 func (x *Inventory_Destruction) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[25]
+	mi := &file_rms_v1_custody_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2396,7 @@ func (x *Inventory_Destruction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Destruction.ProtoReflect.Descriptor instead.
 func (*Inventory_Destruction) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 2}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 2}
 }
 
 func (x *Inventory_Destruction) GetSafe() bool {
@@ -2316,7 +2444,7 @@ type Inventory_Hindrance struct {
 
 func (x *Inventory_Hindrance) Reset() {
 	*x = Inventory_Hindrance{}
-	mi := &file_rms_v1_custody_proto_msgTypes[26]
+	mi := &file_rms_v1_custody_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2456,7 @@ func (x *Inventory_Hindrance) String() string {
 func (*Inventory_Hindrance) ProtoMessage() {}
 
 func (x *Inventory_Hindrance) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[26]
+	mi := &file_rms_v1_custody_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2469,7 @@ func (x *Inventory_Hindrance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Hindrance.ProtoReflect.Descriptor instead.
 func (*Inventory_Hindrance) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 3}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 3}
 }
 
 func (x *Inventory_Hindrance) GetKind() Inventory_Hindrance_Kind {
@@ -2393,7 +2521,7 @@ type ListDependantsResponse_Dependant struct {
 
 func (x *ListDependantsResponse_Dependant) Reset() {
 	*x = ListDependantsResponse_Dependant{}
-	mi := &file_rms_v1_custody_proto_msgTypes[27]
+	mi := &file_rms_v1_custody_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +2533,7 @@ func (x *ListDependantsResponse_Dependant) String() string {
 func (*ListDependantsResponse_Dependant) ProtoMessage() {}
 
 func (x *ListDependantsResponse_Dependant) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[27]
+	mi := &file_rms_v1_custody_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +2546,7 @@ func (x *ListDependantsResponse_Dependant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDependantsResponse_Dependant.ProtoReflect.Descriptor instead.
 func (*ListDependantsResponse_Dependant) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22, 0}
 }
 
 func (x *ListDependantsResponse_Dependant) GetLicense() string {
@@ -2581,7 +2709,18 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x122\n" +
 	"\n" +
 	"provenance\x18\x02 \x01(\v2\x12.rms.v1.ProvenanceR\n" +
-	"provenance\"2\n" +
+	"provenance\"1\n" +
+	"\x0fProbeKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"\xb6\x01\n" +
+	"\x10ProbeKeyResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
+	"\acontext\x18\x02 \x01(\fR\acontext\x12\x1c\n" +
+	"\tplaintext\x18\x03 \x01(\fR\tplaintext\x12\x1e\n" +
+	"\n" +
+	"ciphertext\x18\x04 \x01(\fR\n" +
+	"ciphertext\x120\n" +
+	"\x14custodian_request_id\x18\x05 \x01(\tR\x12custodianRequestId\"2\n" +
 	"\x10RotateKeyRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"U\n" +
@@ -2697,7 +2836,7 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12/\n" +
 	"\vrequest_ids\x18\x02 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18@R\n" +
-	"requestIds2\xb5\b\n" +
+	"requestIds2\x81\t\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -2707,7 +2846,8 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12C\n" +
 	"\vRegisterKey\x12\x1a.rms.v1.RegisterKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12C\n" +
 	"\vActivateKey\x12\x1a.rms.v1.ActivateKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12;\n" +
-	"\aSyncKey\x12\x16.rms.v1.SyncKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12?\n" +
+	"\aSyncKey\x12\x16.rms.v1.SyncKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
+	"\bProbeKey\x12\x17.rms.v1.ProbeKeyRequest\x1a\x18.rms.v1.ProbeKeyResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12?\n" +
 	"\tRotateKey\x12\x18.rms.v1.RotateKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12N\n" +
 	"\n" +
 	"SuspendKey\x12\x19.rms.v1.SuspendKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12L\n" +
@@ -2734,7 +2874,7 @@ func file_rms_v1_custody_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_rms_v1_custody_proto_goTypes = []any{
 	(KeyVersion_Origin)(0),                   // 0: rms.v1.KeyVersion.Origin
 	(Key_Custodian)(0),                       // 1: rms.v1.Key.Custodian
@@ -2752,99 +2892,103 @@ var file_rms_v1_custody_proto_goTypes = []any{
 	(*RegisterKeyRequest)(nil),               // 13: rms.v1.RegisterKeyRequest
 	(*ActivateKeyRequest)(nil),               // 14: rms.v1.ActivateKeyRequest
 	(*SyncKeyRequest)(nil),                   // 15: rms.v1.SyncKeyRequest
-	(*RotateKeyRequest)(nil),                 // 16: rms.v1.RotateKeyRequest
-	(*SuspendKeyRequest)(nil),                // 17: rms.v1.SuspendKeyRequest
-	(*ResumeKeyRequest)(nil),                 // 18: rms.v1.ResumeKeyRequest
-	(*CompromiseKeyRequest)(nil),             // 19: rms.v1.CompromiseKeyRequest
-	(*KeyStateResponse)(nil),                 // 20: rms.v1.KeyStateResponse
-	(*GetInventoryRequest)(nil),              // 21: rms.v1.GetInventoryRequest
-	(*Inventory)(nil),                        // 22: rms.v1.Inventory
-	(*ListDependantsRequest)(nil),            // 23: rms.v1.ListDependantsRequest
-	(*ListDependantsResponse)(nil),           // 24: rms.v1.ListDependantsResponse
-	(*DestroyKeyRequest)(nil),                // 25: rms.v1.DestroyKeyRequest
-	(*FinishDestroyKeyRequest)(nil),          // 26: rms.v1.FinishDestroyKeyRequest
-	(*Inventory_Line)(nil),                   // 27: rms.v1.Inventory.Line
-	(*Inventory_Version)(nil),                // 28: rms.v1.Inventory.Version
-	(*Inventory_Destruction)(nil),            // 29: rms.v1.Inventory.Destruction
-	(*Inventory_Hindrance)(nil),              // 30: rms.v1.Inventory.Hindrance
-	(*ListDependantsResponse_Dependant)(nil), // 31: rms.v1.ListDependantsResponse.Dependant
-	(*timestamppb.Timestamp)(nil),            // 32: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),              // 33: google.protobuf.Duration
-	(CustodyMode)(0),                         // 34: rms.v1.CustodyMode
-	(*Operation)(nil),                        // 35: rms.v1.Operation
+	(*ProbeKeyRequest)(nil),                  // 16: rms.v1.ProbeKeyRequest
+	(*ProbeKeyResponse)(nil),                 // 17: rms.v1.ProbeKeyResponse
+	(*RotateKeyRequest)(nil),                 // 18: rms.v1.RotateKeyRequest
+	(*SuspendKeyRequest)(nil),                // 19: rms.v1.SuspendKeyRequest
+	(*ResumeKeyRequest)(nil),                 // 20: rms.v1.ResumeKeyRequest
+	(*CompromiseKeyRequest)(nil),             // 21: rms.v1.CompromiseKeyRequest
+	(*KeyStateResponse)(nil),                 // 22: rms.v1.KeyStateResponse
+	(*GetInventoryRequest)(nil),              // 23: rms.v1.GetInventoryRequest
+	(*Inventory)(nil),                        // 24: rms.v1.Inventory
+	(*ListDependantsRequest)(nil),            // 25: rms.v1.ListDependantsRequest
+	(*ListDependantsResponse)(nil),           // 26: rms.v1.ListDependantsResponse
+	(*DestroyKeyRequest)(nil),                // 27: rms.v1.DestroyKeyRequest
+	(*FinishDestroyKeyRequest)(nil),          // 28: rms.v1.FinishDestroyKeyRequest
+	(*Inventory_Line)(nil),                   // 29: rms.v1.Inventory.Line
+	(*Inventory_Version)(nil),                // 30: rms.v1.Inventory.Version
+	(*Inventory_Destruction)(nil),            // 31: rms.v1.Inventory.Destruction
+	(*Inventory_Hindrance)(nil),              // 32: rms.v1.Inventory.Hindrance
+	(*ListDependantsResponse_Dependant)(nil), // 33: rms.v1.ListDependantsResponse.Dependant
+	(*timestamppb.Timestamp)(nil),            // 34: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 35: google.protobuf.Duration
+	(CustodyMode)(0),                         // 36: rms.v1.CustodyMode
+	(*Operation)(nil),                        // 37: rms.v1.Operation
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
 	4,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
-	32, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	32, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	34, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	34, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: rms.v1.KeyVersion.state:type_name -> rms.v1.Key.State
-	32, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
+	34, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: rms.v1.KeyVersion.origin:type_name -> rms.v1.KeyVersion.Origin
 	7,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
-	32, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
+	34, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
 	1,  // 9: rms.v1.Key.custodian:type_name -> rms.v1.Key.Custodian
 	2,  // 10: rms.v1.Key.state:type_name -> rms.v1.Key.State
 	8,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
-	32, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
-	33, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
-	32, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
+	34, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
+	35, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
+	34, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
 	9,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
 	7,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
 	7,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
-	27, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
-	34, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
-	33, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
-	28, // 21: rms.v1.Inventory.versions:type_name -> rms.v1.Inventory.Version
-	31, // 22: rms.v1.ListDependantsResponse.dependants:type_name -> rms.v1.ListDependantsResponse.Dependant
-	32, // 23: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
-	32, // 24: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
+	29, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
+	36, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
+	35, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
+	30, // 21: rms.v1.Inventory.versions:type_name -> rms.v1.Inventory.Version
+	33, // 22: rms.v1.ListDependantsResponse.dependants:type_name -> rms.v1.ListDependantsResponse.Dependant
+	34, // 23: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
+	34, // 24: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
 	2,  // 25: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
-	32, // 26: rms.v1.Inventory.Line.state_time:type_name -> google.protobuf.Timestamp
-	32, // 27: rms.v1.Inventory.Line.first_license_time:type_name -> google.protobuf.Timestamp
-	32, // 28: rms.v1.Inventory.Line.last_license_time:type_name -> google.protobuf.Timestamp
-	29, // 29: rms.v1.Inventory.Line.destruction:type_name -> rms.v1.Inventory.Destruction
+	34, // 26: rms.v1.Inventory.Line.state_time:type_name -> google.protobuf.Timestamp
+	34, // 27: rms.v1.Inventory.Line.first_license_time:type_name -> google.protobuf.Timestamp
+	34, // 28: rms.v1.Inventory.Line.last_license_time:type_name -> google.protobuf.Timestamp
+	31, // 29: rms.v1.Inventory.Line.destruction:type_name -> rms.v1.Inventory.Destruction
 	8,  // 30: rms.v1.Inventory.Version.version:type_name -> rms.v1.KeyVersion
-	32, // 31: rms.v1.Inventory.Version.first_license_time:type_name -> google.protobuf.Timestamp
-	32, // 32: rms.v1.Inventory.Version.last_license_time:type_name -> google.protobuf.Timestamp
-	32, // 33: rms.v1.Inventory.Version.last_use_time:type_name -> google.protobuf.Timestamp
-	32, // 34: rms.v1.Inventory.Version.gone_time:type_name -> google.protobuf.Timestamp
-	29, // 35: rms.v1.Inventory.Version.destruction:type_name -> rms.v1.Inventory.Destruction
-	32, // 36: rms.v1.Inventory.Destruction.safe_time:type_name -> google.protobuf.Timestamp
-	30, // 37: rms.v1.Inventory.Destruction.hindrances:type_name -> rms.v1.Inventory.Hindrance
+	34, // 31: rms.v1.Inventory.Version.first_license_time:type_name -> google.protobuf.Timestamp
+	34, // 32: rms.v1.Inventory.Version.last_license_time:type_name -> google.protobuf.Timestamp
+	34, // 33: rms.v1.Inventory.Version.last_use_time:type_name -> google.protobuf.Timestamp
+	34, // 34: rms.v1.Inventory.Version.gone_time:type_name -> google.protobuf.Timestamp
+	31, // 35: rms.v1.Inventory.Version.destruction:type_name -> rms.v1.Inventory.Destruction
+	34, // 36: rms.v1.Inventory.Destruction.safe_time:type_name -> google.protobuf.Timestamp
+	32, // 37: rms.v1.Inventory.Destruction.hindrances:type_name -> rms.v1.Inventory.Hindrance
 	3,  // 38: rms.v1.Inventory.Hindrance.kind:type_name -> rms.v1.Inventory.Hindrance.Kind
-	32, // 39: rms.v1.Inventory.Hindrance.until:type_name -> google.protobuf.Timestamp
-	32, // 40: rms.v1.ListDependantsResponse.Dependant.publish_time:type_name -> google.protobuf.Timestamp
+	34, // 39: rms.v1.Inventory.Hindrance.until:type_name -> google.protobuf.Timestamp
+	34, // 40: rms.v1.ListDependantsResponse.Dependant.publish_time:type_name -> google.protobuf.Timestamp
 	5,  // 41: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
 	10, // 42: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
 	12, // 43: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
 	13, // 44: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
 	14, // 45: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
 	15, // 46: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
-	16, // 47: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
-	17, // 48: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
-	18, // 49: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
-	19, // 50: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
-	21, // 51: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	23, // 52: rms.v1.CustodyService.ListDependants:input_type -> rms.v1.ListDependantsRequest
-	25, // 53: rms.v1.CustodyService.DestroyKey:input_type -> rms.v1.DestroyKeyRequest
-	26, // 54: rms.v1.CustodyService.FinishDestroyKey:input_type -> rms.v1.FinishDestroyKeyRequest
-	6,  // 55: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	11, // 56: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	9,  // 57: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	9,  // 58: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	9,  // 59: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	9,  // 60: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	9,  // 61: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	20, // 62: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	20, // 63: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	20, // 64: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	22, // 65: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	24, // 66: rms.v1.CustodyService.ListDependants:output_type -> rms.v1.ListDependantsResponse
-	35, // 67: rms.v1.CustodyService.DestroyKey:output_type -> rms.v1.Operation
-	35, // 68: rms.v1.CustodyService.FinishDestroyKey:output_type -> rms.v1.Operation
-	55, // [55:69] is the sub-list for method output_type
-	41, // [41:55] is the sub-list for method input_type
+	16, // 47: rms.v1.CustodyService.ProbeKey:input_type -> rms.v1.ProbeKeyRequest
+	18, // 48: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
+	19, // 49: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
+	20, // 50: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
+	21, // 51: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
+	23, // 52: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
+	25, // 53: rms.v1.CustodyService.ListDependants:input_type -> rms.v1.ListDependantsRequest
+	27, // 54: rms.v1.CustodyService.DestroyKey:input_type -> rms.v1.DestroyKeyRequest
+	28, // 55: rms.v1.CustodyService.FinishDestroyKey:input_type -> rms.v1.FinishDestroyKeyRequest
+	6,  // 56: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	11, // 57: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	9,  // 58: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	9,  // 59: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	9,  // 60: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	9,  // 61: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	17, // 62: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
+	9,  // 63: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	22, // 64: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	22, // 65: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	22, // 66: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	24, // 67: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	26, // 68: rms.v1.CustodyService.ListDependants:output_type -> rms.v1.ListDependantsResponse
+	37, // 69: rms.v1.CustodyService.DestroyKey:output_type -> rms.v1.Operation
+	37, // 70: rms.v1.CustodyService.FinishDestroyKey:output_type -> rms.v1.Operation
+	56, // [56:71] is the sub-list for method output_type
+	41, // [41:56] is the sub-list for method input_type
 	41, // [41:41] is the sub-list for extension type_name
 	41, // [41:41] is the sub-list for extension extendee
 	0,  // [0:41] is the sub-list for field type_name
@@ -2864,7 +3008,7 @@ func file_rms_v1_custody_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_custody_proto_rawDesc), len(file_rms_v1_custody_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
