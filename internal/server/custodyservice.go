@@ -192,13 +192,18 @@ func provenanceOf(p *rmsv1.Provenance) (*record.Provenance, error) {
 			return nil, invalid("provenance.%s has %d bytes, not 32", name, n)
 		}
 	}
+	for _, id := range p.GetRequestIds() {
+		if id == "" || strings.ContainsFunc(id, func(r rune) bool { return r < '!' || r > '~' }) {
+			return nil, invalid("%q is not the ID of a custodian's request", id)
+		}
+	}
 	at, err := timeOf(p.GetTime())
 	if err != nil {
 		return nil, err
 	}
 	out := &record.Provenance{
 		Fingerprint: p.GetFingerprint(), KCV: p.GetKcv(), Form: p.GetForm(), WrappingKey: p.GetWrappingKeySha256(), Blob: p.GetBlobSha256(),
-		Requests: p.GetRequestIds(), At: record.ToMillis(at),
+		Requests: strings.Join(p.GetRequestIds(), " "), At: record.ToMillis(at),
 	}
 	if p.GetProven() {
 		out.Proven = 1
@@ -212,7 +217,7 @@ func protoProvenance(p *record.Provenance) *rmsv1.Provenance {
 	}
 	return &rmsv1.Provenance{
 		Fingerprint: p.Fingerprint, Kcv: p.KCV, Form: p.Form, WrappingKeySha256: p.WrappingKey, BlobSha256: p.Blob,
-		RequestIds: p.Requests, Time: protoTime(p.At.Time()), Proven: p.Proven == 1,
+		RequestIds: strings.Fields(p.Requests), Time: protoTime(p.At.Time()), Proven: p.Proven == 1,
 	}
 }
 
