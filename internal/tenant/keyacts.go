@@ -348,17 +348,13 @@ func (t *Tenant) deactivateKeys(tx store.Tx, because *audit.Event, name string) 
 	return nil
 }
 
-// followKey makes what is new follow the active key and its newest version: the
-// daemon's signing keys, and a generation of its own.
+// followKey makes what is new follow the active key and its newest version, by a
+// generation of its own. The daemon's signing keys follow at half their life:
+// until then the root before, which clients know, vouches for them.
 func (t *Tenant) followKey(ctx context.Context) error {
 	active := t.active()
 	if t.live.activeGeneration() == nil && len(t.ring.Inventory()) > 0 {
 		return nil // suspended on purpose
-	}
-	if s, err := t.chain.Licenses(); err != nil || !t.certifiedBy(s.Certificate, active.ID()) {
-		if err := t.renewSigner(ctx); err != nil {
-			return err
-		}
 	}
 	_, k := t.live.keyByID(active.ID())
 	if g := t.live.activeGeneration(); g != nil && k != nil && g.MadeBy == k.ID && g.MadeVersion >= claimedVersion(k) {
@@ -377,16 +373,6 @@ func claimedVersion(k *record.TenantKey) (newest uint32) {
 		}
 	}
 	return newest
-}
-
-// certifiedBy says that a certificate is the current root's of a key.
-func (t *Tenant) certifiedBy(c *license.Certificate, id vocab.CustodianID) bool {
-	_, k := t.live.keyByID(id)
-	if k == nil {
-		return false
-	}
-	root := k.SignKeys[k.SignLatest]
-	return c.Root == license.KeyIDOf(root[:])
 }
 
 // SyncKey looks at a key now, because its custodian acted on it, and takes the

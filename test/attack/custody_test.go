@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/fxamacker/cbor/v2"
 	"go.etcd.io/bbolt"
 
 	"github.com/openrms/rms/internal/config"
@@ -57,8 +58,11 @@ func TestCustodySwap(t *testing.T) {
 	licenseKey := func(tenant string, d *document) []byte {
 		return storeedit.Key(s.trust[tenant].TenantID, d.content[:])
 	}
-	generation := func(tenant string, number uint32) []byte {
-		return storeedit.GenerationKey(s.trust[tenant].TenantID, number)
+	generationWrap := func(t *testing.T, tx *bbolt.Tx, tenant string) cbor.RawMessage {
+		return storeedit.BodyOf(t, tx, s.trust[tenant].TenantID, "generations/1")[storeedit.GenerationWrap]
+	}
+	forgeGeneration := func(t *testing.T, tx *bbolt.Tx, edit func(h header)) {
+		storeedit.ForgeBody(t, tx, filepath.Join(s.Dir, "data"), s.trust[contoso].TenantID, "generations/1", edit)
 	}
 	for name, attack := range map[string]struct {
 		edit func(t *testing.T, tx *bbolt.Tx)
@@ -70,12 +74,12 @@ func TestCustodySwap(t *testing.T) {
 			s.forgeRecord(t, tx, a, func(h header) { h[recordWrap] = wrap })
 		}, a, vocab.ReasonCustodyIntegrity},
 		"a document's and the tenant's generation": {func(t *testing.T, tx *bbolt.Tx) {
-			wrap := storeedit.WrapOf(t, tx, tableGens, generation(contoso, 1), generationWrap)
+			wrap := generationWrap(t, tx, contoso)
 			s.forgeRecord(t, tx, a, func(h header) { h[recordWrap] = wrap })
 		}, a, vocab.ReasonCustodyIntegrity},
 		"the tenant's generation and a document's": {func(t *testing.T, tx *bbolt.Tx) {
 			wrap := storeedit.WrapOf(t, tx, tableLicenses, licenseKey(contoso, a), recordWrap)
-			editRow(t, tx, tableGens, generation(contoso, 1), func(h header) { h[generationWrap] = wrap })
+			forgeGeneration(t, tx, func(h header) { h[storeedit.GenerationWrap] = wrap })
 		}, cached, vocab.ReasonCustodyIntegrity},
 		"with another tenant's document": {func(t *testing.T, tx *bbolt.Tx) {
 			wrap := storeedit.WrapOf(t, tx, tableLicenses, licenseKey(fabrikam, foreign), recordWrap)
@@ -86,12 +90,12 @@ func TestCustodySwap(t *testing.T) {
 			s.forgeRecord(t, tx, a, func(h header) { h.Set(t, recordWrap, wrap) })
 		}, a, vocab.ReasonCustodyIntegrity},
 		"with another tenant's generation": {func(t *testing.T, tx *bbolt.Tx) {
-			wrap := storeedit.WrapOf(t, tx, tableGens, generation(fabrikam, 1), generationWrap)
-			editRow(t, tx, tableGens, generation(contoso, 1), func(h header) { h[generationWrap] = wrap })
+			wrap := generationWrap(t, tx, fabrikam)
+			forgeGeneration(t, tx, func(h header) { h[storeedit.GenerationWrap] = wrap })
 		}, cached, vocab.ReasonKeyState},
 		"with another tenant's generation, as if under one's own key": {func(t *testing.T, tx *bbolt.Tx) {
-			wrap := storeedit.Renamed(t, storeedit.WrapOf(t, tx, tableGens, generation(fabrikam, 1), generationWrap), storeedit.WrapOf(t, tx, tableGens, generation(contoso, 1), generationWrap))
-			editRow(t, tx, tableGens, generation(contoso, 1), func(h header) { h.Set(t, generationWrap, wrap) })
+			wrap := storeedit.Renamed(t, generationWrap(t, tx, fabrikam), generationWrap(t, tx, contoso))
+			forgeGeneration(t, tx, func(h header) { h.Set(t, storeedit.GenerationWrap, wrap) })
 		}, cached, vocab.ReasonCustodyIntegrity},
 		"another version of the key named": {func(t *testing.T, tx *bbolt.Tx) {
 			w := storeedit.ParseWrap(t, storeedit.WrapOf(t, tx, tableLicenses, licenseKey(contoso, a), recordWrap))

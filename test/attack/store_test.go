@@ -35,7 +35,6 @@ const (
 	tableIDs       = storeedit.IDs
 	tableHeads     = storeedit.Heads
 	tableLicensed  = "audit-licenses"
-	tableGens      = storeedit.Generations
 	tableHashes    = storeedit.Hashes
 )
 
@@ -54,7 +53,6 @@ const (
 	settingsGuests   = 5
 	settingsClear    = 7
 	settingsCustody  = 8
-	generationWrap   = storeedit.GenerationWrap
 	generationSigned = 2
 )
 

@@ -388,9 +388,7 @@ func swap(w *world) {
 		storeedit.ForgeRecord(w.T, tx, w.site.Data, contoso, d.Content, func(f storeedit.Fields) { f[storeedit.RecordWrap] = wrap })
 	}
 	putGeneration := func(tx *bbolt.Tx, wrap cbor.RawMessage) {
-		storeedit.EditRow(w.T, tx, storeedit.Generations, storeedit.GenerationKey(contoso, 1), func(f storeedit.Fields) {
-			f[storeedit.GenerationWrap] = wrap
-		})
+		storeedit.ForgeBody(w.T, tx, w.site.Data, contoso, "generations/1", func(f storeedit.Fields) { f[storeedit.GenerationWrap] = wrap })
 	}
 	renamed := func(raw, like cbor.RawMessage) cbor.RawMessage {
 		encoded, err := storeedit.Deterministic(w.T).Marshal(storeedit.Renamed(w.T, raw, like))
@@ -403,7 +401,7 @@ func swap(w *world) {
 				return storeedit.WrapOf(w.T, tx, storeedit.Licenses, storeedit.Key(tenant, d.Content[:]), storeedit.RecordWrap)
 			}
 			generationOf := func(tenant vocab.TenantID) cbor.RawMessage {
-				return storeedit.WrapOf(w.T, tx, storeedit.Generations, storeedit.GenerationKey(tenant, 1), storeedit.GenerationWrap)
+				return storeedit.BodyOf(w.T, tx, tenant, "generations/1")[storeedit.GenerationWrap]
 			}
 			was[a], was[c], generation = wrap(contoso, a), wrap(contoso, c), generationOf(contoso)
 			put(tx, a, wrap(contoso, b))

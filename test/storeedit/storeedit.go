@@ -22,21 +22,24 @@ import (
 
 // Tables of the store, by the names on disk.
 const (
-	Licenses    = "licenses"
-	Generations = "generations"
-	Events      = "audit-events"
-	IDs         = "audit-ids"
-	Heads       = "audit-heads"
-	Hashes      = "audit-hashes"
+	Licenses  = "licenses"
+	Resources = "resources"
+	Events    = "audit-events"
+	IDs       = "audit-ids"
+	Heads     = "audit-heads"
+	Hashes    = "audit-hashes"
 )
 
 // Fields of stored records.
 const (
-	RecordWrap     = 8
-	GenerationWrap = 3
+	RecordWrap      = 8
+	GenerationWrap  = 3 // of the body
+	GenerationState = 4
 
-	recordEvent = 16
-	eventState  = 181
+	recordEvent   = 16
+	resourceEvent = 4
+	resourceBody  = 6
+	eventState    = 181
 )
 
 // Fields is a record, or any CBOR map of numbers, with its values undecoded.
@@ -79,10 +82,8 @@ func Key(tenant vocab.TenantID, parts ...[]byte) []byte {
 	return key
 }
 
-// GenerationKey is the key of a tenant's generation.
-func GenerationKey(tenant vocab.TenantID, number uint32) []byte {
-	return Key(tenant, binary.BigEndian.AppendUint32(nil, number))
-}
+// ResourceKey is the key of a tenant's resource, such as generations/1.
+func ResourceKey(tenant vocab.TenantID, name string) []byte { return Key(tenant, []byte(name)) }
 
 // Row is a record as it lies in the store.
 func Row(t testing.TB, tx *bbolt.Tx, table string, key []byte) []byte {
@@ -160,6 +161,39 @@ func ForgeRecord(t testing.TB, tx *bbolt.Tx, data string, tenant vocab.TenantID,
 		must(t, cbor.Unmarshal(f[recordEvent], &event))
 	})
 	state := sha256.Sum256(Row(t, tx, Licenses, key))
+	EditRow(t, tx, Events, Key(tenant, Row(t, tx, IDs, Key(tenant, event))), func(f Fields) { f.Set(t, eventState, state[:]) })
+	ForgeTree(t, tx, data, tenant)
+}
+
+// BodyOf returns what a resource says.
+func BodyOf(t testing.TB, tx *bbolt.Tx, tenant vocab.TenantID, name string) Fields {
+	t.Helper()
+	f, body, raw := Fields{}, Fields{}, []byte(nil)
+	must(t, cbor.Unmarshal(Row(t, tx, Resources, ResourceKey(tenant, name)), &f))
+	must(t, cbor.Unmarshal(f[resourceBody], &raw))
+	must(t, cbor.Unmarshal(raw, &body))
+	return body
+}
+
+// EditBody changes what a resource says, and leaves the log as it is.
+func EditBody(t testing.TB, tx *bbolt.Tx, tenant vocab.TenantID, name string, edit func(f Fields)) {
+	t.Helper()
+	body := BodyOf(t, tx, tenant, name)
+	edit(body)
+	raw, err := Deterministic(t).Marshal(body)
+	must(t, err)
+	EditRow(t, tx, Resources, ResourceKey(tenant, name), func(f Fields) { f.Set(t, resourceBody, raw) })
+}
+
+// ForgeBody is EditBody so that the log agrees, as [ForgeRecord] does.
+func ForgeBody(t testing.TB, tx *bbolt.Tx, data string, tenant vocab.TenantID, name string, edit func(f Fields)) {
+	t.Helper()
+	EditBody(t, tx, tenant, name, edit)
+	var event []byte
+	f, row := Fields{}, Row(t, tx, Resources, ResourceKey(tenant, name))
+	must(t, cbor.Unmarshal(row, &f))
+	must(t, cbor.Unmarshal(f[resourceEvent], &event))
+	state := sha256.Sum256(row)
 	EditRow(t, tx, Events, Key(tenant, Row(t, tx, IDs, Key(tenant, event))), func(f Fields) { f.Set(t, eventState, state[:]) })
 	ForgeTree(t, tx, data, tenant)
 }
