@@ -40,10 +40,10 @@ func newTerminal(t *testing.T) *terminal {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	d, err := daemon.StartDev(t.Context(), daemon.DevOptions{
 		Dir: dir, Log: slog.New(slog.DiscardHandler), SyncEvery: time.Second,
-		Custodian: &config.Custodian{
+		Custodians: map[string]config.Custodian{"vault": {
 			Vault:   &config.Vault{Address: w.vault.Address, CA: w.vault.CAFile, Mount: w.tenant.Mount, ClusterID: w.vault.ClusterID},
 			AppRole: &config.AppRole{Role: w.tenant.Role, RoleIDFile: w.tenant.RoleIDFile, SecretIDFile: w.tenant.SecretIDFile, Wrapped: true},
-		},
+		}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -8,15 +8,15 @@ import (
 	"github.com/openrms/rms/internal/keys"
 )
 
-var _ keys.Holder = (*Vault)(nil)
+var _ keys.Holder = (*Key)(nil)
 
 // HoldsRoot implements [keys.Holder]. Of a key that does not exist Vault says 404
 // and nothing more; of a mount or a path that does not, it says so in words.
-func (v *Vault) HoldsRoot(ctx context.Context) (holds bool, requestID string, err error) {
-	if _, err := v.conn.expected(ctx); err != nil {
+func (k *Key) HoldsRoot(ctx context.Context) (holds bool, requestID string, err error) {
+	if _, err := k.expected(ctx); err != nil {
 		return false, "", err
 	}
-	ans, err := v.call(ctx, http.MethodGet, v.cfg.Mount+"/keys/"+v.cfg.RootKey, nil)
+	ans, err := k.call(ctx, http.MethodGet, k.c.cfg.Mount+"/keys/"+k.root, nil)
 	if r, ok := errors.AsType[*refused](err); ok && r.status == http.StatusNotFound && len(r.answer.Errors) == 0 {
 		return false, r.answer.RequestID, nil
 	}
