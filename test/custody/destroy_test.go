@@ -169,6 +169,25 @@ func TestDestroyInVault(t *testing.T) {
 		t.Errorf("what was approved is an alarm:\n%s", alarms)
 	}
 
+	// A whole key: made, registered, and never used. Its signing key is that of
+	// root too, and stays.
+	if err := w.tenant.SetPolicy(t.Context(), vaultpolicy.Daemon(w.tenant.Mount, "root", "spare")); err != nil {
+		t.Fatal(err)
+	}
+	w.run("carla", 0, "key create spare --custodian vault --vault-token-file "+officer)
+	w.run("carla", 0, "key register spare --custodian vault")
+	w.approved("spare", "key-destroy is running")
+	w.run("carla", 0, "key inventory", "^spare +v1 +destroyed")
+	w.run("carla", 0, "key destroy spare --trim --vault-token-file "+destroyer, "the signing key sign stays: root has it too", "told: key-destroy is succeeded")
+	if err := w.vault.Request(t.Context(), http.MethodGet, w.tenant.Mount+"/keys/spare", nil, nil); err == nil {
+		t.Error("Vault has the key spare still")
+	}
+	w.run("carla", 0, "key list", "spare +destroyed", "root +active")
+	open(0)
+	if alarms := w.run("erin", 0, "audit search --kind alarm"); strings.Contains(alarms, "gone") || strings.Contains(alarms, "deletion") {
+		t.Errorf("what was approved is an alarm:\n%s", alarms)
+	}
+
 	// What Vault cannot prevent: somebody with its rights turns deletion on, and
 	// trims what nobody asked to destroy.
 	w.ask(http.MethodPost, w.tenant.Mount+"/keys/root/config", map[string]any{"deletion_allowed": true}, nil)
