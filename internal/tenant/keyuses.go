@@ -22,12 +22,12 @@ func (t *Tenant) noteUses(ctx context.Context) {
 	}
 	used := map[record.KeyRef]time.Time{}
 	for _, e := range t.ring.Inventory() {
-		if e.LastUsed.After(t.usesNoted) && !e.ID.IsZero() {
+		if !e.LastUsed.IsZero() && !e.LastUsed.Before(t.usesNoted) && !e.ID.IsZero() {
 			used[record.GenerationRef(e.ID)] = e.LastUsed
 		}
 	}
 	for v, at := range t.ring.Uses() {
-		if at.After(t.usesNoted) {
+		if !at.Before(t.usesNoted) {
 			used[record.VersionRef(v.Custodian, v.Version)] = at
 		}
 	}
