@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -226,8 +227,8 @@ func (a *app) deleteKey(ctx context.Context, s *server, v *vaultact.Client, k *r
 		return nil, err
 	}
 	// The signing key goes first: the service takes the key for gone when its root is.
-	for i := len(names) - 1; i >= 0; i-- {
-		d, err := v.Delete(ctx, names[i])
+	for _, name := range slices.Backward(names) {
+		d, err := v.Delete(ctx, name)
 		if d != nil {
 			a.did(d.Evidence)
 			ids = append(ids, requestIDs(d.Evidence)...)

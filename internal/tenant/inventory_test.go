@@ -83,7 +83,7 @@ func TestInventoryIsWhatAScanFinds(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inVault(t, func(t *testing.T, o *vault) {
-				dice := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // a test's choices
+				dice := rand.New(rand.NewPCG(seed, 7))
 				var docs []*tenant.Published
 				o.mustWrite(person("alice"), "rising", o.template("rising", vocab.CustodyCached, user("bob")))
 				acts := []func(){

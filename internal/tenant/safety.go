@@ -53,10 +53,10 @@ type Safety struct {
 }
 
 // Safe reports whether nothing is in the way.
-func (s Safety) Safe() bool { return len(s.Hindrances) == 0 }
+func (s *Safety) Safe() bool { return len(s.Hindrances) == 0 }
 
 // From is from when nothing will be, if time alone decides; else zero.
-func (s Safety) From() (from time.Time) {
+func (s *Safety) From() (from time.Time) {
 	for _, h := range s.Hindrances {
 		if h.Until.IsZero() {
 			return time.Time{}
@@ -73,7 +73,7 @@ func (s *Safety) add(kind HindranceKind, until time.Time, format string, args ..
 
 // without is what is left of s if approvers do without the soak period or the
 // backups.
-func (s Safety) without(soak, backups bool) []Hindrance {
+func (s *Safety) without(soak, backups bool) []Hindrance {
 	return slices.DeleteFunc(slices.Clone(s.Hindrances), func(h Hindrance) bool {
 		return h.Kind == HindranceSoak && soak || h.Kind == HindranceBackup && backups
 	})
@@ -197,7 +197,7 @@ func olderThere(k *record.TenantKey, number uint32) string {
 // judgeKey says whether a key can be destroyed with all of its versions.
 func (inv *Inventory) judgeKey(name string, now time.Time) (s Safety) {
 	k := inv.keys[name]
-	switch keys.State(k.State) { //nolint:exhaustive // as of a version
+	switch keys.State(k.State) {
 	case keys.Destroyed:
 		s.add(HindranceDestroyed, time.Time{}, "destroyed")
 		return s
