@@ -140,7 +140,7 @@ func (t *Tenant) prepareDestroy(o *operation.Operation) (effect, error) {
 		return nil, err
 	}
 	return func(tx store.Tx, o *operation.Operation, id vocab.OperationID, now time.Time) (string, error) {
-		if err := t.checkDestroyBasis(tx, o); err != nil {
+		if err := t.checkBasis(tx, o); err != nil {
 			return "", err
 		}
 		e := t.effectEvent(audit.KindKeyDestroyed, o, id, now)
@@ -240,7 +240,7 @@ func (t *Tenant) markDestroyed(ctx context.Context, id vocab.OperationID, target
 		if err := t.stillStands(o); err != nil {
 			return nil, err
 		}
-		if err := t.checkDestroyBasis(r, o); err != nil {
+		if err := t.checkBasis(r, o); err != nil {
 			return nil, err
 		}
 		p, _, err := DestructionOf(o)
