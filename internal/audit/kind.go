@@ -61,7 +61,8 @@ const (
 
 	KindAlarm Kind = 60 // something does not add up, outside a call that could be refused
 
-	KindKeyDestroyed Kind = 67 // a key, a version or a generation may not be used any more, for ever
+	KindApproversChanged Kind = 66 // who approves what is under dual control, or how many of them
+	KindKeyDestroyed     Kind = 67 // a key, a version or a generation may not be used any more, for ever
 
 	KindServiceStarted Kind = 70
 	KindServiceStopped Kind = 71
@@ -86,7 +87,8 @@ var kindNames = map[Kind]string{
 	KindOperationSucceeded: "operation-succeeded", KindOperationFailed: "operation-failed",
 	KindOperationCancelled: "operation-cancelled", KindRecoveryAnnounced: "recovery-announced",
 	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
-	KindAlarm: "alarm", KindKeyDestroyed: "key-destroyed", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
+	KindApproversChanged: "approvers-changed", KindKeyDestroyed: "key-destroyed",
+	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 
 // String returns the kind's name, such as "license-revoked".

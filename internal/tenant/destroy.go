@@ -104,33 +104,21 @@ func DestructionOf(o *operation.Operation) (*operation.KeyDestroyParams, Destruc
 	return p, d, nil
 }
 
-// checkDestroyBasis refuses to destroy what does not stand as it stood when it
-// was asked for: INVENTORY_CHANGED.
-func (t *Tenant) checkDestroyBasis(r store.Reader, o *operation.Operation) error {
+// destroyBasis is what a destruction rests on, as r has it: what was shown when
+// it was asked for, if that is still so.
+func (t *Tenant) destroyBasis(r store.Reader, o *operation.Operation) (*operation.Basis, error) {
 	p, d, err := DestructionOf(o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	now, err := t.planDestroy(r, d)
-	switch vocab.ReasonOf(err) {
-	case "":
-		if now.Inventory == p.Inventory {
-			return nil
-		}
-		return inventoryChanged("what depends on it is not what it was")
-	case vocab.ReasonKeyInUse, vocab.ReasonKeyState, vocab.ReasonResourceNotFound:
-		why := "it cannot be destroyed now"
-		if v, ok := asVocab(err); ok {
-			why = v.Message
-		}
-		return inventoryChanged(why)
+	if err != nil {
+		return nil, err
 	}
-	return err
-}
-
-func inventoryChanged(why string) error {
-	return vocab.Errorf(vocab.ReasonInventoryChanged, "something has changed since it was asked for, and nothing was done: %s", why).
-		WithNext("Look at rmsctl key inventory, and ask again")
+	if now.Inventory != p.Inventory {
+		return nil, inventoryChanged()
+	}
+	return &operation.Basis{Hash: now.Inventory, Text: p.Shown}, nil
 }
 
 // prepareDestroy is the destruction of a generation, which is one transaction.
@@ -140,9 +128,6 @@ func (t *Tenant) prepareDestroy(o *operation.Operation) (effect, error) {
 		return nil, err
 	}
 	return func(tx store.Tx, o *operation.Operation, id vocab.OperationID, now time.Time) (string, error) {
-		if err := t.checkBasis(tx, o); err != nil {
-			return "", err
-		}
 		e := t.effectEvent(audit.KindKeyDestroyed, o, id, now)
 		e.Target = d.Target.resource()
 		var left keys.Record

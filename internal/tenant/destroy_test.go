@@ -357,7 +357,7 @@ func TestADestructionIsBound(t *testing.T) {
 		why     vocab.Reason
 	}{
 		"the requester":        {by: person("carla"), want: vocab.ReasonSamePerson},
-		"no custodian of keys": {by: person("alice"), want: vocab.ReasonRoleRequired},
+		"no custodian of keys": {by: person("rita"), want: vocab.ReasonRoleRequired},
 		"a service":            {by: tenant.Call{Method: "test", Caller: &vocab.Identity{Issuer: contosoIDP, Subject: "robot", Service: "robot", Member: "contoso"}}, want: vocab.ReasonRoleRequired},
 		"expired": {
 			between: func(_ *testing.T, o *vault, _ *tenant.OperationView) { o.ahead.Add(int64(25 * time.Hour)) },

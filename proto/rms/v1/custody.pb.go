@@ -2595,7 +2595,7 @@ var File_rms_v1_custody_proto protoreflect.FileDescriptor
 
 const file_rms_v1_custody_proto_rawDesc = "" +
 	"\n" +
-	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x16rms/v1/operation.proto\x1a\x12rms/v1/types.proto\"\xb7\x01\n" +
+	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x16rms/v1/operation.proto\x1a\x12rms/v1/types.proto\"\xb7\x01\n" +
 	"\tCustodian\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.rms.v1.Key.CustodianR\x04kind\x12\x18\n" +
@@ -2836,7 +2836,8 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12/\n" +
 	"\vrequest_ids\x18\x02 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18@R\n" +
-	"requestIds2\x81\t\n" +
+	"requestIds2\xa2\n" +
+	"\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -2854,7 +2855,9 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\tResumeKey\x12\x18.rms.v1.ResumeKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12T\n" +
 	"\rCompromiseKey\x12\x1c.rms.v1.CompromiseKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
 	"\fGetInventory\x12\x1b.rms.v1.GetInventoryRequest\x1a\x11.rms.v1.Inventory\"\n" +
-	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12[\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12K\n" +
+	"\fGetApprovers\x12\x1b.rms.v1.GetApproversRequest\x1a\x11.rms.v1.Approvers\"\v\xca\xf3\x18\a\b\x04\x12\x03\x01\x03\x04\x12R\n" +
+	"\x0fUpdateApprovers\x12\x1e.rms.v1.UpdateApproversRequest\x1a\x11.rms.v1.Operation\"\f\xca\xf3\x18\b\b\x04\x12\x02\x01\x03\x18\x01\x12[\n" +
 	"\x0eListDependants\x12\x1d.rms.v1.ListDependantsRequest\x1a\x1e.rms.v1.ListDependantsResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12G\n" +
 	"\n" +
@@ -2913,7 +2916,10 @@ var file_rms_v1_custody_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),            // 34: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),              // 35: google.protobuf.Duration
 	(CustodyMode)(0),                         // 36: rms.v1.CustodyMode
-	(*Operation)(nil),                        // 37: rms.v1.Operation
+	(*GetApproversRequest)(nil),              // 37: rms.v1.GetApproversRequest
+	(*UpdateApproversRequest)(nil),           // 38: rms.v1.UpdateApproversRequest
+	(*Approvers)(nil),                        // 39: rms.v1.Approvers
+	(*Operation)(nil),                        // 40: rms.v1.Operation
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
@@ -2969,26 +2975,30 @@ var file_rms_v1_custody_proto_depIdxs = []int32{
 	20, // 50: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
 	21, // 51: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
 	23, // 52: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	25, // 53: rms.v1.CustodyService.ListDependants:input_type -> rms.v1.ListDependantsRequest
-	27, // 54: rms.v1.CustodyService.DestroyKey:input_type -> rms.v1.DestroyKeyRequest
-	28, // 55: rms.v1.CustodyService.FinishDestroyKey:input_type -> rms.v1.FinishDestroyKeyRequest
-	6,  // 56: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	11, // 57: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	9,  // 58: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	9,  // 59: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	9,  // 60: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	9,  // 61: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	17, // 62: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
-	9,  // 63: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	22, // 64: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	22, // 65: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	22, // 66: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	24, // 67: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	26, // 68: rms.v1.CustodyService.ListDependants:output_type -> rms.v1.ListDependantsResponse
-	37, // 69: rms.v1.CustodyService.DestroyKey:output_type -> rms.v1.Operation
-	37, // 70: rms.v1.CustodyService.FinishDestroyKey:output_type -> rms.v1.Operation
-	56, // [56:71] is the sub-list for method output_type
-	41, // [41:56] is the sub-list for method input_type
+	37, // 53: rms.v1.CustodyService.GetApprovers:input_type -> rms.v1.GetApproversRequest
+	38, // 54: rms.v1.CustodyService.UpdateApprovers:input_type -> rms.v1.UpdateApproversRequest
+	25, // 55: rms.v1.CustodyService.ListDependants:input_type -> rms.v1.ListDependantsRequest
+	27, // 56: rms.v1.CustodyService.DestroyKey:input_type -> rms.v1.DestroyKeyRequest
+	28, // 57: rms.v1.CustodyService.FinishDestroyKey:input_type -> rms.v1.FinishDestroyKeyRequest
+	6,  // 58: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	11, // 59: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	9,  // 60: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	9,  // 61: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	9,  // 62: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	9,  // 63: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	17, // 64: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
+	9,  // 65: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	22, // 66: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	22, // 67: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	22, // 68: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	24, // 69: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	39, // 70: rms.v1.CustodyService.GetApprovers:output_type -> rms.v1.Approvers
+	40, // 71: rms.v1.CustodyService.UpdateApprovers:output_type -> rms.v1.Operation
+	26, // 72: rms.v1.CustodyService.ListDependants:output_type -> rms.v1.ListDependantsResponse
+	40, // 73: rms.v1.CustodyService.DestroyKey:output_type -> rms.v1.Operation
+	40, // 74: rms.v1.CustodyService.FinishDestroyKey:output_type -> rms.v1.Operation
+	58, // [58:75] is the sub-list for method output_type
+	41, // [41:58] is the sub-list for method input_type
 	41, // [41:41] is the sub-list for extension type_name
 	41, // [41:41] is the sub-list for extension extendee
 	0,  // [0:41] is the sub-list for field type_name
@@ -3000,6 +3010,7 @@ func file_rms_v1_custody_proto_init() {
 		return
 	}
 	file_rms_v1_access_proto_init()
+	file_rms_v1_approver_proto_init()
 	file_rms_v1_operation_proto_init()
 	file_rms_v1_types_proto_init()
 	type x struct{}

@@ -31,6 +31,8 @@ const (
 	CustodyService_ResumeKey_FullMethodName        = "/rms.v1.CustodyService/ResumeKey"
 	CustodyService_CompromiseKey_FullMethodName    = "/rms.v1.CustodyService/CompromiseKey"
 	CustodyService_GetInventory_FullMethodName     = "/rms.v1.CustodyService/GetInventory"
+	CustodyService_GetApprovers_FullMethodName     = "/rms.v1.CustodyService/GetApprovers"
+	CustodyService_UpdateApprovers_FullMethodName  = "/rms.v1.CustodyService/UpdateApprovers"
 	CustodyService_ListDependants_FullMethodName   = "/rms.v1.CustodyService/ListDependants"
 	CustodyService_DestroyKey_FullMethodName       = "/rms.v1.CustodyService/DestroyKey"
 	CustodyService_FinishDestroyKey_FullMethodName = "/rms.v1.CustodyService/FinishDestroyKey"
@@ -79,6 +81,12 @@ type CustodyServiceClient interface {
 	// GetInventory counts what depends on each key version and generation, and
 	// says of each whether it is safe to destroy or exactly why not.
 	GetInventory(ctx context.Context, in *GetInventoryRequest, opts ...grpc.CallOption) (*Inventory, error)
+	// GetApprovers returns who approves what is under dual control.
+	GetApprovers(ctx context.Context, in *GetApproversRequest, opts ...grpc.CallOption) (*Approvers, error)
+	// UpdateApprovers asks for other approvers. The first ones a second person
+	// approves; from then on the approvers change only by their own quorum, and are
+	// never removed.
+	UpdateApprovers(ctx context.Context, in *UpdateApproversRequest, opts ...grpc.CallOption) (*Operation, error)
 	// ListDependants lists the licenses that a key, a version or a generation
 	// opens, with their owners, oldest first: whom its loss would hit.
 	ListDependants(ctx context.Context, in *ListDependantsRequest, opts ...grpc.CallOption) (*ListDependantsResponse, error)
@@ -223,6 +231,26 @@ func (c *custodyServiceClient) GetInventory(ctx context.Context, in *GetInventor
 	return out, nil
 }
 
+func (c *custodyServiceClient) GetApprovers(ctx context.Context, in *GetApproversRequest, opts ...grpc.CallOption) (*Approvers, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Approvers)
+	err := c.cc.Invoke(ctx, CustodyService_GetApprovers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) UpdateApprovers(ctx context.Context, in *UpdateApproversRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, CustodyService_UpdateApprovers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *custodyServiceClient) ListDependants(ctx context.Context, in *ListDependantsRequest, opts ...grpc.CallOption) (*ListDependantsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListDependantsResponse)
@@ -296,6 +324,12 @@ type CustodyServiceServer interface {
 	// GetInventory counts what depends on each key version and generation, and
 	// says of each whether it is safe to destroy or exactly why not.
 	GetInventory(context.Context, *GetInventoryRequest) (*Inventory, error)
+	// GetApprovers returns who approves what is under dual control.
+	GetApprovers(context.Context, *GetApproversRequest) (*Approvers, error)
+	// UpdateApprovers asks for other approvers. The first ones a second person
+	// approves; from then on the approvers change only by their own quorum, and are
+	// never removed.
+	UpdateApprovers(context.Context, *UpdateApproversRequest) (*Operation, error)
 	// ListDependants lists the licenses that a key, a version or a generation
 	// opens, with their owners, oldest first: whom its loss would hit.
 	ListDependants(context.Context, *ListDependantsRequest) (*ListDependantsResponse, error)
@@ -355,6 +389,12 @@ func (UnimplementedCustodyServiceServer) CompromiseKey(context.Context, *Comprom
 }
 func (UnimplementedCustodyServiceServer) GetInventory(context.Context, *GetInventoryRequest) (*Inventory, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetInventory not implemented")
+}
+func (UnimplementedCustodyServiceServer) GetApprovers(context.Context, *GetApproversRequest) (*Approvers, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetApprovers not implemented")
+}
+func (UnimplementedCustodyServiceServer) UpdateApprovers(context.Context, *UpdateApproversRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateApprovers not implemented")
 }
 func (UnimplementedCustodyServiceServer) ListDependants(context.Context, *ListDependantsRequest) (*ListDependantsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDependants not implemented")
@@ -602,6 +642,42 @@ func _CustodyService_GetInventory_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CustodyService_GetApprovers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetApproversRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).GetApprovers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_GetApprovers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).GetApprovers(ctx, req.(*GetApproversRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_UpdateApprovers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateApproversRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).UpdateApprovers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_UpdateApprovers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).UpdateApprovers(ctx, req.(*UpdateApproversRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _CustodyService_ListDependants_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListDependantsRequest)
 	if err := dec(in); err != nil {
@@ -710,6 +786,14 @@ var CustodyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetInventory",
 			Handler:    _CustodyService_GetInventory_Handler,
+		},
+		{
+			MethodName: "GetApprovers",
+			Handler:    _CustodyService_GetApprovers_Handler,
+		},
+		{
+			MethodName: "UpdateApprovers",
+			Handler:    _CustodyService_UpdateApprovers_Handler,
 		},
 		{
 			MethodName: "ListDependants",
