@@ -15,7 +15,7 @@ import (
 
 // destroyBasis is everything that a destruction rests on: the target as it
 // stands, and all that depends on it. Its hash is part of what is approved, and
-// is made again in the transaction that destroys (docs/formats.md §16).
+// is made again in the transaction that destroys (docs/formats.md §15).
 type destroyBasis struct {
 	Target string `cbor:"1,keyasint"` // its resource's name, with /versions/N of a version
 	// Of a key or version: the key as it stands.
