@@ -65,6 +65,7 @@ const (
 	KindBackupChanged    Kind = 64 // what is known of a copy changed: it is whole, or it is no more
 	KindRestored         Kind = 65 // the store comes from a backup: what happened between that and this is not in the log
 	KindApproversChanged Kind = 66 // who approves what is under dual control, or how many of them
+	KindKeyDestroyed     Kind = 67 // a key, a version or a generation may not be used any more, for ever
 
 	KindServiceStarted Kind = 70
 	KindServiceStopped Kind = 71
@@ -89,8 +90,8 @@ var kindNames = map[Kind]string{
 	KindOperationSucceeded: "operation-succeeded", KindOperationFailed: "operation-failed",
 	KindOperationCancelled: "operation-cancelled", KindRecoveryAnnounced: "recovery-announced",
 	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
-	KindApproversChanged: "approvers-changed",
-	KindBackupMade:       "backup-made", KindBackupChanged: "backup-changed", KindRestored: "restored",
+	KindApproversChanged: "approvers-changed", KindKeyDestroyed: "key-destroyed",
+	KindBackupMade: "backup-made", KindBackupChanged: "backup-changed", KindRestored: "restored",
 	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 

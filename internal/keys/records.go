@@ -67,8 +67,9 @@ func (s State) May(to State) bool {
 type Record struct {
 	Number uint32 // 1, 2, 3 … in the order they were made: "g4"
 	Signed []byte // the signed generation record
-	Wrap   license.Wrap
-	State  State
+	// Wrap is zero of one that is destroyed.
+	Wrap  license.Wrap
+	State State
 	// Created is when it was made, for the inventory.
 	Created time.Time
 }

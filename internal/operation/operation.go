@@ -27,6 +27,8 @@ const (
 	ApproversUpdate Kind = 7
 	// CustodyLower lets content open for longer after the custodian refused.
 	CustodyLower Kind = 8
+	// KeyDestroy destroys a key, a version of one or a generation for ever.
+	KeyDestroy Kind = 10
 
 	Release Kind = 20 // a tenant that was restored from a backup shall publish and open again
 )
@@ -35,7 +37,8 @@ var kindNames = map[Kind]string{
 	RoleGrant: "role-grant", TemplateUpdate: "template-update", LicenseUpdate: "license-update",
 	Recovery: "recovery", Transfer: "transfer", Reseal: "reseal",
 	ApproversUpdate: "approvers-update", CustodyLower: "custody-lower",
-	Release: "release",
+	Release:    "release",
+	KeyDestroy: "key-destroy",
 }
 
 // String returns the kind's name, such as "role-grant".

@@ -62,6 +62,24 @@ type ResealParams struct {
 	Template vocab.TemplateUID `cbor:"1,keyasint"`
 }
 
+// KeyDestroyParams are those of [KeyDestroy]. Exactly one of Key and Generation
+// is set.
+type KeyDestroyParams struct {
+	// Key is a key's name, and Version one of its versions; 0: all of it.
+	Key     string `cbor:"1,keyasint,omitempty"`
+	Version uint32 `cbor:"2,keyasint,omitempty"`
+	// Generation is a generation's number.
+	Generation uint32 `cbor:"3,keyasint,omitempty"`
+	// DespiteSoak is 1 if nobody waits for the soak period to end, DespiteBackups
+	// if backups need the target.
+	DespiteSoak    uint8 `cbor:"4,keyasint,omitempty"`
+	DespiteBackups uint8 `cbor:"5,keyasint,omitempty"`
+	// Inventory is a hash of the target and of everything that depended on it
+	// when it was asked for, and Shown says the same to people.
+	Inventory [32]byte `cbor:"6,keyasint"`
+	Shown     []string `cbor:"7,keyasint"`
+}
+
 // ApproversParams are those of [ApproversUpdate].
 type ApproversParams struct {
 	// Base is the revision of the set that is changed, From that set; 0 and empty

@@ -99,7 +99,7 @@ func (a *app) operationListCommand() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&state, "state", "", "only those that are awaiting-approval, running, paused, succeeded, failed, cancelled, expired or rejected")
-	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer, reseal, approvers-update, custody-lower or release")
+	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer, reseal, approvers-update, custody-lower, key-destroy or release")
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many; 0: all")
 	return a.formatFlag(c)
 }
@@ -119,6 +119,8 @@ func operationWhat(o *rmsv1.Operation) string {
 		return "everything of " + shortPrincipal(p.Transfer.GetFrom()) + " to " + shortPrincipal(p.Transfer.GetTo())
 	case *rmsv1.Operation_Reseal_:
 		return "template " + lastPart(p.Reseal.GetTemplate())
+	case *rmsv1.Operation_KeyDestroy_:
+		return targetWord(p.KeyDestroy.GetTarget()) + ", for ever"
 	case *rmsv1.Operation_ApproversUpdate_:
 		if c := p.ApproversUpdate.GetChanges(); len(c) > 0 {
 			return c[0]
@@ -260,6 +262,9 @@ func (a *app) showOperation(w io.Writer, o *rmsv1.Operation, diff []string, d *d
 	}
 	if p := progressWord(o); p != "" {
 		t.row("progress", p)
+	}
+	for _, l := range o.GetKeyDestroy().GetInventory() {
+		t.row("destroys", l)
 	}
 	if o.GetRecovery().GetNotify() {
 		t.row("notice", "the licenses it covers are told")

@@ -192,6 +192,11 @@ func provenanceOf(p *rmsv1.Provenance) (*record.Provenance, error) {
 			return nil, invalid("provenance.%s has %d bytes, not 32", name, n)
 		}
 	}
+	for _, id := range p.GetRequestIds() {
+		if id == "" || strings.ContainsFunc(id, func(r rune) bool { return r < '!' || r > '~' }) {
+			return nil, invalid("%q is not the ID of a custodian's request", id)
+		}
+	}
 	at, err := timeOf(p.GetTime())
 	if err != nil {
 		return nil, err
@@ -233,6 +238,15 @@ func protoKeyState(s keys.State) rmsv1.Key_State {
 	}[s]
 }
 
+func protoVersion(v *record.KeyVersion, state keys.State) *rmsv1.KeyVersion {
+	return &rmsv1.KeyVersion{
+		Version: v.Number, CreateTime: protoTime(v.Created.Time()), SeenTime: protoTime(v.Seen.Time()),
+		State: protoKeyState(state), StateTime: protoTime(v.Since.Time()), StateReason: v.Why,
+		Origin: rmsv1.KeyVersion_Origin(v.Origin), ClaimedBy: v.ClaimedBy, Alarmed: v.Claim == record.Alarmed,
+		Provenance: protoProvenance(v.Provenance),
+	}
+}
+
 func protoKey(tenantID string, k *tenant.KeyView) *rmsv1.Key {
 	out := &rmsv1.Key{
 		Name: resourceName(tenantID, "keys", k.Name), Custodian: protoKind(keys.Kind(k.Kind)), State: protoKeyState(keys.State(k.State)),
@@ -244,12 +258,7 @@ func protoKey(tenantID string, k *tenant.KeyView) *rmsv1.Key {
 	}
 	for i := range k.Versions {
 		v := &k.Versions[i]
-		out.Versions = append(out.Versions, &rmsv1.KeyVersion{
-			Version: v.Number, CreateTime: protoTime(v.Created.Time()), SeenTime: protoTime(v.Seen.Time()),
-			State: protoKeyState(k.VersionState(v.Number)), StateTime: protoTime(v.Since.Time()), StateReason: v.Why,
-			Origin: rmsv1.KeyVersion_Origin(v.Origin), ClaimedBy: v.ClaimedBy, Alarmed: v.Claim == record.Alarmed,
-			Provenance: protoProvenance(v.Provenance),
-		})
+		out.Versions = append(out.Versions, protoVersion(v, k.VersionState(v.Number)))
 	}
 	if k.Fault != nil {
 		out.Fault, out.FaultMessage = string(vocab.ReasonOf(k.Fault)), k.Fault.Error()
@@ -265,26 +274,4 @@ func protoKey(tenantID string, k *tenant.KeyView) *rmsv1.Key {
 		out.CustodianRequestId = f.RequestIDs[0]
 	}
 	return out
-}
-
-func (k *custody) GetInventory(ctx context.Context, _ *rmsv1.GetInventoryRequest) (*rmsv1.Inventory, error) {
-	c := callOf(ctx)
-	lines, err := c.tenant.Inventory(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := &rmsv1.Inventory{
-		CustodyMode: protoCustody(c.tenant.Settings().Custody), EffectiveDelay: durationpb.New(c.tenant.EffectiveDelay()),
-	}
-	for _, l := range lines {
-		line := &rmsv1.Inventory_Line{
-			Key: resourceName(c.tenant.Name(), "keys", l.Key), KeyVersion: l.KeyVersion, Number: l.Number, State: protoKeyState(l.State),
-			Active: !l.Generation.IsZero() && l.State == keys.Active, Licenses: l.Licenses, CreateTime: protoTime(l.Created), LastUseTime: protoTime(l.LastUsed),
-		}
-		if !l.Generation.IsZero() {
-			line.Generation = l.Generation.String()
-		}
-		out.Lines = append(out.Lines, line)
-	}
-	return out, nil
 }

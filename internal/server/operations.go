@@ -295,6 +295,12 @@ func protoParams(ctx context.Context, t *tenant.Tenant, v *tenant.OperationView,
 			return err
 		}
 		out.Params = p
+	case operation.KeyDestroy:
+		m, err := protoKeyDestroy(t.Name(), v.Operation)
+		if err != nil {
+			return err
+		}
+		out.Params = &rmsv1.Operation_KeyDestroy_{KeyDestroy: m}
 	default:
 		return protoDualParams(t, v, out)
 	}

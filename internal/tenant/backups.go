@@ -80,6 +80,9 @@ func needsOf(r store.Reader, t vocab.TenantID) (record.Needs, error) {
 		versions[record.NeededVersion{Custodian: c, Key: names[c], Version: version}] = struct{}{}
 	}
 	if err := record.ListGenerations(r, t, func(g *record.Generation) error {
+		if len(g.Wrap) == 0 {
+			return nil // destroyed
+		}
 		w, err := license.ParseWrap(g.Wrap)
 		if err != nil {
 			return vocab.Errorf(vocab.ReasonStoreDamaged, "the wrapped key of generation g%d cannot be read", g.Number).Because(err)

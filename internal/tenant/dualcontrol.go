@@ -48,6 +48,8 @@ func dualControlOf(k operation.Kind) (dualControl, bool) {
 		return dualControl{basis: (*Tenant).approversBasis}, true
 	case operation.CustodyLower:
 		return dualControl{basis: (*Tenant).custodyBasis}, true
+	case operation.KeyDestroy:
+		return dualControl{basis: (*Tenant).destroyBasis}, true
 	}
 	return dualControl{}, false
 }
@@ -114,7 +116,8 @@ func (t *Tenant) checkDualBasis(r store.Reader, o *operation.Operation) error {
 	now, err := d.basis(t, r, o)
 	switch vocab.ReasonOf(err) {
 	case "":
-	case vocab.ReasonEtagMismatch, vocab.ReasonResourceNotFound, vocab.ReasonResourceExists, vocab.ReasonRequestInvalid:
+	case vocab.ReasonEtagMismatch, vocab.ReasonResourceNotFound, vocab.ReasonResourceExists, vocab.ReasonRequestInvalid,
+		vocab.ReasonKeyInUse, vocab.ReasonKeyState:
 		// What would be refused if it were asked for now: something has changed.
 		return inventoryChanged().Because(err)
 	default:

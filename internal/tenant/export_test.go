@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/openrms/rms/internal/audit"
+	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
 )
@@ -47,3 +48,6 @@ func (t *Tenant) PutGroups(ctx context.Context, c Call, groups map[string]record
 func (t *Tenant) Load(ctx context.Context) error {
 	return t.store.View(ctx, func(r store.Reader) error { return new(live).load(r, t.id) })
 }
+
+// Rewrap moves every generation to the active key, as a campaign does.
+func (t *Tenant) Rewrap(ctx context.Context) ([]keys.Rewrapped, error) { return t.ring.Rewrap(ctx) }

@@ -96,6 +96,8 @@ func (g *Gap) Add(e *audit.Event) {
 		}
 	case audit.KindKeySuspended, audit.KindKeyResumed, audit.KindKeyCompromised:
 		g.takes(fmt.Sprintf("key/%d/%s", e.KeyVersion, e.Target), e, e.Kind == audit.KindKeyResumed, stateAgain)
+	case audit.KindKeyDestroyed:
+		g.takes(fmt.Sprintf("key/%d/%s", e.KeyVersion, e.Target), e, false, destroyedAgain)
 	case audit.KindBackupMade:
 		g.takes(e.Target, e, false, backupAgain)
 	case audit.KindBackupChanged:
@@ -342,6 +344,46 @@ func stateAgain(a *again, tx store.Tx, was *audit.Event) (string, error) {
 		return "", nil // it is, or is worse
 	case vocab.ReasonResourceNotFound:
 		return "", errLeft // it came after the backup
+	}
+	return "", err
+}
+
+// destroyedAgain marks a key, a version or a generation as destroyed. Whether
+// its custodian still has it, the next look finds out.
+func destroyedAgain(a *again, tx store.Tx, was *audit.Event) (string, error) {
+	const why = "again, after a restore"
+	e := a.event(was.Kind, was)
+	e.Custodian, e.KeyVersion, e.Target = was.Custodian, was.KeyVersion, was.Target
+	what := was.Target
+	edit := editKey(func(k *record.TenantKey) error {
+		if was.KeyVersion > 0 && k.Version(was.KeyVersion) == nil {
+			return noKey()
+		}
+		k.Versions = slices.Clone(k.Versions)
+		if was.KeyVersion == 0 {
+			k.State, k.Since, k.Why = uint8(keys.Destroyed), record.ToMillis(e.Time), why
+		}
+		for i := range k.Versions {
+			if v := &k.Versions[i]; was.KeyVersion == 0 || v.Number == was.KeyVersion {
+				v.State, v.Since, v.Why = uint8(keys.Destroyed), record.ToMillis(e.Time), why
+			}
+		}
+		return nil
+	})
+	if strings.HasPrefix(was.Target, record.PrefixGenerations) {
+		edit = editGeneration(func(g *record.Generation) error {
+			g.State, g.Since, g.Why, g.Wrap = uint8(keys.Destroyed), record.ToMillis(e.Time), why, nil
+			return nil
+		})
+	} else if was.KeyVersion > 0 {
+		what = fmt.Sprintf("%s v%d", what, was.KeyVersion)
+	}
+	_, err := a.t.putResource(tx, e.Target, e, edit)
+	switch vocab.ReasonOf(err) {
+	case "":
+		return what + " destroyed", a.t.log.Append(tx, e)
+	case vocab.ReasonResourceNotFound:
+		return "", errLeft
 	}
 	return "", err
 }

@@ -41,6 +41,8 @@ type house struct {
 	custodians *tenanttest.Custodians
 	file       config.Tenant
 	to         tenant.Recipient
+	// backups are what copies of the records need; nil: there are none.
+	backups func(store.Reader, vocab.TenantID) ([]tenant.BackupNeeds, error)
 	// ahead is by how much the tenant's clock is ahead of its timers.
 	ahead atomic.Int64
 	// cancelled is an operation of the test's own.
@@ -136,7 +138,8 @@ func (o *house) open() {
 	o.Tenant, err = tenant.Open(o.t.Context(), tenant.Deps{
 		File: o.file, Store: o.store, Log: o.log,
 		Custodians: o.custodians, Logger: slog.New(slog.DiscardHandler),
-		Now: func() time.Time { return time.Now().Add(time.Duration(o.ahead.Load())) },
+		Now:     func() time.Time { return time.Now().Add(time.Duration(o.ahead.Load())) },
+		Backups: o.backups,
 	})
 	o.check(err)
 	o.check(o.Ready(o.t.Context()))

@@ -68,11 +68,11 @@ func (o *house) eventsOf(kind audit.Kind) (out []*audit.Event) {
 // under says which key, version and generation a published license is under.
 func (o *house) under(p *tenant.Published) (key string, version, generation uint32) {
 	o.t.Helper()
-	lines, err := o.Inventory(o.t.Context())
+	inv, err := o.Inventory(o.t.Context())
 	o.check(err)
-	for _, l := range lines {
-		if l.Generation == p.License.Record.Generation {
-			return l.Key, l.KeyVersion, l.Number
+	for _, g := range inv.Generations {
+		if g.ID == p.License.Record.Generation {
+			return g.Key, g.Version, g.Number
 		}
 	}
 	o.t.Fatal("the license is under no generation")

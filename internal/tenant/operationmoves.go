@@ -336,6 +336,9 @@ func (t *Tenant) CancelOperation(ctx context.Context, c Call, id vocab.Operation
 		if err := t.keepCounts(tx, id, o); err != nil {
 			return err
 		}
+		if err := t.mayCancel(o); err != nil {
+			return err
+		}
 		e.Detail = why
 		return o.Cancel(why, e.Time)
 	})

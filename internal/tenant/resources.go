@@ -298,6 +298,16 @@ func (t *Tenant) changeResourceOr(ctx context.Context, c Call, kind audit.Kind, 
 // changeResourceBy is changeResourceOr by an event that is there already and
 // names the resource as its target.
 func (t *Tenant) changeResourceBy(ctx context.Context, first *audit.Event, edit resourceEdit, dryRun bool) (*record.Resource, vocab.EventID, error) {
+	out, event, err := t.tryResource(ctx, first, edit, dryRun)
+	if err != nil {
+		return nil, vocab.EventID{}, t.refuse(ctx, first, err)
+	}
+	return out, event, nil
+}
+
+// tryResource is changeResourceBy for what nobody asks for: a refusal is no
+// event.
+func (t *Tenant) tryResource(ctx context.Context, first *audit.Event, edit resourceEdit, dryRun bool) (*record.Resource, vocab.EventID, error) {
 	name := first.Target
 	for range maxAttempts {
 		var out *record.Resource
@@ -327,10 +337,7 @@ func (t *Tenant) changeResourceBy(ctx context.Context, first *audit.Event, edit 
 			}
 			continue
 		}
-		if err != nil {
-			return nil, vocab.EventID{}, t.refuse(ctx, first, err)
-		}
-		return out, e.ID, nil
+		return out, e.ID, err
 	}
 	return nil, vocab.EventID{}, tooBusy()
 }

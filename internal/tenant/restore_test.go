@@ -363,6 +363,7 @@ func TestRestoreOfKeysAndOfTheUnknown(t *testing.T) {
 		}
 		event(audit.KindKeySuspended, func(e *audit.Event) { e.Custodian, e.KeyVersion, e.Target = sets[0].ID, 1, "keys/root" })
 		event(audit.KindKeySuspended, func(e *audit.Event) { e.Custodian, e.KeyVersion, e.Target = sets[0].ID, 2, "keys/root" })
+		event(audit.KindKeyDestroyed, func(e *audit.Event) { e.Target = "generations/1" })
 		event(audit.KindKeyResumed, func(e *audit.Event) { e.Custodian, e.KeyVersion, e.Target = sets[0].ID, 2, "keys/root" })
 		event(audit.KindKeySuspended, func(e *audit.Event) { e.Target = "a key of another making" })
 		event(audit.Kind(999), func(e *audit.Event) { e.Target = "what comes later" })
@@ -373,7 +374,7 @@ func TestRestoreOfKeysAndOfTheUnknown(t *testing.T) {
 		event(audit.KindRefused, func(e *audit.Event) { e.Reason = vocab.ReasonRoleRequired })
 		event(audit.KindPrincipalDisabled, func(e *audit.Event) { e.Target, e.Reason = "principals/user:bob@contoso.test", vocab.ReasonSamePerson })
 		r := o.putBack(backup, tenant.Restoration{Lost: true, Gap: g, Reason: "a test"})
-		if d := cmp.Diff([]string{"version 1 of key root suspended"}, r.Hold.Reapplied); d != "" {
+		if d := cmp.Diff([]string{"version 1 of key root suspended", "generations/1 destroyed"}, r.Hold.Reapplied); d != "" {
 			t.Error(d)
 		}
 		has(t, "to look at", r.Hold.Open, "key-resumed keys/root v2")
@@ -385,7 +386,7 @@ func TestRestoreOfKeysAndOfTheUnknown(t *testing.T) {
 			t.Errorf("%s", strings.Join(r.Hold.Open, "\n"))
 		}
 		o.release()
-		o.opens(person("bob"), item(doc), vocab.ReasonKeySuspended)
+		o.opens(person("bob"), item(doc), vocab.ReasonKeyState)
 	})
 }
 

@@ -147,6 +147,9 @@ func (r *runner) after(id vocab.OperationID, pause time.Duration, err error) {
 		if errors.Is(err, context.Canceled) {
 			return // the tenant is being closed
 		}
+		if vocab.ReasonOf(err) == vocab.ReasonCustodianActs && vocab.ReasonOf(r.t.stuck.why(id)) == vocab.ReasonCustodianActs {
+			return // it waits for a person, perhaps for months, and that was said
+		}
 		r.t.logger.Info("an operation does not go on now", "tenant", r.t.name, "operation", id.String(), "reason", string(vocab.ReasonOf(err)), "error", err)
 	}
 	if r.t.stuck.set(id, err) {
@@ -252,6 +255,8 @@ func (t *Tenant) workOn(ctx context.Context, r *runner, id vocab.OperationID) (t
 		pause, err = t.workTransfer(ctx, id, o)
 	case operation.Reseal:
 		pause, err = t.workReseal(ctx, id, o)
+	case operation.KeyDestroy:
+		err = t.workDestroy(ctx, id, o)
 	case operation.Recovery:
 		var done bool
 		if done, err = t.workAnnounce(ctx, id, o); done {
@@ -274,7 +279,7 @@ func passes(err error) bool {
 	}
 	switch vocab.ReasonOf(err) {
 	case vocab.ReasonCustodianRefused, vocab.ReasonCustodianChanged, vocab.ReasonKeyAttributesUnsafe, vocab.ReasonStoreFull,
-		vocab.ReasonOverloaded, vocab.ReasonLogDamaged, vocab.ReasonOperationState:
+		vocab.ReasonOverloaded, vocab.ReasonLogDamaged, vocab.ReasonOperationState, vocab.ReasonCustodianActs:
 		return true
 	}
 	return false
@@ -330,6 +335,8 @@ func (t *Tenant) prepare(ctx context.Context, o *operation.Operation) (effect, e
 		return t.prepareTemplate(ctx, o)
 	case operation.LicenseUpdate:
 		return t.prepareLicense(ctx, o)
+	case operation.KeyDestroy:
+		return t.prepareDestroy(o)
 	case operation.ApproversUpdate:
 		return t.prepareApprovers(o)
 	case operation.CustodyLower:

@@ -253,6 +253,16 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	"rms.v1.CustodyService/CompromiseKey": func(t *testing.T, w *world) proto.Message {
 		return &rmsv1.CompromiseKeyRequest{Name: w.oldGeneration(t), Reason: "a test"}
 	},
+	"rms.v1.CustodyService/ListDependants": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListDependantsRequest{Name: "tenants/contoso/keys/root"}
+	},
+	"rms.v1.CustodyService/DestroyKey": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.DestroyKeyRequest{Name: w.emptyGeneration(t), DespiteSoak: true, Reason: "a test"}
+	},
+	// It is done already: then it stays so.
+	"rms.v1.CustodyService/FinishDestroyKey": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.FinishDestroyKeyRequest{Name: w.destruction(t)}
+	},
 	"rms.v1.CustodyService/GetApprovers": func(*testing.T, *world) proto.Message {
 		return &rmsv1.GetApproversRequest{Name: "tenants/contoso/approvers"}
 	},

@@ -40,7 +40,7 @@ domains: [contoso.test]
 admins: ["user:tessa@contoso.test"]
 roles:
   policy-admin: ["user:paul@contoso.test", "user:pat@contoso.test"]
-  key-custodian: ["user:carla@contoso.test"]
+  key-custodian: ["user:carla@contoso.test", "user:pat@contoso.test"]
   auditor: ["user:erin@contoso.test"]
   recovery-officer: ["user:rita@contoso.test"]
 providers: [dev-contoso]
@@ -256,7 +256,7 @@ func (w *world) deleted(t *testing.T) string {
 	return name
 }
 
-// pat is another policy-admin, who asks for what paul is to approve.
+// pat is another policy-admin and key-custodian, who asks for what paul is to approve.
 func (w *world) pat(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+w.svc.Token("pat"))
 }
@@ -353,6 +353,28 @@ func (w *world) oldGeneration(t *testing.T) string {
 	}
 	t.Fatal("no generation is active")
 	return ""
+}
+
+// emptyGeneration returns an old one that nothing was published under.
+func (w *world) emptyGeneration(t *testing.T) string {
+	t.Helper()
+	w.oldGeneration(t)
+	return w.oldGeneration(t)
+}
+
+// destruction asks for one to be destroyed, which pat approves.
+func (w *world) destruction(t *testing.T) string {
+	t.Helper()
+	ctx, conn := w.as(t.Context(), "key-custodian", "")
+	o, err := rmsv1.NewCustodyServiceClient(conn).DestroyKey(ctx, &rmsv1.DestroyKeyRequest{Name: w.emptyGeneration(t), DespiteSoak: true})
+	if err == nil {
+		_, err = rmsv1.NewOperationServiceClient(w.network).ApproveOperation(w.pat(t.Context()),
+			&rmsv1.ApproveOperationRequest{Name: o.GetName(), ParamsSha256: o.GetParamsSha256()})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o.GetName()
 }
 
 // suspendedGeneration suspends an old one.

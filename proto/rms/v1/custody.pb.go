@@ -199,6 +199,79 @@ func (Key_State) EnumDescriptor() ([]byte, []int) {
 	return file_rms_v1_custody_proto_rawDescGZIP(), []int{5, 1}
 }
 
+// Kind says what it is.
+type Inventory_Hindrance_Kind int32
+
+const (
+	// Not a hindrance.
+	Inventory_Hindrance_KIND_UNSPECIFIED Inventory_Hindrance_Kind = 0
+	// It wraps what is new.
+	Inventory_Hindrance_KIND_ACTIVE Inventory_Hindrance_Kind = 1
+	// It is the newest version of a key: only the key as a whole can go.
+	Inventory_Hindrance_KIND_NEWEST Inventory_Hindrance_Kind = 2
+	// Licenses need it.
+	Inventory_Hindrance_KIND_LICENSES Inventory_Hindrance_Kind = 3
+	// Generations that licenses need, or may need, are wrapped by it.
+	Inventory_Hindrance_KIND_GENERATIONS Inventory_Hindrance_Kind = 4
+	// A backup needs it.
+	Inventory_Hindrance_KIND_BACKUP Inventory_Hindrance_Kind = 5
+	// It was needed or used until lately.
+	Inventory_Hindrance_KIND_SOAK Inventory_Hindrance_Kind = 6
+	// It is destroyed already.
+	Inventory_Hindrance_KIND_DESTROYED Inventory_Hindrance_Kind = 7
+)
+
+// Enum value maps for Inventory_Hindrance_Kind.
+var (
+	Inventory_Hindrance_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_ACTIVE",
+		2: "KIND_NEWEST",
+		3: "KIND_LICENSES",
+		4: "KIND_GENERATIONS",
+		5: "KIND_BACKUP",
+		6: "KIND_SOAK",
+		7: "KIND_DESTROYED",
+	}
+	Inventory_Hindrance_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_ACTIVE":      1,
+		"KIND_NEWEST":      2,
+		"KIND_LICENSES":    3,
+		"KIND_GENERATIONS": 4,
+		"KIND_BACKUP":      5,
+		"KIND_SOAK":        6,
+		"KIND_DESTROYED":   7,
+	}
+)
+
+func (x Inventory_Hindrance_Kind) Enum() *Inventory_Hindrance_Kind {
+	p := new(Inventory_Hindrance_Kind)
+	*p = x
+	return p
+}
+
+func (x Inventory_Hindrance_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Inventory_Hindrance_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_rms_v1_custody_proto_enumTypes[3].Descriptor()
+}
+
+func (Inventory_Hindrance_Kind) Type() protoreflect.EnumType {
+	return &file_rms_v1_custody_proto_enumTypes[3]
+}
+
+func (x Inventory_Hindrance_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Inventory_Hindrance_Kind.Descriptor instead.
+func (Inventory_Hindrance_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 3, 0}
+}
+
 // Custodian is a place where the tenant's keys can be.
 type Custodian struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1586,7 +1659,9 @@ func (x *KeyStateResponse) GetEvent() string {
 type GetInventoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}.
-	Parent        string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Also read every license and compare what the inventory counts by with it.
+	Verify        bool `protobuf:"varint,2,opt,name=verify,proto3" json:"verify,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1628,6 +1703,13 @@ func (x *GetInventoryRequest) GetParent() string {
 	return ""
 }
 
+func (x *GetInventoryRequest) GetVerify() bool {
+	if x != nil {
+		return x.Verify
+	}
+	return false
+}
+
 // Inventory says what depends on which key version and generation.
 type Inventory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1638,8 +1720,14 @@ type Inventory struct {
 	// How long after a refusal of the custodian content may still open, cached
 	// use licenses included.
 	EffectiveDelay *durationpb.Duration `protobuf:"bytes,3,opt,name=effective_delay,json=effectiveDelay,proto3" json:"effective_delay,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The versions of all keys, those of the active key first, newest first.
+	Versions []*Inventory_Version `protobuf:"bytes,4,rep,name=versions,proto3" json:"versions,omitempty"`
+	// Of a verification: what does not agree, at most 100.
+	Problems []string `protobuf:"bytes,5,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Of a verification: how many records were read.
+	VerifiedRecords int64 `protobuf:"varint,6,opt,name=verified_records,json=verifiedRecords,proto3" json:"verified_records,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Inventory) Reset() {
@@ -1693,6 +1781,285 @@ func (x *Inventory) GetEffectiveDelay() *durationpb.Duration {
 	return nil
 }
 
+func (x *Inventory) GetVersions() []*Inventory_Version {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *Inventory) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *Inventory) GetVerifiedRecords() int64 {
+	if x != nil {
+		return x.VerifiedRecords
+	}
+	return 0
+}
+
+// ListDependantsRequest asks for a page of what depends on something.
+type ListDependantsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}, tenants/{tenant}/keys/{key}/versions/{version}
+	// or tenants/{tenant}/generations/{number}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// At most so many; 100 if zero, 1,000 at most.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDependantsRequest) Reset() {
+	*x = ListDependantsRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDependantsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDependantsRequest) ProtoMessage() {}
+
+func (x *ListDependantsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDependantsRequest.ProtoReflect.Descriptor instead.
+func (*ListDependantsRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListDependantsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListDependantsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDependantsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListDependantsResponse is a page of licenses.
+type ListDependantsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The licenses.
+	Dependants []*ListDependantsResponse_Dependant `protobuf:"bytes,1,rep,name=dependants,proto3" json:"dependants,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDependantsResponse) Reset() {
+	*x = ListDependantsResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDependantsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDependantsResponse) ProtoMessage() {}
+
+func (x *ListDependantsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDependantsResponse.ProtoReflect.Descriptor instead.
+func (*ListDependantsResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListDependantsResponse) GetDependants() []*ListDependantsResponse_Dependant {
+	if x != nil {
+		return x.Dependants
+	}
+	return nil
+}
+
+func (x *ListDependantsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// DestroyKeyRequest names what shall be destroyed.
+type DestroyKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}, tenants/{tenant}/keys/{key}/versions/{version}
+	// or tenants/{tenant}/generations/{number}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Do not wait until it has been unused for 30 days.
+	DespiteSoak bool `protobuf:"varint,2,opt,name=despite_soak,json=despiteSoak,proto3" json:"despite_soak,omitempty"`
+	// Destroy it although backups need it: they will not open.
+	DespiteBackups bool `protobuf:"varint,3,opt,name=despite_backups,json=despiteBackups,proto3" json:"despite_backups,omitempty"`
+	// Why.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The case it belongs to.
+	Ticket        string `protobuf:"bytes,5,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestroyKeyRequest) Reset() {
+	*x = DestroyKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestroyKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestroyKeyRequest) ProtoMessage() {}
+
+func (x *DestroyKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestroyKeyRequest.ProtoReflect.Descriptor instead.
+func (*DestroyKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DestroyKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DestroyKeyRequest) GetDespiteSoak() bool {
+	if x != nil {
+		return x.DespiteSoak
+	}
+	return false
+}
+
+func (x *DestroyKeyRequest) GetDespiteBackups() bool {
+	if x != nil {
+		return x.DespiteBackups
+	}
+	return false
+}
+
+func (x *DestroyKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DestroyKeyRequest) GetTicket() string {
+	if x != nil {
+		return x.Ticket
+	}
+	return ""
+}
+
+// FinishDestroyKeyRequest names an operation of KIND_KEY_DESTROY that runs.
+type FinishDestroyKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/operations/{operation}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The custodian's IDs of what the destroyer asked of it.
+	RequestIds    []string `protobuf:"bytes,2,rep,name=request_ids,json=requestIds,proto3" json:"request_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishDestroyKeyRequest) Reset() {
+	*x = FinishDestroyKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishDestroyKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishDestroyKeyRequest) ProtoMessage() {}
+
+func (x *FinishDestroyKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishDestroyKeyRequest.ProtoReflect.Descriptor instead.
+func (*FinishDestroyKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *FinishDestroyKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FinishDestroyKeyRequest) GetRequestIds() []string {
+	if x != nil {
+		return x.RequestIds
+	}
+	return nil
+}
+
 // Line is one generation, or all documents' own generations under one key
 // version.
 type Inventory_Line struct {
@@ -1710,19 +2077,30 @@ type Inventory_Line struct {
 	Licenses int64 `protobuf:"varint,5,opt,name=licenses,proto3" json:"licenses,omitempty"`
 	// When it was opened.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it was last unwrapped for somebody; unset: not since it was opened.
+	// When it was last used, as far as was noted: every few minutes, and when the
+	// service ends; unset: never.
 	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
 	// Its number, counted per tenant from 1, as people say it: g1.
 	Number uint32 `protobuf:"varint,8,opt,name=number,proto3" json:"number,omitempty"`
 	// State of the generation; of the line of strict licenses, of the version.
-	State         Key_State `protobuf:"varint,9,opt,name=state,proto3,enum=rms.v1.Key_State" json:"state,omitempty"`
+	State Key_State `protobuf:"varint,9,opt,name=state,proto3,enum=rms.v1.Key_State" json:"state,omitempty"`
+	// Since when it is in this state.
+	StateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	// Why, as its custodian said.
+	StateReason string `protobuf:"bytes,11,opt,name=state_reason,json=stateReason,proto3" json:"state_reason,omitempty"`
+	// When the oldest license that needs it was published.
+	FirstLicenseTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=first_license_time,json=firstLicenseTime,proto3" json:"first_license_time,omitempty"`
+	// When the newest one was.
+	LastLicenseTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=last_license_time,json=lastLicenseTime,proto3" json:"last_license_time,omitempty"`
+	// Whether it can be destroyed; unset for the line of strict licenses.
+	Destruction   *Inventory_Destruction `protobuf:"bytes,14,opt,name=destruction,proto3" json:"destruction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Inventory_Line) Reset() {
 	*x = Inventory_Line{}
-	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +2112,7 @@ func (x *Inventory_Line) String() string {
 func (*Inventory_Line) ProtoMessage() {}
 
 func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,6 +2189,406 @@ func (x *Inventory_Line) GetState() Key_State {
 		return x.State
 	}
 	return Key_STATE_UNSPECIFIED
+}
+
+func (x *Inventory_Line) GetStateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StateTime
+	}
+	return nil
+}
+
+func (x *Inventory_Line) GetStateReason() string {
+	if x != nil {
+		return x.StateReason
+	}
+	return ""
+}
+
+func (x *Inventory_Line) GetFirstLicenseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstLicenseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Line) GetLastLicenseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastLicenseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Line) GetDestruction() *Inventory_Destruction {
+	if x != nil {
+		return x.Destruction
+	}
+	return nil
+}
+
+// Version is a version of a tenant key, or one that was never seen but that
+// something needs.
+type Inventory_Version struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}; empty if the key is not registered.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// What is known of it.
+	Version *KeyVersion `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The generations that it wraps, by number.
+	Generations []uint32 `protobuf:"varint,3,rep,packed,name=generations,proto3" json:"generations,omitempty"`
+	// Licenses with a generation of their own that it wraps.
+	StrictLicenses int64 `protobuf:"varint,4,opt,name=strict_licenses,json=strictLicenses,proto3" json:"strict_licenses,omitempty"`
+	// Licenses under those generations.
+	CachedLicenses int64 `protobuf:"varint,5,opt,name=cached_licenses,json=cachedLicenses,proto3" json:"cached_licenses,omitempty"`
+	// When the oldest of all these licenses was published.
+	FirstLicenseTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=first_license_time,json=firstLicenseTime,proto3" json:"first_license_time,omitempty"`
+	// When the newest was.
+	LastLicenseTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_license_time,json=lastLicenseTime,proto3" json:"last_license_time,omitempty"`
+	// When it was last used, as Line.last_use_time.
+	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
+	// When its custodian was first seen without it.
+	GoneTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=gone_time,json=goneTime,proto3" json:"gone_time,omitempty"`
+	// Whether it can be destroyed.
+	Destruction   *Inventory_Destruction `protobuf:"bytes,10,opt,name=destruction,proto3" json:"destruction,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inventory_Version) Reset() {
+	*x = Inventory_Version{}
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inventory_Version) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inventory_Version) ProtoMessage() {}
+
+func (x *Inventory_Version) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inventory_Version.ProtoReflect.Descriptor instead.
+func (*Inventory_Version) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 1}
+}
+
+func (x *Inventory_Version) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Inventory_Version) GetVersion() *KeyVersion {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetGenerations() []uint32 {
+	if x != nil {
+		return x.Generations
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetStrictLicenses() int64 {
+	if x != nil {
+		return x.StrictLicenses
+	}
+	return 0
+}
+
+func (x *Inventory_Version) GetCachedLicenses() int64 {
+	if x != nil {
+		return x.CachedLicenses
+	}
+	return 0
+}
+
+func (x *Inventory_Version) GetFirstLicenseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstLicenseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetLastLicenseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastLicenseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetLastUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetGoneTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GoneTime
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetDestruction() *Inventory_Destruction {
+	if x != nil {
+		return x.Destruction
+	}
+	return nil
+}
+
+// Destruction says whether something can be destroyed.
+type Inventory_Destruction struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether DestroyKey takes it now.
+	Safe bool `protobuf:"varint,1,opt,name=safe,proto3" json:"safe,omitempty"`
+	// From when it will, as far as time alone decides; unset: it does not.
+	SafeTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=safe_time,json=safeTime,proto3" json:"safe_time,omitempty"`
+	// Everything that is in the way.
+	Hindrances []*Inventory_Hindrance `protobuf:"bytes,3,rep,name=hindrances,proto3" json:"hindrances,omitempty"`
+	// What whoever destroys it should know.
+	Note          string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inventory_Destruction) Reset() {
+	*x = Inventory_Destruction{}
+	mi := &file_rms_v1_custody_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inventory_Destruction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inventory_Destruction) ProtoMessage() {}
+
+func (x *Inventory_Destruction) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inventory_Destruction.ProtoReflect.Descriptor instead.
+func (*Inventory_Destruction) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 2}
+}
+
+func (x *Inventory_Destruction) GetSafe() bool {
+	if x != nil {
+		return x.Safe
+	}
+	return false
+}
+
+func (x *Inventory_Destruction) GetSafeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SafeTime
+	}
+	return nil
+}
+
+func (x *Inventory_Destruction) GetHindrances() []*Inventory_Hindrance {
+	if x != nil {
+		return x.Hindrances
+	}
+	return nil
+}
+
+func (x *Inventory_Destruction) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// Hindrance is one reason not to destroy.
+type Inventory_Hindrance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is.
+	Kind Inventory_Hindrance_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=rms.v1.Inventory_Hindrance_Kind" json:"kind,omitempty"`
+	// The same in words.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Until when; unset: until somebody changes it.
+	Until *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	// Whether a request can name it and be approved all the same.
+	CanDespite    bool `protobuf:"varint,4,opt,name=can_despite,json=canDespite,proto3" json:"can_despite,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inventory_Hindrance) Reset() {
+	*x = Inventory_Hindrance{}
+	mi := &file_rms_v1_custody_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inventory_Hindrance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inventory_Hindrance) ProtoMessage() {}
+
+func (x *Inventory_Hindrance) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inventory_Hindrance.ProtoReflect.Descriptor instead.
+func (*Inventory_Hindrance) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 3}
+}
+
+func (x *Inventory_Hindrance) GetKind() Inventory_Hindrance_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Inventory_Hindrance_KIND_UNSPECIFIED
+}
+
+func (x *Inventory_Hindrance) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Inventory_Hindrance) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Inventory_Hindrance) GetCanDespite() bool {
+	if x != nil {
+		return x.CanDespite
+	}
+	return false
+}
+
+// Dependant is a license.
+type ListDependantsResponse_Dependant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/licenses/{content_id}.
+	License string `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	// Whose it is: a principal.
+	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	// When it was published.
+	PublishTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
+	// The version that opens it: tenants/{tenant}/keys/{key}/versions/{version}.
+	KeyVersion string `protobuf:"bytes,4,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// The generation it is under, as people say it; 0: one of its own.
+	Generation uint32 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Whether it is revoked: it does not open, but can be restored.
+	Revoked       bool `protobuf:"varint,6,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDependantsResponse_Dependant) Reset() {
+	*x = ListDependantsResponse_Dependant{}
+	mi := &file_rms_v1_custody_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDependantsResponse_Dependant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDependantsResponse_Dependant) ProtoMessage() {}
+
+func (x *ListDependantsResponse_Dependant) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDependantsResponse_Dependant.ProtoReflect.Descriptor instead.
+func (*ListDependantsResponse_Dependant) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22, 0}
+}
+
+func (x *ListDependantsResponse_Dependant) GetLicense() string {
+	if x != nil {
+		return x.License
+	}
+	return ""
+}
+
+func (x *ListDependantsResponse_Dependant) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ListDependantsResponse_Dependant) GetPublishTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PublishTime
+	}
+	return nil
+}
+
+func (x *ListDependantsResponse_Dependant) GetKeyVersion() string {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return ""
+}
+
+func (x *ListDependantsResponse_Dependant) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ListDependantsResponse_Dependant) GetRevoked() bool {
+	if x != nil {
+		return x.Revoked
+	}
+	return false
 }
 
 var File_rms_v1_custody_proto protoreflect.FileDescriptor
@@ -1959,13 +2737,17 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12 \n" +
 	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"(\n" +
 	"\x10KeyStateResponse\x12\x14\n" +
-	"\x05event\x18\x01 \x01(\tR\x05event\"8\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\"P\n" +
 	"\x13GetInventoryRequest\x12!\n" +
-	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"\x83\x04\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12\x16\n" +
+	"\x06verify\x18\x02 \x01(\bR\x06verify\"\xb5\x0f\n" +
 	"\tInventory\x12,\n" +
 	"\x05lines\x18\x01 \x03(\v2\x16.rms.v1.Inventory.LineR\x05lines\x126\n" +
 	"\fcustody_mode\x18\x02 \x01(\x0e2\x13.rms.v1.CustodyModeR\vcustodyMode\x12B\n" +
-	"\x0feffective_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eeffectiveDelay\x1a\xcb\x02\n" +
+	"\x0feffective_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eeffectiveDelay\x125\n" +
+	"\bversions\x18\x04 \x03(\v2\x19.rms.v1.Inventory.VersionR\bversions\x12\x1a\n" +
+	"\bproblems\x18\x05 \x03(\tR\bproblems\x12)\n" +
+	"\x10verified_records\x18\x06 \x01(\x03R\x0fverifiedRecords\x1a\xfc\x04\n" +
 	"\x04Line\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1f\n" +
 	"\vkey_version\x18\x02 \x01(\rR\n" +
@@ -1979,7 +2761,83 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"createTime\x12>\n" +
 	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x16\n" +
 	"\x06number\x18\b \x01(\rR\x06number\x12'\n" +
-	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state2\xa7\b\n" +
+	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state\x129\n" +
+	"\n" +
+	"state_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\x12!\n" +
+	"\fstate_reason\x18\v \x01(\tR\vstateReason\x12H\n" +
+	"\x12first_license_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x10firstLicenseTime\x12F\n" +
+	"\x11last_license_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0flastLicenseTime\x12?\n" +
+	"\vdestruction\x18\x0e \x01(\v2\x1d.rms.v1.Inventory.DestructionR\vdestruction\x1a\x89\x04\n" +
+	"\aVersion\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
+	"\aversion\x18\x02 \x01(\v2\x12.rms.v1.KeyVersionR\aversion\x12 \n" +
+	"\vgenerations\x18\x03 \x03(\rR\vgenerations\x12'\n" +
+	"\x0fstrict_licenses\x18\x04 \x01(\x03R\x0estrictLicenses\x12'\n" +
+	"\x0fcached_licenses\x18\x05 \x01(\x03R\x0ecachedLicenses\x12H\n" +
+	"\x12first_license_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x10firstLicenseTime\x12F\n" +
+	"\x11last_license_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0flastLicenseTime\x12>\n" +
+	"\rlast_use_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x127\n" +
+	"\tgone_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bgoneTime\x12?\n" +
+	"\vdestruction\x18\n" +
+	" \x01(\v2\x1d.rms.v1.Inventory.DestructionR\vdestruction\x1a\xab\x01\n" +
+	"\vDestruction\x12\x12\n" +
+	"\x04safe\x18\x01 \x01(\bR\x04safe\x127\n" +
+	"\tsafe_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bsafeTime\x12;\n" +
+	"\n" +
+	"hindrances\x18\x03 \x03(\v2\x1b.rms.v1.Inventory.HindranceR\n" +
+	"hindrances\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\x1a\xc6\x02\n" +
+	"\tHindrance\x124\n" +
+	"\x04kind\x18\x01 \x01(\x0e2 .rms.v1.Inventory.Hindrance.KindR\x04kind\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1f\n" +
+	"\vcan_despite\x18\x04 \x01(\bR\n" +
+	"canDespite\"\x9b\x01\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vKIND_ACTIVE\x10\x01\x12\x0f\n" +
+	"\vKIND_NEWEST\x10\x02\x12\x11\n" +
+	"\rKIND_LICENSES\x10\x03\x12\x14\n" +
+	"\x10KIND_GENERATIONS\x10\x04\x12\x0f\n" +
+	"\vKIND_BACKUP\x10\x05\x12\r\n" +
+	"\tKIND_SOAK\x10\x06\x12\x12\n" +
+	"\x0eKIND_DESTROYED\x10\a\"\x89\x01\n" +
+	"\x15ListDependantsRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12'\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\xe2\x02\n" +
+	"\x16ListDependantsResponse\x12H\n" +
+	"\n" +
+	"dependants\x18\x01 \x03(\v2(.rms.v1.ListDependantsResponse.DependantR\n" +
+	"dependants\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x1a\xd5\x01\n" +
+	"\tDependant\x12\x18\n" +
+	"\alicense\x18\x01 \x01(\tR\alicense\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12=\n" +
+	"\fpublish_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vpublishTime\x12\x1f\n" +
+	"\vkey_version\x18\x04 \x01(\tR\n" +
+	"keyVersion\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\rR\n" +
+	"generation\x12\x18\n" +
+	"\arevoked\x18\x06 \x01(\bR\arevoked\"\xc3\x01\n" +
+	"\x11DestroyKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12!\n" +
+	"\fdespite_soak\x18\x02 \x01(\bR\vdespiteSoak\x12'\n" +
+	"\x0fdespite_backups\x18\x03 \x01(\bR\x0edespiteBackups\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x12 \n" +
+	"\x06ticket\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06ticket\"j\n" +
+	"\x17FinishDestroyKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12/\n" +
+	"\vrequest_ids\x18\x02 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18@R\n" +
+	"requestIds2\xa2\n" +
+	"\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -1999,7 +2857,12 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\fGetInventory\x12\x1b.rms.v1.GetInventoryRequest\x1a\x11.rms.v1.Inventory\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12K\n" +
 	"\fGetApprovers\x12\x1b.rms.v1.GetApproversRequest\x1a\x11.rms.v1.Approvers\"\v\xca\xf3\x18\a\b\x04\x12\x03\x01\x03\x04\x12R\n" +
-	"\x0fUpdateApprovers\x12\x1e.rms.v1.UpdateApproversRequest\x1a\x11.rms.v1.Operation\"\f\xca\xf3\x18\b\b\x04\x12\x02\x01\x03\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"\x0fUpdateApprovers\x12\x1e.rms.v1.UpdateApproversRequest\x1a\x11.rms.v1.Operation\"\f\xca\xf3\x18\b\b\x04\x12\x02\x01\x03\x18\x01\x12[\n" +
+	"\x0eListDependants\x12\x1d.rms.v1.ListDependantsRequest\x1a\x1e.rms.v1.ListDependantsResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12G\n" +
+	"\n" +
+	"DestroyKey\x12\x19.rms.v1.DestroyKeyRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12S\n" +
+	"\x10FinishDestroyKey\x12\x1f.rms.v1.FinishDestroyKeyRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_custody_proto_rawDescOnce sync.Once
@@ -2013,100 +2876,132 @@ func file_rms_v1_custody_proto_rawDescGZIP() []byte {
 	return file_rms_v1_custody_proto_rawDescData
 }
 
-var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_rms_v1_custody_proto_goTypes = []any{
-	(KeyVersion_Origin)(0),         // 0: rms.v1.KeyVersion.Origin
-	(Key_Custodian)(0),             // 1: rms.v1.Key.Custodian
-	(Key_State)(0),                 // 2: rms.v1.Key.State
-	(*Custodian)(nil),              // 3: rms.v1.Custodian
-	(*ListCustodiansRequest)(nil),  // 4: rms.v1.ListCustodiansRequest
-	(*ListCustodiansResponse)(nil), // 5: rms.v1.ListCustodiansResponse
-	(*Provenance)(nil),             // 6: rms.v1.Provenance
-	(*KeyVersion)(nil),             // 7: rms.v1.KeyVersion
-	(*Key)(nil),                    // 8: rms.v1.Key
-	(*ListKeysRequest)(nil),        // 9: rms.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 10: rms.v1.ListKeysResponse
-	(*GetKeyRequest)(nil),          // 11: rms.v1.GetKeyRequest
-	(*RegisterKeyRequest)(nil),     // 12: rms.v1.RegisterKeyRequest
-	(*ActivateKeyRequest)(nil),     // 13: rms.v1.ActivateKeyRequest
-	(*SyncKeyRequest)(nil),         // 14: rms.v1.SyncKeyRequest
-	(*ProbeKeyRequest)(nil),        // 15: rms.v1.ProbeKeyRequest
-	(*ProbeKeyResponse)(nil),       // 16: rms.v1.ProbeKeyResponse
-	(*RotateKeyRequest)(nil),       // 17: rms.v1.RotateKeyRequest
-	(*SuspendKeyRequest)(nil),      // 18: rms.v1.SuspendKeyRequest
-	(*ResumeKeyRequest)(nil),       // 19: rms.v1.ResumeKeyRequest
-	(*CompromiseKeyRequest)(nil),   // 20: rms.v1.CompromiseKeyRequest
-	(*KeyStateResponse)(nil),       // 21: rms.v1.KeyStateResponse
-	(*GetInventoryRequest)(nil),    // 22: rms.v1.GetInventoryRequest
-	(*Inventory)(nil),              // 23: rms.v1.Inventory
-	(*Inventory_Line)(nil),         // 24: rms.v1.Inventory.Line
-	(*timestamppb.Timestamp)(nil),  // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 26: google.protobuf.Duration
-	(CustodyMode)(0),               // 27: rms.v1.CustodyMode
-	(*GetApproversRequest)(nil),    // 28: rms.v1.GetApproversRequest
-	(*UpdateApproversRequest)(nil), // 29: rms.v1.UpdateApproversRequest
-	(*Approvers)(nil),              // 30: rms.v1.Approvers
-	(*Operation)(nil),              // 31: rms.v1.Operation
+	(KeyVersion_Origin)(0),                   // 0: rms.v1.KeyVersion.Origin
+	(Key_Custodian)(0),                       // 1: rms.v1.Key.Custodian
+	(Key_State)(0),                           // 2: rms.v1.Key.State
+	(Inventory_Hindrance_Kind)(0),            // 3: rms.v1.Inventory.Hindrance.Kind
+	(*Custodian)(nil),                        // 4: rms.v1.Custodian
+	(*ListCustodiansRequest)(nil),            // 5: rms.v1.ListCustodiansRequest
+	(*ListCustodiansResponse)(nil),           // 6: rms.v1.ListCustodiansResponse
+	(*Provenance)(nil),                       // 7: rms.v1.Provenance
+	(*KeyVersion)(nil),                       // 8: rms.v1.KeyVersion
+	(*Key)(nil),                              // 9: rms.v1.Key
+	(*ListKeysRequest)(nil),                  // 10: rms.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),                 // 11: rms.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),                    // 12: rms.v1.GetKeyRequest
+	(*RegisterKeyRequest)(nil),               // 13: rms.v1.RegisterKeyRequest
+	(*ActivateKeyRequest)(nil),               // 14: rms.v1.ActivateKeyRequest
+	(*SyncKeyRequest)(nil),                   // 15: rms.v1.SyncKeyRequest
+	(*ProbeKeyRequest)(nil),                  // 16: rms.v1.ProbeKeyRequest
+	(*ProbeKeyResponse)(nil),                 // 17: rms.v1.ProbeKeyResponse
+	(*RotateKeyRequest)(nil),                 // 18: rms.v1.RotateKeyRequest
+	(*SuspendKeyRequest)(nil),                // 19: rms.v1.SuspendKeyRequest
+	(*ResumeKeyRequest)(nil),                 // 20: rms.v1.ResumeKeyRequest
+	(*CompromiseKeyRequest)(nil),             // 21: rms.v1.CompromiseKeyRequest
+	(*KeyStateResponse)(nil),                 // 22: rms.v1.KeyStateResponse
+	(*GetInventoryRequest)(nil),              // 23: rms.v1.GetInventoryRequest
+	(*Inventory)(nil),                        // 24: rms.v1.Inventory
+	(*ListDependantsRequest)(nil),            // 25: rms.v1.ListDependantsRequest
+	(*ListDependantsResponse)(nil),           // 26: rms.v1.ListDependantsResponse
+	(*DestroyKeyRequest)(nil),                // 27: rms.v1.DestroyKeyRequest
+	(*FinishDestroyKeyRequest)(nil),          // 28: rms.v1.FinishDestroyKeyRequest
+	(*Inventory_Line)(nil),                   // 29: rms.v1.Inventory.Line
+	(*Inventory_Version)(nil),                // 30: rms.v1.Inventory.Version
+	(*Inventory_Destruction)(nil),            // 31: rms.v1.Inventory.Destruction
+	(*Inventory_Hindrance)(nil),              // 32: rms.v1.Inventory.Hindrance
+	(*ListDependantsResponse_Dependant)(nil), // 33: rms.v1.ListDependantsResponse.Dependant
+	(*timestamppb.Timestamp)(nil),            // 34: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 35: google.protobuf.Duration
+	(CustodyMode)(0),                         // 36: rms.v1.CustodyMode
+	(*GetApproversRequest)(nil),              // 37: rms.v1.GetApproversRequest
+	(*UpdateApproversRequest)(nil),           // 38: rms.v1.UpdateApproversRequest
+	(*Approvers)(nil),                        // 39: rms.v1.Approvers
+	(*Operation)(nil),                        // 40: rms.v1.Operation
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
-	3,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
-	25, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	25, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	4,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
+	34, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	34, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: rms.v1.KeyVersion.state:type_name -> rms.v1.Key.State
-	25, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
+	34, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: rms.v1.KeyVersion.origin:type_name -> rms.v1.KeyVersion.Origin
-	6,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
-	25, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
+	7,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
+	34, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
 	1,  // 9: rms.v1.Key.custodian:type_name -> rms.v1.Key.Custodian
 	2,  // 10: rms.v1.Key.state:type_name -> rms.v1.Key.State
-	7,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
-	25, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
-	26, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
-	25, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
-	8,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
-	6,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
-	6,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
-	24, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
-	27, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
-	26, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
-	25, // 21: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
-	25, // 22: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
-	2,  // 23: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
-	4,  // 24: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
-	9,  // 25: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
-	11, // 26: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
-	12, // 27: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
-	13, // 28: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
-	14, // 29: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
-	15, // 30: rms.v1.CustodyService.ProbeKey:input_type -> rms.v1.ProbeKeyRequest
-	17, // 31: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
-	18, // 32: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
-	19, // 33: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
-	20, // 34: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
-	22, // 35: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	28, // 36: rms.v1.CustodyService.GetApprovers:input_type -> rms.v1.GetApproversRequest
-	29, // 37: rms.v1.CustodyService.UpdateApprovers:input_type -> rms.v1.UpdateApproversRequest
-	5,  // 38: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	10, // 39: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	8,  // 40: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	8,  // 41: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	8,  // 42: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	8,  // 43: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	16, // 44: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
-	8,  // 45: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	21, // 46: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	21, // 47: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	21, // 48: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	23, // 49: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	30, // 50: rms.v1.CustodyService.GetApprovers:output_type -> rms.v1.Approvers
-	31, // 51: rms.v1.CustodyService.UpdateApprovers:output_type -> rms.v1.Operation
-	38, // [38:52] is the sub-list for method output_type
-	24, // [24:38] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	8,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
+	34, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
+	35, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
+	34, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
+	9,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
+	7,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
+	7,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
+	29, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
+	36, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
+	35, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
+	30, // 21: rms.v1.Inventory.versions:type_name -> rms.v1.Inventory.Version
+	33, // 22: rms.v1.ListDependantsResponse.dependants:type_name -> rms.v1.ListDependantsResponse.Dependant
+	34, // 23: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
+	34, // 24: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
+	2,  // 25: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
+	34, // 26: rms.v1.Inventory.Line.state_time:type_name -> google.protobuf.Timestamp
+	34, // 27: rms.v1.Inventory.Line.first_license_time:type_name -> google.protobuf.Timestamp
+	34, // 28: rms.v1.Inventory.Line.last_license_time:type_name -> google.protobuf.Timestamp
+	31, // 29: rms.v1.Inventory.Line.destruction:type_name -> rms.v1.Inventory.Destruction
+	8,  // 30: rms.v1.Inventory.Version.version:type_name -> rms.v1.KeyVersion
+	34, // 31: rms.v1.Inventory.Version.first_license_time:type_name -> google.protobuf.Timestamp
+	34, // 32: rms.v1.Inventory.Version.last_license_time:type_name -> google.protobuf.Timestamp
+	34, // 33: rms.v1.Inventory.Version.last_use_time:type_name -> google.protobuf.Timestamp
+	34, // 34: rms.v1.Inventory.Version.gone_time:type_name -> google.protobuf.Timestamp
+	31, // 35: rms.v1.Inventory.Version.destruction:type_name -> rms.v1.Inventory.Destruction
+	34, // 36: rms.v1.Inventory.Destruction.safe_time:type_name -> google.protobuf.Timestamp
+	32, // 37: rms.v1.Inventory.Destruction.hindrances:type_name -> rms.v1.Inventory.Hindrance
+	3,  // 38: rms.v1.Inventory.Hindrance.kind:type_name -> rms.v1.Inventory.Hindrance.Kind
+	34, // 39: rms.v1.Inventory.Hindrance.until:type_name -> google.protobuf.Timestamp
+	34, // 40: rms.v1.ListDependantsResponse.Dependant.publish_time:type_name -> google.protobuf.Timestamp
+	5,  // 41: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
+	10, // 42: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
+	12, // 43: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
+	13, // 44: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
+	14, // 45: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
+	15, // 46: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
+	16, // 47: rms.v1.CustodyService.ProbeKey:input_type -> rms.v1.ProbeKeyRequest
+	18, // 48: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
+	19, // 49: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
+	20, // 50: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
+	21, // 51: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
+	23, // 52: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
+	37, // 53: rms.v1.CustodyService.GetApprovers:input_type -> rms.v1.GetApproversRequest
+	38, // 54: rms.v1.CustodyService.UpdateApprovers:input_type -> rms.v1.UpdateApproversRequest
+	25, // 55: rms.v1.CustodyService.ListDependants:input_type -> rms.v1.ListDependantsRequest
+	27, // 56: rms.v1.CustodyService.DestroyKey:input_type -> rms.v1.DestroyKeyRequest
+	28, // 57: rms.v1.CustodyService.FinishDestroyKey:input_type -> rms.v1.FinishDestroyKeyRequest
+	6,  // 58: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	11, // 59: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	9,  // 60: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	9,  // 61: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	9,  // 62: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	9,  // 63: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	17, // 64: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
+	9,  // 65: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	22, // 66: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	22, // 67: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	22, // 68: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	24, // 69: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	39, // 70: rms.v1.CustodyService.GetApprovers:output_type -> rms.v1.Approvers
+	40, // 71: rms.v1.CustodyService.UpdateApprovers:output_type -> rms.v1.Operation
+	26, // 72: rms.v1.CustodyService.ListDependants:output_type -> rms.v1.ListDependantsResponse
+	40, // 73: rms.v1.CustodyService.DestroyKey:output_type -> rms.v1.Operation
+	40, // 74: rms.v1.CustodyService.FinishDestroyKey:output_type -> rms.v1.Operation
+	58, // [58:75] is the sub-list for method output_type
+	41, // [41:58] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_custody_proto_init() }
@@ -2123,8 +3018,8 @@ func file_rms_v1_custody_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_custody_proto_rawDesc), len(file_rms_v1_custody_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   22,
+			NumEnums:      4,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -46,6 +46,9 @@ const (
 	// Content may open for longer after the custodian refused. Under dual
 	// control.
 	Operation_KIND_CUSTODY_LOWER Operation_Kind = 8
+	// A key, a version of one or a generation is destroyed for ever. Under dual
+	// control.
+	Operation_KIND_KEY_DESTROY Operation_Kind = 10
 	// A tenant that was restored from a backup shall publish and open again.
 	Operation_KIND_RELEASE Operation_Kind = 20
 )
@@ -62,6 +65,7 @@ var (
 		6:  "KIND_RESEAL",
 		7:  "KIND_APPROVERS_UPDATE",
 		8:  "KIND_CUSTODY_LOWER",
+		10: "KIND_KEY_DESTROY",
 		20: "KIND_RELEASE",
 	}
 	Operation_Kind_value = map[string]int32{
@@ -74,6 +78,7 @@ var (
 		"KIND_RESEAL":           6,
 		"KIND_APPROVERS_UPDATE": 7,
 		"KIND_CUSTODY_LOWER":    8,
+		"KIND_KEY_DESTROY":      10,
 		"KIND_RELEASE":          20,
 	}
 )
@@ -250,6 +255,7 @@ type Operation struct {
 	//	*Operation_Reseal_
 	//	*Operation_ApproversUpdate_
 	//	*Operation_CustodyLower_
+	//	*Operation_KeyDestroy_
 	//	*Operation_Release_
 	Params        isOperation_Params `protobuf_oneof:"params"`
 	unknownFields protoimpl.UnknownFields
@@ -540,6 +546,15 @@ func (x *Operation) GetCustodyLower() *Operation_CustodyLower {
 	return nil
 }
 
+func (x *Operation) GetKeyDestroy() *Operation_KeyDestroy {
+	if x != nil {
+		if x, ok := x.Params.(*Operation_KeyDestroy_); ok {
+			return x.KeyDestroy
+		}
+	}
+	return nil
+}
+
 func (x *Operation) GetRelease() *Operation_Release {
 	if x != nil {
 		if x, ok := x.Params.(*Operation_Release_); ok {
@@ -593,6 +608,11 @@ type Operation_CustodyLower_ struct {
 	CustodyLower *Operation_CustodyLower `protobuf:"bytes,37,opt,name=custody_lower,json=custodyLower,proto3,oneof"`
 }
 
+type Operation_KeyDestroy_ struct {
+	// Of KIND_KEY_DESTROY.
+	KeyDestroy *Operation_KeyDestroy `protobuf:"bytes,39,opt,name=key_destroy,json=keyDestroy,proto3,oneof"`
+}
+
 type Operation_Release_ struct {
 	// Of KIND_RELEASE.
 	Release *Operation_Release `protobuf:"bytes,60,opt,name=release,proto3,oneof"`
@@ -613,6 +633,8 @@ func (*Operation_Reseal_) isOperation_Params() {}
 func (*Operation_ApproversUpdate_) isOperation_Params() {}
 
 func (*Operation_CustodyLower_) isOperation_Params() {}
+
+func (*Operation_KeyDestroy_) isOperation_Params() {}
 
 func (*Operation_Release_) isOperation_Params() {}
 
@@ -2517,11 +2539,95 @@ func (x *Operation_Release) GetEvent() string {
 	return ""
 }
 
+// KeyDestroy is what KIND_KEY_DESTROY does.
+type Operation_KeyDestroy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}, tenants/{tenant}/keys/{key}/versions/{version}
+	// or tenants/{tenant}/generations/{number}.
+	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Whether it does not wait until the target has been unused for 30 days.
+	DespiteSoak bool `protobuf:"varint,2,opt,name=despite_soak,json=despiteSoak,proto3" json:"despite_soak,omitempty"`
+	// Whether backups need it that will not open any more.
+	DespiteBackups bool `protobuf:"varint,3,opt,name=despite_backups,json=despiteBackups,proto3" json:"despite_backups,omitempty"`
+	// SHA-256 of what depended on it when it was asked for. If that is not the
+	// same any more, nothing is done.
+	InventorySha256 []byte `protobuf:"bytes,4,opt,name=inventory_sha256,json=inventorySha256,proto3" json:"inventory_sha256,omitempty"`
+	// The same for people.
+	Inventory     []string `protobuf:"bytes,5,rep,name=inventory,proto3" json:"inventory,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_KeyDestroy) Reset() {
+	*x = Operation_KeyDestroy{}
+	mi := &file_rms_v1_operation_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_KeyDestroy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_KeyDestroy) ProtoMessage() {}
+
+func (x *Operation_KeyDestroy) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_KeyDestroy.ProtoReflect.Descriptor instead.
+func (*Operation_KeyDestroy) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 13}
+}
+
+func (x *Operation_KeyDestroy) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Operation_KeyDestroy) GetDespiteSoak() bool {
+	if x != nil {
+		return x.DespiteSoak
+	}
+	return false
+}
+
+func (x *Operation_KeyDestroy) GetDespiteBackups() bool {
+	if x != nil {
+		return x.DespiteBackups
+	}
+	return false
+}
+
+func (x *Operation_KeyDestroy) GetInventorySha256() []byte {
+	if x != nil {
+		return x.InventorySha256
+	}
+	return nil
+}
+
+func (x *Operation_KeyDestroy) GetInventory() []string {
+	if x != nil {
+		return x.Inventory
+	}
+	return nil
+}
+
 var File_rms_v1_operation_proto protoreflect.FileDescriptor
 
 const file_rms_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\xfd\x1c\n" +
+	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\x90\x1f\n" +
 	"\tOperation\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.rms.v1.Operation.KindR\x04kind\x12-\n" +
@@ -2561,7 +2667,9 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\btransfer\x18\" \x01(\v2\x1a.rms.v1.Operation.TransferH\x00R\btransfer\x122\n" +
 	"\x06reseal\x18# \x01(\v2\x18.rms.v1.Operation.ResealH\x00R\x06reseal\x12N\n" +
 	"\x10approvers_update\x18$ \x01(\v2!.rms.v1.Operation.ApproversUpdateH\x00R\x0fapproversUpdate\x12E\n" +
-	"\rcustody_lower\x18% \x01(\v2\x1e.rms.v1.Operation.CustodyLowerH\x00R\fcustodyLower\x125\n" +
+	"\rcustody_lower\x18% \x01(\v2\x1e.rms.v1.Operation.CustodyLowerH\x00R\fcustodyLower\x12?\n" +
+	"\vkey_destroy\x18' \x01(\v2\x1c.rms.v1.Operation.KeyDestroyH\x00R\n" +
+	"keyDestroy\x125\n" +
 	"\arelease\x18< \x01(\v2\x19.rms.v1.Operation.ReleaseH\x00R\arelease\x1aL\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x03R\x05total\x12\x12\n" +
@@ -2625,7 +2733,14 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\rbase_revision\x18\x02 \x01(\rR\fbaseRevision\x12\x18\n" +
 	"\achanges\x18\x03 \x03(\tR\achanges\x1a\x1f\n" +
 	"\aRelease\x12\x14\n" +
-	"\x05event\x18\x01 \x01(\tR\x05event\"\xe0\x01\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\x1a\xb9\x01\n" +
+	"\n" +
+	"KeyDestroy\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12!\n" +
+	"\fdespite_soak\x18\x02 \x01(\bR\vdespiteSoak\x12'\n" +
+	"\x0fdespite_backups\x18\x03 \x01(\bR\x0edespiteBackups\x12)\n" +
+	"\x10inventory_sha256\x18\x04 \x01(\fR\x0finventorySha256\x12\x1c\n" +
+	"\tinventory\x18\x05 \x03(\tR\tinventory\"\xf6\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fKIND_ROLE_GRANT\x10\x01\x12\x18\n" +
@@ -2635,7 +2750,9 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\rKIND_TRANSFER\x10\x05\x12\x0f\n" +
 	"\vKIND_RESEAL\x10\x06\x12\x19\n" +
 	"\x15KIND_APPROVERS_UPDATE\x10\a\x12\x16\n" +
-	"\x12KIND_CUSTODY_LOWER\x10\b\x12\x10\n" +
+	"\x12KIND_CUSTODY_LOWER\x10\b\x12\x14\n" +
+	"\x10KIND_KEY_DESTROY\x10\n" +
+	"\x12\x10\n" +
 	"\fKIND_RELEASE\x10\x14\"\xc3\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
@@ -2755,7 +2872,7 @@ func file_rms_v1_operation_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_operation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_rms_v1_operation_proto_goTypes = []any{
 	(Operation_Kind)(0),               // 0: rms.v1.Operation.Kind
 	(Operation_State)(0),              // 1: rms.v1.Operation.State
@@ -2787,12 +2904,13 @@ var file_rms_v1_operation_proto_goTypes = []any{
 	(*Operation_ApproversUpdate)(nil), // 27: rms.v1.Operation.ApproversUpdate
 	(*Operation_CustodyLower)(nil),    // 28: rms.v1.Operation.CustodyLower
 	(*Operation_Release)(nil),         // 29: rms.v1.Operation.Release
-	(*timestamppb.Timestamp)(nil),     // 30: google.protobuf.Timestamp
-	(*Issuer)(nil),                    // 31: rms.v1.Issuer
-	(Role)(0),                         // 32: rms.v1.Role
-	(*Template)(nil),                  // 33: rms.v1.Template
-	(*AdHocPolicy)(nil),               // 34: rms.v1.AdHocPolicy
-	(*Approvers)(nil),                 // 35: rms.v1.Approvers
+	(*Operation_KeyDestroy)(nil),      // 30: rms.v1.Operation.KeyDestroy
+	(*timestamppb.Timestamp)(nil),     // 31: google.protobuf.Timestamp
+	(*Issuer)(nil),                    // 32: rms.v1.Issuer
+	(Role)(0),                         // 33: rms.v1.Role
+	(*Template)(nil),                  // 34: rms.v1.Template
+	(*AdHocPolicy)(nil),               // 35: rms.v1.AdHocPolicy
+	(*Approvers)(nil),                 // 36: rms.v1.Approvers
 }
 var file_rms_v1_operation_proto_depIdxs = []int32{
 	0,  // 0: rms.v1.Operation.kind:type_name -> rms.v1.Operation.Kind
@@ -2800,11 +2918,11 @@ var file_rms_v1_operation_proto_depIdxs = []int32{
 	17, // 2: rms.v1.Operation.progress:type_name -> rms.v1.Operation.Progress
 	18, // 3: rms.v1.Operation.approvals:type_name -> rms.v1.Operation.Approval
 	20, // 4: rms.v1.Operation.errors:type_name -> rms.v1.Operation.ItemError
-	30, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
-	31, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
-	30, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
-	30, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
-	32, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
+	31, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
+	31, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
+	31, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
+	33, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
 	19, // 10: rms.v1.Operation.quorum:type_name -> rms.v1.Operation.Quorum
 	21, // 11: rms.v1.Operation.role_grant:type_name -> rms.v1.Operation.RoleGrant
 	22, // 12: rms.v1.Operation.template_update:type_name -> rms.v1.Operation.TemplateUpdate
@@ -2814,49 +2932,50 @@ var file_rms_v1_operation_proto_depIdxs = []int32{
 	26, // 16: rms.v1.Operation.reseal:type_name -> rms.v1.Operation.Reseal
 	27, // 17: rms.v1.Operation.approvers_update:type_name -> rms.v1.Operation.ApproversUpdate
 	28, // 18: rms.v1.Operation.custody_lower:type_name -> rms.v1.Operation.CustodyLower
-	29, // 19: rms.v1.Operation.release:type_name -> rms.v1.Operation.Release
-	1,  // 20: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
-	0,  // 21: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
-	2,  // 22: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
-	2,  // 23: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
-	30, // 24: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
-	30, // 25: rms.v1.Hold.restore_time:type_name -> google.protobuf.Timestamp
-	30, // 26: rms.v1.Hold.backup_time:type_name -> google.protobuf.Timestamp
-	31, // 27: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
-	30, // 28: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
-	32, // 29: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
-	33, // 30: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
-	34, // 31: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
-	30, // 32: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
-	30, // 33: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
-	35, // 34: rms.v1.Operation.ApproversUpdate.approvers:type_name -> rms.v1.Approvers
-	3,  // 35: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
-	4,  // 36: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
-	6,  // 37: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
-	7,  // 38: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
-	8,  // 39: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
-	9,  // 40: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
-	10, // 41: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
-	11, // 42: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
-	13, // 43: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
-	14, // 44: rms.v1.HoldService.GetHold:input_type -> rms.v1.GetHoldRequest
-	16, // 45: rms.v1.HoldService.ReleaseTenant:input_type -> rms.v1.ReleaseTenantRequest
-	2,  // 46: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
-	5,  // 47: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
-	2,  // 48: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
-	2,  // 49: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
-	2,  // 50: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
-	2,  // 51: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
-	2,  // 52: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
-	12, // 53: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
-	2,  // 54: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
-	15, // 55: rms.v1.HoldService.GetHold:output_type -> rms.v1.Hold
-	2,  // 56: rms.v1.HoldService.ReleaseTenant:output_type -> rms.v1.Operation
-	46, // [46:57] is the sub-list for method output_type
-	35, // [35:46] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	30, // 19: rms.v1.Operation.key_destroy:type_name -> rms.v1.Operation.KeyDestroy
+	29, // 20: rms.v1.Operation.release:type_name -> rms.v1.Operation.Release
+	1,  // 21: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
+	0,  // 22: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
+	2,  // 23: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
+	2,  // 24: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
+	31, // 25: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
+	31, // 26: rms.v1.Hold.restore_time:type_name -> google.protobuf.Timestamp
+	31, // 27: rms.v1.Hold.backup_time:type_name -> google.protobuf.Timestamp
+	32, // 28: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
+	31, // 29: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
+	33, // 30: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
+	34, // 31: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
+	35, // 32: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
+	31, // 33: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
+	31, // 34: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
+	36, // 35: rms.v1.Operation.ApproversUpdate.approvers:type_name -> rms.v1.Approvers
+	3,  // 36: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
+	4,  // 37: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
+	6,  // 38: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
+	7,  // 39: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
+	8,  // 40: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
+	9,  // 41: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
+	10, // 42: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
+	11, // 43: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
+	13, // 44: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
+	14, // 45: rms.v1.HoldService.GetHold:input_type -> rms.v1.GetHoldRequest
+	16, // 46: rms.v1.HoldService.ReleaseTenant:input_type -> rms.v1.ReleaseTenantRequest
+	2,  // 47: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
+	5,  // 48: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
+	2,  // 49: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
+	2,  // 50: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
+	2,  // 51: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
+	2,  // 52: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
+	2,  // 53: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
+	12, // 54: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
+	2,  // 55: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
+	15, // 56: rms.v1.HoldService.GetHold:output_type -> rms.v1.Hold
+	2,  // 57: rms.v1.HoldService.ReleaseTenant:output_type -> rms.v1.Operation
+	47, // [47:58] is the sub-list for method output_type
+	36, // [36:47] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_operation_proto_init() }
@@ -2877,6 +2996,7 @@ func file_rms_v1_operation_proto_init() {
 		(*Operation_Reseal_)(nil),
 		(*Operation_ApproversUpdate_)(nil),
 		(*Operation_CustodyLower_)(nil),
+		(*Operation_KeyDestroy_)(nil),
 		(*Operation_Release_)(nil),
 	}
 	file_rms_v1_operation_proto_msgTypes[11].OneofWrappers = []any{
@@ -2895,7 +3015,7 @@ func file_rms_v1_operation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_operation_proto_rawDesc), len(file_rms_v1_operation_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
