@@ -22,12 +22,13 @@ const (
 	LicenseUpdate  Kind = 3 // a change of somebody else's license by which its author gains access
 	Recovery       Kind = 4 // break-glass: somebody may open what no grant lets them open
 	Transfer       Kind = 5 // all licenses of one owner become another's
-	Reseal         Kind = 6 // licenses of a template get the custody the template demands
+	Reseal         Kind = 6 // licenses hold the same content key under another generation
+	Rewrap         Kind = 9 // what is wrapped moves to the newest version of the active key
 )
 
 var kindNames = map[Kind]string{
 	RoleGrant: "role-grant", TemplateUpdate: "template-update", LicenseUpdate: "license-update",
-	Recovery: "recovery", Transfer: "transfer", Reseal: "reseal",
+	Recovery: "recovery", Transfer: "transfer", Reseal: "reseal", Rewrap: "rewrap",
 }
 
 // String returns the kind's name, such as "role-grant".
@@ -40,7 +41,7 @@ func (k Kind) String() string {
 
 // Long reports whether operations of the kind work through many licenses: these
 // alone can be paused.
-func (k Kind) Long() bool { return k == Transfer || k == Reseal }
+func (k Kind) Long() bool { return k == Transfer || k == Reseal || k == Rewrap }
 
 // State is where an operation is. The numbers are stored: never re-used.
 type State uint8

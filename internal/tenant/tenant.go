@@ -92,6 +92,7 @@ type Tenant struct {
 	parents   parents
 	live      live
 	stuck     stuck
+	calls     calls
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
