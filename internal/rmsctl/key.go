@@ -13,7 +13,8 @@ import (
 )
 
 func (a *app) keyCommand() *cobra.Command {
-	return noun("key", "The tenant's keys and what depends on them", a.keyListCommand(), a.keyInventoryCommand())
+	return noun("key", "The tenant's keys and what depends on them", a.keyListCommand(), a.keyInventoryCommand(),
+		a.keyRewrapCommand(), a.keyResealCommand())
 }
 
 func (a *app) keyListCommand() *cobra.Command {

@@ -98,7 +98,7 @@ func (a *app) operationListCommand() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&state, "state", "", "only those that are awaiting-approval, running, paused, succeeded, failed, cancelled, expired or rejected")
-	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer or reseal")
+	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer, reseal or rewrap")
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many; 0: all")
 	return a.formatFlag(c)
 }
@@ -117,9 +117,23 @@ func operationWhat(o *rmsv1.Operation) string {
 	case *rmsv1.Operation_Transfer_:
 		return "everything of " + shortPrincipal(p.Transfer.GetFrom()) + " to " + shortPrincipal(p.Transfer.GetTo())
 	case *rmsv1.Operation_Reseal_:
-		return "template " + lastPart(p.Reseal.GetTemplate())
+		return resealWhat(p.Reseal)
+	case *rmsv1.Operation_Rewrap_:
+		return "everything to the newest version of the active key"
 	}
 	return ""
+}
+
+func resealWhat(r *rmsv1.Operation_Reseal) string {
+	switch {
+	case r.GetGeneration() != "":
+		return "away from g" + lastPart(r.GetGeneration())
+	case r.GetKeyVersion() != "":
+		return "away from " + keyVersionWord(r.GetKeyVersion())
+	case r.GetEverything():
+		return "every license, to strict"
+	}
+	return "template " + lastPart(r.GetTemplate())
 }
 
 func recoveryWhat(r *rmsv1.Operation_Recovery) string {
@@ -397,6 +411,7 @@ func (a *app) watch(ctx context.Context, s *server, name string) error {
 		return err
 	}
 	var last *rmsv1.Operation
+	var v speed
 	for {
 		r, err := stream.Recv()
 		switch {
@@ -408,13 +423,18 @@ func (a *app) watch(ctx context.Context, s *server, name string) error {
 		case err != nil:
 			return err
 		}
-		last = r.GetOperation()
+		now, due := a.now(), false
+		due, last = v.due(r.GetOperation(), last, now), r.GetOperation()
+		rate := v.see(last, now)
+		if !due {
+			continue
+		}
 		if err := a.line(last, func() {
 			state := strings.ReplaceAll(stateWord(last), "-", " ")
 			if last.GetWaiting() != "" {
 				state += ", but waits: " + last.GetWaiting()
 			}
-			a.outf("%s  %s  %s", showTime(a.now().UTC().Truncate(time.Second)), state, progressWord(last))
+			a.outf("%s  %s  %s%s", showTime(now.UTC().Truncate(time.Second)), state, progressWord(last), rate)
 		}); err != nil {
 			return err
 		}

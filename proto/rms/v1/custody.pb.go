@@ -667,7 +667,10 @@ type Key struct {
 	// How often the custodian rotates it by itself; unset: it does not.
 	RotationPeriod *durationpb.Duration `protobuf:"bytes,21,opt,name=rotation_period,json=rotationPeriod,proto3" json:"rotation_period,omitempty"`
 	// When it was registered.
-	RegisterTime  *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
+	RegisterTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
+	// Of the active key: the operation that moves what is wrapped by older versions
+	// and other keys to it, while it goes on: tenants/{tenant}/operations/{operation}.
+	Rewrap        string `protobuf:"bytes,23,opt,name=rewrap,proto3" json:"rewrap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -854,6 +857,13 @@ func (x *Key) GetRegisterTime() *timestamppb.Timestamp {
 		return x.RegisterTime
 	}
 	return nil
+}
+
+func (x *Key) GetRewrap() string {
+	if x != nil {
+		return x.Rewrap
+	}
+	return ""
 }
 
 // ListKeysRequest names the tenant.
@@ -1454,6 +1464,289 @@ func (x *KeyStateResponse) GetEvent() string {
 	return ""
 }
 
+// RewrapRequest asks that what is wrapped moves to the newest version of the
+// active key.
+type RewrapRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Only count.
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// At most so many generations and licenses a second; 0: as many as leave others
+	// alone.
+	MaxRate       int32 `protobuf:"varint,3,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapRequest) Reset() {
+	*x = RewrapRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapRequest) ProtoMessage() {}
+
+func (x *RewrapRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapRequest.ProtoReflect.Descriptor instead.
+func (*RewrapRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RewrapRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *RewrapRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *RewrapRequest) GetMaxRate() int32 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
+// RewrapResponse says what there is to move.
+type RewrapResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation that does it; unset if there is nothing to move, and with
+	// validate_only.
+	Operation *Operation `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	// Where it all moves: tenants/{tenant}/keys/{key}/versions/{version}.
+	KeyVersion string `protobuf:"bytes,2,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// How many generations there are to move.
+	Generations int32 `protobuf:"varint,3,opt,name=generations,proto3" json:"generations,omitempty"`
+	// How many licenses, which are strict.
+	Licenses int64 `protobuf:"varint,4,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	// What stays where it is.
+	Left          []*RewrapResponse_LeftOver `protobuf:"bytes,5,rep,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapResponse) Reset() {
+	*x = RewrapResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapResponse) ProtoMessage() {}
+
+func (x *RewrapResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapResponse.ProtoReflect.Descriptor instead.
+func (*RewrapResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RewrapResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *RewrapResponse) GetKeyVersion() string {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return ""
+}
+
+func (x *RewrapResponse) GetGenerations() int32 {
+	if x != nil {
+		return x.Generations
+	}
+	return 0
+}
+
+func (x *RewrapResponse) GetLicenses() int64 {
+	if x != nil {
+		return x.Licenses
+	}
+	return 0
+}
+
+func (x *RewrapResponse) GetLeft() []*RewrapResponse_LeftOver {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+// ResealRequest names what licenses are moved away from.
+type ResealRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/generations/{number} or
+	// tenants/{tenant}/keys/{key}/versions/{version}: then strict licenses, and those
+	// under the generations that it wraps.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only count.
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// At most so many licenses a second; 0: as many as leave others alone.
+	MaxRate       int32 `protobuf:"varint,3,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResealRequest) Reset() {
+	*x = ResealRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResealRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResealRequest) ProtoMessage() {}
+
+func (x *ResealRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResealRequest.ProtoReflect.Descriptor instead.
+func (*ResealRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ResealRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResealRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *ResealRequest) GetMaxRate() int32 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
+// ResealResponse says what there is to seal anew. Copies of content keys in files
+// are not reached: each file carries one under the generation it was published
+// with, until it is protected anew.
+type ResealResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation that does it; unset if there is nothing to do, and with
+	// validate_only.
+	Operation *Operation `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	// How many licenses.
+	Licenses int64 `protobuf:"varint,2,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	// The tenant's generations that they are under:
+	// tenants/{tenant}/generations/{number}.
+	Generations   []string `protobuf:"bytes,3,rep,name=generations,proto3" json:"generations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResealResponse) Reset() {
+	*x = ResealResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResealResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResealResponse) ProtoMessage() {}
+
+func (x *ResealResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResealResponse.ProtoReflect.Descriptor instead.
+func (*ResealResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ResealResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *ResealResponse) GetLicenses() int64 {
+	if x != nil {
+		return x.Licenses
+	}
+	return 0
+}
+
+func (x *ResealResponse) GetGenerations() []string {
+	if x != nil {
+		return x.Generations
+	}
+	return nil
+}
+
 // GetInventoryRequest names the tenant.
 type GetInventoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1465,7 +1758,7 @@ type GetInventoryRequest struct {
 
 func (x *GetInventoryRequest) Reset() {
 	*x = GetInventoryRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[17]
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1770,7 @@ func (x *GetInventoryRequest) String() string {
 func (*GetInventoryRequest) ProtoMessage() {}
 
 func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[17]
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1783,7 @@ func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInventoryRequest.ProtoReflect.Descriptor instead.
 func (*GetInventoryRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{17}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetInventoryRequest) GetParent() string {
@@ -1516,7 +1809,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_rms_v1_custody_proto_msgTypes[18]
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1821,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[18]
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1834,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Inventory) GetLines() []*Inventory_Line {
@@ -1563,6 +1856,79 @@ func (x *Inventory) GetEffectiveDelay() *durationpb.Duration {
 		return x.EffectiveDelay
 	}
 	return nil
+}
+
+// LeftOver is what stays under a version because it may not be opened.
+type RewrapResponse_LeftOver struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}/versions/{version}.
+	KeyVersion string `protobuf:"bytes,1,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// How many generations.
+	Generations int32 `protobuf:"varint,2,opt,name=generations,proto3" json:"generations,omitempty"`
+	// How many licenses.
+	Licenses int64 `protobuf:"varint,3,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	// Why, without the prefix.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapResponse_LeftOver) Reset() {
+	*x = RewrapResponse_LeftOver{}
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapResponse_LeftOver) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapResponse_LeftOver) ProtoMessage() {}
+
+func (x *RewrapResponse_LeftOver) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapResponse_LeftOver.ProtoReflect.Descriptor instead.
+func (*RewrapResponse_LeftOver) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 0}
+}
+
+func (x *RewrapResponse_LeftOver) GetKeyVersion() string {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return ""
+}
+
+func (x *RewrapResponse_LeftOver) GetGenerations() int32 {
+	if x != nil {
+		return x.Generations
+	}
+	return 0
+}
+
+func (x *RewrapResponse_LeftOver) GetLicenses() int64 {
+	if x != nil {
+		return x.Licenses
+	}
+	return 0
+}
+
+func (x *RewrapResponse_LeftOver) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Line is one generation, or all documents' own generations under one key
@@ -1594,7 +1960,7 @@ type Inventory_Line struct {
 
 func (x *Inventory_Line) Reset() {
 	*x = Inventory_Line{}
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1972,7 @@ func (x *Inventory_Line) String() string {
 func (*Inventory_Line) ProtoMessage() {}
 
 func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1985,7 @@ func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Line.ProtoReflect.Descriptor instead.
 func (*Inventory_Line) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22, 0}
 }
 
 func (x *Inventory_Line) GetKey() string {
@@ -1689,7 +2055,7 @@ var File_rms_v1_custody_proto protoreflect.FileDescriptor
 
 const file_rms_v1_custody_proto_rawDesc = "" +
 	"\n" +
-	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"\xb7\x01\n" +
+	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x16rms/v1/operation.proto\x1a\x12rms/v1/types.proto\"\xb7\x01\n" +
 	"\tCustodian\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.rms.v1.Key.CustodianR\x04kind\x12\x18\n" +
@@ -1737,7 +2103,7 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x06Origin\x12\x16\n" +
 	"\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ORIGIN_GENERATED\x10\x01\x12\x13\n" +
-	"\x0fORIGIN_IMPORTED\x10\x02\"\xcc\b\n" +
+	"\x0fORIGIN_IMPORTED\x10\x02\"\xe4\b\n" +
 	"\x03Key\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\tcustodian\x18\x02 \x01(\x0e2\x15.rms.v1.Key.CustodianR\tcustodian\x12'\n" +
@@ -1765,7 +2131,8 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x05fault\x18\x13 \x01(\tR\x05fault\x12#\n" +
 	"\rfault_message\x18\x14 \x01(\tR\ffaultMessage\x12B\n" +
 	"\x0frotation_period\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x0erotationPeriod\x12?\n" +
-	"\rregister_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\"S\n" +
+	"\rregister_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\x12\x16\n" +
+	"\x06rewrap\x18\x17 \x01(\tR\x06rewrap\"S\n" +
 	"\tCustodian\x12\x19\n" +
 	"\x15CUSTODIAN_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CUSTODIAN_EMBEDDED\x10\x01\x12\x13\n" +
@@ -1820,7 +2187,33 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12 \n" +
 	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"(\n" +
 	"\x10KeyStateResponse\x12\x14\n" +
-	"\x05event\x18\x01 \x01(\tR\x05event\"8\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\"\x7f\n" +
+	"\rRewrapRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12&\n" +
+	"\bmax_rate\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\amaxRate\"\xd9\x02\n" +
+	"\x0eRewrapResponse\x12/\n" +
+	"\toperation\x18\x01 \x01(\v2\x11.rms.v1.OperationR\toperation\x12\x1f\n" +
+	"\vkey_version\x18\x02 \x01(\tR\n" +
+	"keyVersion\x12 \n" +
+	"\vgenerations\x18\x03 \x01(\x05R\vgenerations\x12\x1a\n" +
+	"\blicenses\x18\x04 \x01(\x03R\blicenses\x123\n" +
+	"\x04left\x18\x05 \x03(\v2\x1f.rms.v1.RewrapResponse.LeftOverR\x04left\x1a\x81\x01\n" +
+	"\bLeftOver\x12\x1f\n" +
+	"\vkey_version\x18\x01 \x01(\tR\n" +
+	"keyVersion\x12 \n" +
+	"\vgenerations\x18\x02 \x01(\x05R\vgenerations\x12\x1a\n" +
+	"\blicenses\x18\x03 \x01(\x03R\blicenses\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"|\n" +
+	"\rResealRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12&\n" +
+	"\bmax_rate\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\amaxRate\"\x7f\n" +
+	"\x0eResealResponse\x12/\n" +
+	"\toperation\x18\x01 \x01(\v2\x11.rms.v1.OperationR\toperation\x12\x1a\n" +
+	"\blicenses\x18\x02 \x01(\x03R\blicenses\x12 \n" +
+	"\vgenerations\x18\x03 \x03(\tR\vgenerations\"8\n" +
 	"\x13GetInventoryRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"\x83\x04\n" +
 	"\tInventory\x12,\n" +
@@ -1840,7 +2233,7 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"createTime\x12>\n" +
 	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x16\n" +
 	"\x06number\x18\b \x01(\rR\x06number\x12'\n" +
-	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state2\xba\x06\n" +
+	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state2\xc6\a\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -1855,7 +2248,9 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\n" +
 	"SuspendKey\x12\x19.rms.v1.SuspendKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12L\n" +
 	"\tResumeKey\x12\x18.rms.v1.ResumeKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12T\n" +
-	"\rCompromiseKey\x12\x1c.rms.v1.CompromiseKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
+	"\rCompromiseKey\x12\x1c.rms.v1.CompromiseKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12D\n" +
+	"\x06Rewrap\x12\x15.rms.v1.RewrapRequest\x1a\x16.rms.v1.RewrapResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12D\n" +
+	"\x06Reseal\x12\x15.rms.v1.ResealRequest\x1a\x16.rms.v1.ResealResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
 	"\fGetInventory\x12\x1b.rms.v1.GetInventoryRequest\x1a\x11.rms.v1.Inventory\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
@@ -1872,87 +2267,100 @@ func file_rms_v1_custody_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_rms_v1_custody_proto_goTypes = []any{
-	(KeyVersion_Origin)(0),         // 0: rms.v1.KeyVersion.Origin
-	(Key_Custodian)(0),             // 1: rms.v1.Key.Custodian
-	(Key_State)(0),                 // 2: rms.v1.Key.State
-	(*Custodian)(nil),              // 3: rms.v1.Custodian
-	(*ListCustodiansRequest)(nil),  // 4: rms.v1.ListCustodiansRequest
-	(*ListCustodiansResponse)(nil), // 5: rms.v1.ListCustodiansResponse
-	(*Provenance)(nil),             // 6: rms.v1.Provenance
-	(*KeyVersion)(nil),             // 7: rms.v1.KeyVersion
-	(*Key)(nil),                    // 8: rms.v1.Key
-	(*ListKeysRequest)(nil),        // 9: rms.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 10: rms.v1.ListKeysResponse
-	(*GetKeyRequest)(nil),          // 11: rms.v1.GetKeyRequest
-	(*RegisterKeyRequest)(nil),     // 12: rms.v1.RegisterKeyRequest
-	(*ActivateKeyRequest)(nil),     // 13: rms.v1.ActivateKeyRequest
-	(*SyncKeyRequest)(nil),         // 14: rms.v1.SyncKeyRequest
-	(*RotateKeyRequest)(nil),       // 15: rms.v1.RotateKeyRequest
-	(*SuspendKeyRequest)(nil),      // 16: rms.v1.SuspendKeyRequest
-	(*ResumeKeyRequest)(nil),       // 17: rms.v1.ResumeKeyRequest
-	(*CompromiseKeyRequest)(nil),   // 18: rms.v1.CompromiseKeyRequest
-	(*KeyStateResponse)(nil),       // 19: rms.v1.KeyStateResponse
-	(*GetInventoryRequest)(nil),    // 20: rms.v1.GetInventoryRequest
-	(*Inventory)(nil),              // 21: rms.v1.Inventory
-	(*Inventory_Line)(nil),         // 22: rms.v1.Inventory.Line
-	(*timestamppb.Timestamp)(nil),  // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 24: google.protobuf.Duration
-	(CustodyMode)(0),               // 25: rms.v1.CustodyMode
+	(KeyVersion_Origin)(0),          // 0: rms.v1.KeyVersion.Origin
+	(Key_Custodian)(0),              // 1: rms.v1.Key.Custodian
+	(Key_State)(0),                  // 2: rms.v1.Key.State
+	(*Custodian)(nil),               // 3: rms.v1.Custodian
+	(*ListCustodiansRequest)(nil),   // 4: rms.v1.ListCustodiansRequest
+	(*ListCustodiansResponse)(nil),  // 5: rms.v1.ListCustodiansResponse
+	(*Provenance)(nil),              // 6: rms.v1.Provenance
+	(*KeyVersion)(nil),              // 7: rms.v1.KeyVersion
+	(*Key)(nil),                     // 8: rms.v1.Key
+	(*ListKeysRequest)(nil),         // 9: rms.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),        // 10: rms.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),           // 11: rms.v1.GetKeyRequest
+	(*RegisterKeyRequest)(nil),      // 12: rms.v1.RegisterKeyRequest
+	(*ActivateKeyRequest)(nil),      // 13: rms.v1.ActivateKeyRequest
+	(*SyncKeyRequest)(nil),          // 14: rms.v1.SyncKeyRequest
+	(*RotateKeyRequest)(nil),        // 15: rms.v1.RotateKeyRequest
+	(*SuspendKeyRequest)(nil),       // 16: rms.v1.SuspendKeyRequest
+	(*ResumeKeyRequest)(nil),        // 17: rms.v1.ResumeKeyRequest
+	(*CompromiseKeyRequest)(nil),    // 18: rms.v1.CompromiseKeyRequest
+	(*KeyStateResponse)(nil),        // 19: rms.v1.KeyStateResponse
+	(*RewrapRequest)(nil),           // 20: rms.v1.RewrapRequest
+	(*RewrapResponse)(nil),          // 21: rms.v1.RewrapResponse
+	(*ResealRequest)(nil),           // 22: rms.v1.ResealRequest
+	(*ResealResponse)(nil),          // 23: rms.v1.ResealResponse
+	(*GetInventoryRequest)(nil),     // 24: rms.v1.GetInventoryRequest
+	(*Inventory)(nil),               // 25: rms.v1.Inventory
+	(*RewrapResponse_LeftOver)(nil), // 26: rms.v1.RewrapResponse.LeftOver
+	(*Inventory_Line)(nil),          // 27: rms.v1.Inventory.Line
+	(*timestamppb.Timestamp)(nil),   // 28: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 29: google.protobuf.Duration
+	(*Operation)(nil),               // 30: rms.v1.Operation
+	(CustodyMode)(0),                // 31: rms.v1.CustodyMode
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
 	3,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
-	23, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	23, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	28, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	28, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: rms.v1.KeyVersion.state:type_name -> rms.v1.Key.State
-	23, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
+	28, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: rms.v1.KeyVersion.origin:type_name -> rms.v1.KeyVersion.Origin
 	6,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
-	23, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
+	28, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
 	1,  // 9: rms.v1.Key.custodian:type_name -> rms.v1.Key.Custodian
 	2,  // 10: rms.v1.Key.state:type_name -> rms.v1.Key.State
 	7,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
-	23, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
-	24, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
-	23, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
+	28, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
+	29, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
+	28, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
 	8,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
 	6,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
 	6,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
-	22, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
-	25, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
-	24, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
-	23, // 21: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
-	23, // 22: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
-	2,  // 23: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
-	4,  // 24: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
-	9,  // 25: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
-	11, // 26: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
-	12, // 27: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
-	13, // 28: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
-	14, // 29: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
-	15, // 30: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
-	16, // 31: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
-	17, // 32: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
-	18, // 33: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
-	20, // 34: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	5,  // 35: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	10, // 36: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	8,  // 37: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	8,  // 38: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	8,  // 39: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	8,  // 40: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	8,  // 41: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	19, // 42: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	19, // 43: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	19, // 44: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	21, // 45: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	35, // [35:46] is the sub-list for method output_type
-	24, // [24:35] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	30, // 18: rms.v1.RewrapResponse.operation:type_name -> rms.v1.Operation
+	26, // 19: rms.v1.RewrapResponse.left:type_name -> rms.v1.RewrapResponse.LeftOver
+	30, // 20: rms.v1.ResealResponse.operation:type_name -> rms.v1.Operation
+	27, // 21: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
+	31, // 22: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
+	29, // 23: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
+	28, // 24: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
+	28, // 25: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
+	2,  // 26: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
+	4,  // 27: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
+	9,  // 28: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
+	11, // 29: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
+	12, // 30: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
+	13, // 31: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
+	14, // 32: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
+	15, // 33: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
+	16, // 34: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
+	17, // 35: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
+	18, // 36: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
+	20, // 37: rms.v1.CustodyService.Rewrap:input_type -> rms.v1.RewrapRequest
+	22, // 38: rms.v1.CustodyService.Reseal:input_type -> rms.v1.ResealRequest
+	24, // 39: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
+	5,  // 40: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	10, // 41: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	8,  // 42: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	8,  // 43: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	8,  // 44: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	8,  // 45: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	8,  // 46: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	19, // 47: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	19, // 48: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	19, // 49: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	21, // 50: rms.v1.CustodyService.Rewrap:output_type -> rms.v1.RewrapResponse
+	23, // 51: rms.v1.CustodyService.Reseal:output_type -> rms.v1.ResealResponse
+	25, // 52: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	40, // [40:53] is the sub-list for method output_type
+	27, // [27:40] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_custody_proto_init() }
@@ -1961,6 +2369,7 @@ func file_rms_v1_custody_proto_init() {
 		return
 	}
 	file_rms_v1_access_proto_init()
+	file_rms_v1_operation_proto_init()
 	file_rms_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1968,7 +2377,7 @@ func file_rms_v1_custody_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_custody_proto_rawDesc), len(file_rms_v1_custody_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   20,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
