@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,9 +23,12 @@ type work struct {
 	id     vocab.OperationID
 	o      *operation.Operation
 	scopes []record.LicenseScope
-	// drains says that what was worked on is in none of the scopes any more: then
-	// they are gone through until only what failed is left, whatever came in late.
-	drains bool
+	// left counts what is to be worked on still, of work that takes licenses out
+	// of its scopes: these are gone through until only what failed is left,
+	// whatever came in late. nil: once is all.
+	left func(r store.Reader) (uint64, error)
+	// done says what came of it.
+	done func(r store.Reader, p *record.Progress) (string, error)
 	// more is what it works on besides licenses, for the total.
 	more uint64
 	// batch is how many licenses are made ready together, at most, and rate how
@@ -84,18 +88,17 @@ type workItem struct {
 	known bool // it failed before, and is not tried again
 }
 
-// workThrough does the next licenses and reports whether nothing is left, or else
-// how long to leave the operation alone. Licenses that others changed in between
-// are done again.
-func (t *Tenant) workThrough(ctx context.Context, w work) (done bool, pause time.Duration, err error) {
+// workThrough does the next licenses, and ends the operation if none is left. It
+// returns how long to leave it alone. Licenses that others changed in between are
+// done again.
+func (t *Tenant) workThrough(ctx context.Context, w work) (pause time.Duration, err error) {
 	began := time.Now()
 	p, items, err := t.nextWork(ctx, &w)
 	if err != nil {
-		return false, 0, err
+		return 0, err
 	}
 	if len(items) == 0 {
-		done, err = t.endPass(ctx, &w, p)
-		return done, 0, err
+		return betweenBatches, t.endPass(ctx, &w, p)
 	}
 	items, held := t.makeReady(ctx, &w, items)
 	w.pace.rest(ctx, time.Since(began))
@@ -105,7 +108,7 @@ func (t *Tenant) workThrough(ctx context.Context, w work) (done bool, pause time
 		start := time.Now()
 		next, wrote, err := t.commitWork(ctx, &w, p, slice)
 		if err != nil {
-			return false, 0, err
+			return 0, err
 		}
 		w.pace.took(ctx, wrote, time.Since(start))
 		p = next
@@ -113,7 +116,7 @@ func (t *Tenant) workThrough(ctx context.Context, w work) (done bool, pause time
 			break // from here on the next time
 		}
 	}
-	return false, w.pace.pause(n, time.Since(began), w.rate), held
+	return w.pace.pause(n, time.Since(began), w.rate), held
 }
 
 // nextWork reads how far the work is and the licenses that come next; none at the
@@ -171,26 +174,39 @@ func (t *Tenant) countScopes(r store.Reader, scopes []record.LicenseScope) (sum 
 	return sum, nil
 }
 
-// endPass says whether the work is done, now that its scopes were gone through.
-// If something came in behind, they are gone through again, but for what failed.
-func (t *Tenant) endPass(ctx context.Context, w *work, p *record.Progress) (done bool, err error) {
-	if !w.drains {
-		return true, nil
+// countOf is the left of work whose scopes do not change.
+func (t *Tenant) countOf(scopes []record.LicenseScope) func(store.Reader) (uint64, error) {
+	return func(r store.Reader) (uint64, error) { return t.countScopes(r, scopes) }
+}
+
+// saying is the done of work that always ends in the same words.
+func saying(done string) func(store.Reader, *record.Progress) (string, error) {
+	return func(store.Reader, *record.Progress) (string, error) { return done, nil }
+}
+
+// endPass ends the work, now that its scopes were gone through. If something came
+// in behind, they are gone through again, but for what failed.
+func (t *Tenant) endPass(ctx context.Context, w *work, p *record.Progress) error {
+	if w.left == nil {
+		return t.finishWork(ctx, w)
 	}
 	var left uint64
 	if err := t.store.View(ctx, func(r store.Reader) (err error) {
-		left, err = t.countScopes(r, w.scopes)
+		left, err = w.left(r)
 		return err
-	}); err != nil || left <= p.Failures {
-		return err == nil, err
+	}); err != nil {
+		return err
 	}
-	again := *p
-	again.Scope, again.After, again.Failures, again.Known, again.Failed = nil, vocab.ContentID{}, 0, p.Failed, nil
-	return false, t.store.Commit(ctx, func(tx store.Tx) error {
-		if _, o, err := t.operation(tx, w.id); err != nil || o == nil || o.At(t.now()) != operation.Running {
+	if left <= p.Failures {
+		if err := t.finishWork(ctx, w); err != errMore { //nolint:errorlint // our own sentinel, unwrapped
 			return err
 		}
-		return record.PutProgress(tx, t.id, w.id, &again)
+		return nil // there is more to do since just now
+	}
+	return t.inWork(ctx, w.id, func(_ store.Tx, p *record.Progress, _ time.Time) error {
+		p.Scope, p.After, p.Known, p.Failed = nil, vocab.ContentID{}, p.Failed, nil
+		p.Failures = uint64(len(p.FailedGenerations))
+		return nil
 	})
 }
 
@@ -310,19 +326,29 @@ func (t *Tenant) putWork(tx store.Tx, w *work, it *workItem, p *record.Progress,
 	return false, t.putLicense(tx, &row, e)
 }
 
-// finishWork ends an operation that went through all of its licenses. done says
-// what came of it.
-func (t *Tenant) finishWork(ctx context.Context, id vocab.OperationID, done func(*record.Progress) string) error {
-	_, _, err := t.moveOperation(ctx, t.newEvent(audit.KindOperationSucceeded, byItself, t.now()), id, func(tx store.Tx, o *operation.Operation, e *audit.Event) error {
-		if err := t.keepCounts(tx, id, o); err != nil {
+// finishWork ends an operation that went through all of its licenses, unless
+// there is more to do by now: errMore.
+func (t *Tenant) finishWork(ctx context.Context, w *work) error {
+	_, _, err := t.moveOperation(ctx, t.newEvent(audit.KindOperationSucceeded, byItself, t.now()), w.id, func(tx store.Tx, o *operation.Operation, e *audit.Event) error {
+		if err := t.keepCounts(tx, w.id, o); err != nil {
 			return err
 		}
-		p, err := record.GetProgress(tx, t.id, id)
+		p, err := record.GetProgress(tx, t.id, w.id)
 		if err != nil {
 			return err
 		}
+		if w.left != nil {
+			switch left, err := w.left(tx); {
+			case err != nil:
+				return err
+			case left > p.Failures:
+				return errMore
+			}
+		}
 		if o.Failures == 0 {
-			e.Detail = done(p)
+			if e.Detail, err = w.done(tx, p); err != nil {
+				return err
+			}
 			return o.Succeed(e.Detail, e.Time)
 		}
 		reason := vocab.ReasonStoreDamaged
@@ -336,6 +362,9 @@ func (t *Tenant) finishWork(ctx context.Context, id vocab.OperationID, done func
 	})
 	return err
 }
+
+// errMore says, inside this package, that an operation has more to do.
+var errMore = errors.New("more to do")
 
 // workedOn says what an operation counts.
 func workedOn(p *record.Progress) string {

@@ -118,14 +118,12 @@ func (t *Tenant) workReseal(ctx context.Context, pace *pace, id vocab.OperationI
 	if tmpl == nil || tmpl.Custody != vocab.CustodyStrict {
 		return 0, t.dropReseal(ctx, id, "the template does not demand strict custody any more")
 	}
-	done, pause, err := t.workThrough(ctx, work{
-		id: id, o: o, scopes: []record.LicenseScope{{Template: params.Template, Custody: vocab.CustodyCached}}, drains: true,
-		batch: maxBatch, rate: params.MaxRate, pace: pace, kind: audit.KindLicenseEdited, detail: toStrictDetail, ready: t.resealed(true, false),
+	scopes := []record.LicenseScope{{Template: params.Template, Custody: vocab.CustodyCached}}
+	return t.workThrough(ctx, work{
+		id: id, o: o, scopes: scopes, left: t.countOf(scopes), batch: maxBatch, rate: params.MaxRate, pace: pace,
+		kind: audit.KindLicenseEdited, detail: toStrictDetail, ready: t.resealed(true, false),
+		done: saying("every license of the template is strict"),
 	})
-	if err != nil || !done {
-		return pause, err
-	}
-	return 0, t.finishWork(ctx, id, func(*record.Progress) string { return "every license of the template is strict" })
 }
 
 const toStrictDetail = "resealed: cached to strict"

@@ -139,15 +139,12 @@ func (t *Tenant) workAway(ctx context.Context, pace *pace, id vocab.OperationID,
 		}
 		return 0, err
 	}
-	done, pause, err := t.workThrough(ctx, work{
-		id: id, o: o, scopes: plan.scopes, drains: true, batch: maxBatch, rate: params.MaxRate, pace: pace,
+	return t.workThrough(ctx, work{
+		id: id, o: o, scopes: plan.scopes, left: t.countOf(plan.scopes), batch: maxBatch, rate: params.MaxRate, pace: pace,
 		kind: audit.KindLicenseEdited, detail: "resealed: away from " + plan.Target.String(), ready: t.resealed(false, true),
-	})
-	if err != nil || !done {
-		return pause, err
-	}
-	return 0, t.finishWork(ctx, id, func(p *record.Progress) string {
-		return fmt.Sprintf("%s sealed anew; their files still carry what they were published with, until they are protected anew", plural(int64(p.Done), "license"))
+		done: func(_ store.Reader, p *record.Progress) (string, error) {
+			return fmt.Sprintf("%s sealed anew; their files still carry what they were published with, until they are protected anew", plural(int64(p.Done), "license")), nil
+		},
 	})
 }
 
@@ -168,15 +165,11 @@ func (t *Tenant) workEverything(ctx context.Context, pace *pace, id vocab.Operat
 	if t.settings.Load().Custody != vocab.CustodyStrict {
 		return 0, t.dropReseal(ctx, id, "the tenant does not demand strict custody any more")
 	}
-	done, pause, err := t.workThrough(ctx, work{
-		id: id, o: o, scopes: t.cachedScopes(), drains: true, batch: maxBatch, rate: params.MaxRate, pace: pace,
+	scopes := t.cachedScopes()
+	return t.workThrough(ctx, work{
+		id: id, o: o, scopes: scopes, left: t.countOf(scopes), batch: maxBatch, rate: params.MaxRate, pace: pace,
 		kind: audit.KindLicenseEdited, detail: toStrictDetail, ready: t.resealed(true, true),
-	})
-	if err != nil || !done {
-		return pause, err
-	}
-	return 0, t.finishWork(ctx, id, func(*record.Progress) string {
-		return "every license of the tenant is strict, but for those under what is suspended"
+		done: saying("every license of the tenant is strict, but for those under what is suspended"),
 	})
 }
 

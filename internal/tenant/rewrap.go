@@ -206,14 +206,24 @@ func (t *Tenant) workRewrap(ctx context.Context, pace *pace, id vocab.OperationI
 	if err != nil || moved > 0 {
 		return pace.pause(moved, time.Since(began), params.MaxRate), err
 	}
-	done, pause, err := t.workThrough(ctx, work{
-		id: id, o: o, scopes: scopes, drains: true, batch: maxBatch, rate: params.MaxRate, pace: pace,
+	return t.workThrough(ctx, work{
+		id: id, o: o, scopes: scopes, batch: maxBatch, rate: params.MaxRate, pace: pace,
 		more: uint64(plan.Generations), kind: audit.KindLicenseEdited, ready: t.rewrapLicenses(plan),
+		left: func(r store.Reader) (uint64, error) { // wherever everything is to go by then
+			now, _, err := t.planRewrap(r)
+			if err != nil {
+				return 0, holdsUp(err)
+			}
+			return uint64(now.Generations) + uint64(now.Licenses), nil
+		},
+		done: func(r store.Reader, p *record.Progress) (string, error) {
+			now, _, err := t.planRewrap(r)
+			if err != nil {
+				return "", holdsUp(err)
+			}
+			return now.result(p), nil
+		},
 	})
-	if err != nil || !done {
-		return pause, err
-	}
-	return 0, t.finishWork(ctx, id, plan.result)
 }
 
 // result says what came of a rewrap that found nothing left to move.

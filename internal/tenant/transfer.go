@@ -69,17 +69,15 @@ func (t *Tenant) workTransfer(ctx context.Context, p *pace, id vocab.OperationID
 	if firstError(err1, err2) != nil {
 		return 0, contradicts("operation " + id.String())
 	}
-	done, _, err := t.workThrough(ctx, work{
+	_, err = t.workThrough(ctx, work{
 		id: id, o: o, scopes: []record.LicenseScope{{Owner: from}}, batch: transferBatch, pace: p, kind: audit.KindLicenseEdited,
 		detail: fmt.Sprintf("transferred from %s to %s", from, to),
 		ready: oneByOne(func(ctx context.Context, l *record.License, keyUsed *audit.Event) (*record.License, error) {
 			return t.withPolicy(ctx, l, keyUsed, func(p *policy.Policy) { p.Owner = to })
 		}),
+		done: saying("handed over to " + to.String()),
 	})
-	if err != nil || !done {
-		return 0, err // small batches: nobody waits for them
-	}
-	return 0, t.finishWork(ctx, id, func(*record.Progress) string { return "handed over to " + to.String() })
+	return 0, err // small batches: nobody waits for them
 }
 
 // withPolicy returns a license with another policy, sealed for it.
