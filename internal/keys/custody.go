@@ -140,7 +140,7 @@ func (r *Ring) TakeKey(k KeyStates) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.states[k.Key] = k
-	if k.State == Active {
+	if k.State == Active && r.custodians[k.Key] != nil {
 		r.active = k.Key
 	}
 	for _, g := range r.byNumber {

@@ -34,6 +34,9 @@ type Generation struct {
 	// that.
 	Since Millis `cbor:"6,keyasint"`
 	Why   string `cbor:"7,keyasint,omitempty"`
+	// MadeBy and MadeVersion are the key and its version that wrapped it first.
+	MadeBy      vocab.CustodianID `cbor:"8,keyasint"`
+	MadeVersion uint32            `cbor:"9,keyasint"`
 }
 
 // Encode returns the stored form.

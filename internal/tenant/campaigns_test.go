@@ -32,9 +32,9 @@ func (o *house) custody(mode vocab.CustodyMode) {
 	o.check(err)
 }
 
-// rotate makes a new version of the first key and returns the rewrap that follows
+// newVersion makes a new version of the first key and returns the rewrap that follows
 // from it, zero if none does.
-func (o *house) rotate() vocab.OperationID {
+func (o *house) newVersion() vocab.OperationID {
 	o.t.Helper()
 	time.Sleep(time.Second) // two keys of one millisecond have no order
 	_, err := o.ringOf().RotateRoot(o.t.Context())
@@ -123,10 +123,10 @@ func TestRotationRewraps(t *testing.T) {
 			}
 			all = append(all, cached)
 			for range 3 { // in the old generations nothing is left, yet they are moved
-				o.rotate()
+				o.newVersion()
 				o.settle()
 			}
-			id := o.rotate()
+			id := o.newVersion()
 			if id.IsZero() {
 				t.Fatal("a rotation started nothing")
 			}
@@ -188,13 +188,13 @@ func TestRewrapFollowsTheKey(t *testing.T) {
 		for range 40 {
 			o.publish("bob", "", "dan")
 		}
-		first := o.rotate()
+		first := o.newVersion()
 		synctest.Wait() // between two batches
 		if now := o.look(first); now.State != operation.Running || now.Progress.Done == 0 {
 			t.Fatalf("it is %s, %d done", now.State, now.Progress.Done)
 		}
 		o.check(o.next(o.PauseOperation(t.Context(), carla, first)))
-		if again := o.rotate(); again != first {
+		if again := o.newVersion(); again != first {
 			t.Errorf("there is a second one, %s beside %s", again, first)
 		}
 		v, _, _, err := o.Rewrap(t.Context(), person("carla"), 5)
@@ -223,7 +223,7 @@ func TestRotationWhilePublishing(t *testing.T) {
 			o.custody(mode)
 			o.publish("bob", "", "dan")
 			during := func() {
-				o.rotate()
+				o.newVersion()
 				o.settle()
 			}
 			o.store.before.Store(&during)
@@ -257,11 +257,11 @@ func TestRewrapLeavesWhatIsSuspended(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *house) {
 		o.custody(vocab.CustodyStrict)
 		one := o.publish("bob", "", "dan")
-		o.rotate()
+		o.newVersion()
 		o.settle()
 		two := o.publish("bob", "", "dan")
 		o.set(tenant.KeyTarget{Key: "root", Version: 2}, tenant.Suspend)
-		id := o.rotate()
+		id := o.newVersion()
 		if !id.IsZero() {
 			t.Error("there is nothing that may be moved, and yet something goes on")
 		}
@@ -275,7 +275,7 @@ func TestRewrapLeavesWhatIsSuspended(t *testing.T) {
 		if o.check(err); v != nil {
 			t.Errorf("asked for, it is %v", v)
 		}
-		id = o.rotate()
+		id = o.newVersion()
 		done := o.eventually(id, operation.Succeeded)
 		if o.version(one) != 2 || o.version(two) != 2 || o.version(three) != 4 {
 			t.Errorf("versions %d, %d, %d", o.version(one), o.version(two), o.version(three))
@@ -333,24 +333,24 @@ func TestActivationRewraps(t *testing.T) {
 // skipped; a store that fails ends nothing; and each license is written once.
 func TestCampaignsWaitOutFaults(t *testing.T) {
 	for name, c := range map[string]struct {
-		begin func(o *house) vocab.OperationID
+		begin func(o *house, arm func()) vocab.OperationID
 		check func(o *house, p *tenant.Published) bool
 	}{
-		"a rewrap": {(*house).rotate, func(o *house, p *tenant.Published) bool { return o.version(p) == 2 }},
-		"a reseal": {func(o *house) vocab.OperationID {
-			o.rotate()
+		"a rewrap": {(*house).rotateQuietly, func(o *house, p *tenant.Published) bool { return o.version(p) == 2 }},
+		"a reseal": {func(o *house, arm func()) vocab.OperationID {
+			o.newVersion()
 			o.settle()
-			o.set(tenant.KeyTarget{Key: "root", Version: 1}, tenant.Compromise)
 			o.set(tenant.KeyTarget{Generation: 1}, tenant.Compromise)
-			o.custody(vocab.CustodyCached)
+			arm()
 			o.custody(vocab.CustodyStrict) // so that what is in g1 goes away from it
 			return o.reseal()
 		}, nil},
-		"a reseal away from a version": {func(o *house) vocab.OperationID {
+		"a reseal away from a version": {func(o *house, arm func()) vocab.OperationID {
 			// Suspended while it is rotated, so that nothing is moved before.
 			o.set(tenant.KeyTarget{Key: "root", Version: 1}, tenant.Suspend)
-			o.rotate()
+			o.newVersion()
 			o.set(tenant.KeyTarget{Key: "root", Version: 1}, tenant.Compromise)
+			arm()
 			v, _, _, err := o.Reseal(o.t.Context(), carla, tenant.KeyTarget{Key: "root", Version: 1}, 0)
 			o.check(err)
 			return v.ID
@@ -372,9 +372,10 @@ func TestCampaignsWaitOutFaults(t *testing.T) {
 					for range 40 {
 						all = append(all, o.publish("bob", "", "dan"))
 					}
-					id := c.begin(o)
-					left := fault.calls
-					o.custodian.be(func(m *moody) { m.err, m.left = fault.err, &left })
+					id := c.begin(o, func() {
+						left := fault.calls
+						o.custodian.be(func(m *moody) { m.err, m.left = fault.err, &left })
+					})
 					time.Sleep(time.Hour)
 					now := o.settled(id)
 					if now.State != operation.Running || vocab.ReasonOf(now.Waiting) != vocab.ReasonOf(fault.err) || now.Progress.Failures != 0 || now.Progress.Done == 40 {
@@ -417,7 +418,7 @@ func TestCampaignsAreNotLiedTo(t *testing.T) {
 			all = append(all, o.publish("bob", "", "dan"))
 		}
 		o.custodian.be(func(m *moody) { m.lie = other })
-		id := o.rotate()
+		id := o.newVersion()
 		done := o.eventually(id, operation.Failed)
 		if done.Progress.Done != 12 || done.Progress.Failures != 1 || done.Why != vocab.ReasonCustodyIntegrity || o.alarms(vocab.ReasonCustodyIntegrity) != 1 {
 			t.Errorf("%d done, %d failed (%s), %d alarms", done.Progress.Done, done.Progress.Failures, done.Why, o.alarms(vocab.ReasonCustodyIntegrity))
@@ -442,7 +443,7 @@ func TestCampaignsAreNotLiedTo(t *testing.T) {
 
 		// A reseal makes generations: if those do not come back, it ends at once.
 		o.set(tenant.KeyTarget{Key: "root", Version: 2}, tenant.Suspend)
-		o.rotate()
+		o.newVersion()
 		o.set(tenant.KeyTarget{Key: "root", Version: 2}, tenant.Compromise)
 		o.custodian.be(func(m *moody) { m.lie = other })
 		v, _, _, err = o.Reseal(t.Context(), carla, tenant.KeyTarget{Key: "root", Version: 2}, 0)
@@ -486,7 +487,7 @@ func TestResealAwayFromAGeneration(t *testing.T) {
 		refused(vocab.ReasonResourceNotFound, tenant.KeyTarget{Generation: 77})
 		refused(vocab.ReasonResourceNotFound, tenant.KeyTarget{Key: "root", Version: 77})
 		refused(vocab.ReasonResourceNotFound, tenant.KeyTarget{Key: "other", Version: 1})
-		o.rotate()
+		o.newVersion()
 		o.settle()
 		o.set(first, tenant.Suspend)
 		refused(vocab.ReasonKeySuspended, first)
@@ -546,7 +547,7 @@ func TestSuspensionHoldsAResealUp(t *testing.T) {
 			o.publish("bob", "", "dan")
 		}
 		first := tenant.KeyTarget{Generation: 1}
-		o.rotate()
+		o.newVersion()
 		o.settle()
 		v, _, _, err := o.Reseal(t.Context(), carla, first, 10)
 		o.check(err)
@@ -573,7 +574,8 @@ func TestCampaignsCanBeManaged(t *testing.T) {
 		for range 100 {
 			o.publish("bob", "", "dan")
 		}
-		o.rotateQuietly()
+		o.holdRewraps()
+		o.check(o.next(o.CancelOperation(t.Context(), carla, o.RewrapOf(), "a test")))
 		v, _, _, err := o.Rewrap(t.Context(), carla, 4)
 		o.check(err)
 		time.Sleep(10 * time.Second)
@@ -597,11 +599,30 @@ func TestCampaignsCanBeManaged(t *testing.T) {
 	})
 }
 
-// rotateQuietly makes a new version that is known of, without the rewrap that
-// follows.
-func (o *house) rotateQuietly() {
+// rotateQuietly makes a new version, and keeps what follows from that from moving
+// anything: before what would start it, arm makes sure that it does not come far.
+// It returns the rewrap.
+func (o *house) rotateQuietly(arm func()) vocab.OperationID {
 	o.t.Helper()
-	if id := o.rotate(); !id.IsZero() {
-		o.check(o.next(o.CancelOperation(o.t.Context(), carla, id, "a test")))
+	v, err := o.Key(o.t.Context(), "root")
+	o.check(err)
+	last := tenant.KeyTarget{Key: "root", Version: v.RootLatest}
+	o.settle()
+	o.set(last, tenant.Suspend)
+	if id := o.newVersion(); !id.IsZero() {
+		o.t.Fatal("what is suspended is moved")
 	}
+	arm()
+	o.set(last, tenant.Resume)
+	return o.RewrapOf()
+}
+
+// holdRewraps makes a new version and has nothing moved to it, nor to those after
+// it: the rewrap is there, and paused.
+func (o *house) holdRewraps() {
+	o.t.Helper()
+	id := o.rotateQuietly(func() { o.custodian.be(func(m *moody) { m.err = sealed }) })
+	o.check(o.next(o.PauseOperation(o.t.Context(), carla, id)))
+	o.custodian.be(func(m *moody) { m.err = nil })
+	time.Sleep(time.Second) // what it said last stands for a moment
 }

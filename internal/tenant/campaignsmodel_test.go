@@ -193,7 +193,7 @@ func (c *campaign) rotateOne() {
 	if c.away {
 		return
 	}
-	c.rotate()
+	c.newVersion()
 	c.newest++
 	c.say("rotated to v%d", c.newest)
 }

@@ -43,7 +43,7 @@ roles:
   recovery-officer: ["user:rita@contoso.test"]
 providers: [dev-contoso]
 services: {dlp-scanner: "spiffe://contoso.test/dlp"}
-custodian: {embedded: {}}
+custodians: {keyring: {embedded: {}}, another: {embedded: {keyring: another.ring, key_file: another.key}}}
 `
 	fabrikam = `id: fabrikam
 domains: [fabrikam.test]
@@ -54,7 +54,7 @@ roles:
   auditor: ["user:dave@fabrikam.test"]
   recovery-officer: ["user:dave@fabrikam.test"]
 providers: [dev-fabrikam]
-custodian: {embedded: {}}
+custodians: {keyring: {embedded: {}}}
 `
 )
 
@@ -319,6 +319,39 @@ func (w *world) paused(t *testing.T) string {
 	}
 	ctx, conn := w.as(t.Context(), "key-custodian", "")
 	if _, err := rmsv1.NewCustodyServiceClient(conn).SuspendKey(ctx, &rmsv1.SuspendKeyRequest{Name: generation}); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// oldGeneration makes a new generation and returns the name of the one that was
+// active.
+func (w *world) oldGeneration(t *testing.T) string {
+	t.Helper()
+	ctx, conn := w.as(t.Context(), "key-custodian", "")
+	custody := rmsv1.NewCustodyServiceClient(conn)
+	inv, err := custody.GetInventory(ctx, &rmsv1.GetInventoryRequest{Parent: "tenants/contoso"})
+	if err == nil {
+		_, err = custody.RotateKey(ctx, &rmsv1.RotateKeyRequest{Name: "tenants/contoso/keys/root"})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range inv.GetLines() {
+		if l.GetActive() {
+			return fmt.Sprintf("tenants/contoso/generations/%d", l.GetNumber())
+		}
+	}
+	t.Fatal("no generation is active")
+	return ""
+}
+
+// suspendedGeneration suspends an old one.
+func (w *world) suspendedGeneration(t *testing.T) string {
+	t.Helper()
+	name := w.oldGeneration(t)
+	ctx, conn := w.as(t.Context(), "key-custodian", "")
+	if _, err := rmsv1.NewCustodyServiceClient(conn).SuspendKey(ctx, &rmsv1.SuspendKeyRequest{Name: name}); err != nil {
 		t.Fatal(err)
 	}
 	return name

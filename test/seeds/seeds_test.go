@@ -61,7 +61,7 @@ var parsers = []struct {
 			"claims.text claims.list claims.date claims.isTrue claims.matches claims.has claims.application",
 	},
 	{"keys of an identity provider", "internal/identity", "parseKeys algorithmOf"},
-	{"configuration", "internal/config", "decode aliasLine Tenant.check checkHolders Custodian.check checkVaultAddress"},
+	{"configuration", "internal/config", "decode aliasLine formerKeys pairs Tenant.check Tenant.checkCustodians checkHolders Custodian.check Custodian.places checkVaultAddress"},
 	{"files for people", "internal/policy/strictyaml", "Kind.Documents Kind.Field Fail Mapping Plain Scalar Text List Word Message Clip"},
 	{"template file", "internal/policy/templatefile", "Parse parseTemplate principal texts parseGrant parseRights ParseTime ParsePeriod ParseOffline ParseExpiry"},
 	{"group file", "internal/policy/groupfile", "Parse parseGroup parseMember CheckApart"},
@@ -69,6 +69,11 @@ var parsers = []struct {
 	{"context", "internal/contexts", "Parse ParseKeyID Context.Validate validServer hasAlias"},
 	{"page token", "internal/server", "pages.cursor"},
 	{"Vault's answers", "internal/keys/vault", "decodeOne parseAnswer parseVersioned parseBatch parseHealth parseKey parseKeyVersion parseCapabilities parseSignature refusal"},
+	{
+		"a custody team's key", "internal/keys/byok",
+		"Parse sized plain weak printable fromHex fromBase64 object word parseJSON parseJWK base64URL parseAzure isDER foreign foreignPEM foreignXML foreignDER " +
+			"wrongBytes wrongSize wrongBlob wrongText",
+	},
 	{"key ring", "internal/keys/embedded", "parse ring.check"},
 	{"document, as a tool sees it", ".", "Inspect Inspection.readLicense"},
 }

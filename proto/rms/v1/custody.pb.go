@@ -1206,6 +1206,134 @@ func (x *SyncKeyRequest) GetProvenance() *Provenance {
 	return nil
 }
 
+// ProbeKeyRequest names a key.
+type ProbeKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeKeyRequest) Reset() {
+	*x = ProbeKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeKeyRequest) ProtoMessage() {}
+
+func (x *ProbeKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeKeyRequest.ProtoReflect.Descriptor instead.
+func (*ProbeKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ProbeKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ProbeKeyResponse is what the custodian sealed.
+type ProbeKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By which version.
+	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The context it was given.
+	Context []byte `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`
+	// What was sealed: random bytes that are the key of nothing.
+	Plaintext []byte `protobuf:"bytes,3,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
+	// What came of it: nonce, ciphertext and tag, without the custodian's prefix.
+	Ciphertext []byte `protobuf:"bytes,4,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
+	// The custodian's ID of the request.
+	CustodianRequestId string `protobuf:"bytes,5,opt,name=custodian_request_id,json=custodianRequestId,proto3" json:"custodian_request_id,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *ProbeKeyResponse) Reset() {
+	*x = ProbeKeyResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeKeyResponse) ProtoMessage() {}
+
+func (x *ProbeKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeKeyResponse.ProtoReflect.Descriptor instead.
+func (*ProbeKeyResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ProbeKeyResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ProbeKeyResponse) GetContext() []byte {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+func (x *ProbeKeyResponse) GetPlaintext() []byte {
+	if x != nil {
+		return x.Plaintext
+	}
+	return nil
+}
+
+func (x *ProbeKeyResponse) GetCiphertext() []byte {
+	if x != nil {
+		return x.Ciphertext
+	}
+	return nil
+}
+
+func (x *ProbeKeyResponse) GetCustodianRequestId() string {
+	if x != nil {
+		return x.CustodianRequestId
+	}
+	return ""
+}
+
 // RotateKeyRequest names a key in the embedded keyring.
 type RotateKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1217,7 +1345,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	mi := &file_rms_v1_custody_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1357,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	mi := &file_rms_v1_custody_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1370,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{12}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RotateKeyRequest) GetName() string {
@@ -1266,7 +1394,7 @@ type SuspendKeyRequest struct {
 
 func (x *SuspendKeyRequest) Reset() {
 	*x = SuspendKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	mi := &file_rms_v1_custody_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1406,7 @@ func (x *SuspendKeyRequest) String() string {
 func (*SuspendKeyRequest) ProtoMessage() {}
 
 func (x *SuspendKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	mi := &file_rms_v1_custody_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1419,7 @@ func (x *SuspendKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendKeyRequest.ProtoReflect.Descriptor instead.
 func (*SuspendKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{13}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SuspendKeyRequest) GetName() string {
@@ -1321,7 +1449,7 @@ type ResumeKeyRequest struct {
 
 func (x *ResumeKeyRequest) Reset() {
 	*x = ResumeKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[14]
+	mi := &file_rms_v1_custody_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1333,7 +1461,7 @@ func (x *ResumeKeyRequest) String() string {
 func (*ResumeKeyRequest) ProtoMessage() {}
 
 func (x *ResumeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[14]
+	mi := &file_rms_v1_custody_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1346,7 +1474,7 @@ func (x *ResumeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeKeyRequest.ProtoReflect.Descriptor instead.
 func (*ResumeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{14}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResumeKeyRequest) GetName() string {
@@ -1376,7 +1504,7 @@ type CompromiseKeyRequest struct {
 
 func (x *CompromiseKeyRequest) Reset() {
 	*x = CompromiseKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[15]
+	mi := &file_rms_v1_custody_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1516,7 @@ func (x *CompromiseKeyRequest) String() string {
 func (*CompromiseKeyRequest) ProtoMessage() {}
 
 func (x *CompromiseKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[15]
+	mi := &file_rms_v1_custody_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1529,7 @@ func (x *CompromiseKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompromiseKeyRequest.ProtoReflect.Descriptor instead.
 func (*CompromiseKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{15}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CompromiseKeyRequest) GetName() string {
@@ -1429,7 +1557,7 @@ type KeyStateResponse struct {
 
 func (x *KeyStateResponse) Reset() {
 	*x = KeyStateResponse{}
-	mi := &file_rms_v1_custody_proto_msgTypes[16]
+	mi := &file_rms_v1_custody_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1569,7 @@ func (x *KeyStateResponse) String() string {
 func (*KeyStateResponse) ProtoMessage() {}
 
 func (x *KeyStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[16]
+	mi := &file_rms_v1_custody_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1582,7 @@ func (x *KeyStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyStateResponse.ProtoReflect.Descriptor instead.
 func (*KeyStateResponse) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{16}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KeyStateResponse) GetEvent() string {
@@ -1481,7 +1609,7 @@ type RewrapRequest struct {
 
 func (x *RewrapRequest) Reset() {
 	*x = RewrapRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[17]
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1493,7 +1621,7 @@ func (x *RewrapRequest) String() string {
 func (*RewrapRequest) ProtoMessage() {}
 
 func (x *RewrapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[17]
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1506,7 +1634,7 @@ func (x *RewrapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RewrapRequest.ProtoReflect.Descriptor instead.
 func (*RewrapRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{17}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RewrapRequest) GetParent() string {
@@ -1550,7 +1678,7 @@ type RewrapResponse struct {
 
 func (x *RewrapResponse) Reset() {
 	*x = RewrapResponse{}
-	mi := &file_rms_v1_custody_proto_msgTypes[18]
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1690,7 @@ func (x *RewrapResponse) String() string {
 func (*RewrapResponse) ProtoMessage() {}
 
 func (x *RewrapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[18]
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1703,7 @@ func (x *RewrapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RewrapResponse.ProtoReflect.Descriptor instead.
 func (*RewrapResponse) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RewrapResponse) GetOperation() *Operation {
@@ -1630,7 +1758,7 @@ type ResealRequest struct {
 
 func (x *ResealRequest) Reset() {
 	*x = ResealRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1770,7 @@ func (x *ResealRequest) String() string {
 func (*ResealRequest) ProtoMessage() {}
 
 func (x *ResealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1783,7 @@ func (x *ResealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResealRequest.ProtoReflect.Descriptor instead.
 func (*ResealRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResealRequest) GetName() string {
@@ -1698,7 +1826,7 @@ type ResealResponse struct {
 
 func (x *ResealResponse) Reset() {
 	*x = ResealResponse{}
-	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1838,7 @@ func (x *ResealResponse) String() string {
 func (*ResealResponse) ProtoMessage() {}
 
 func (x *ResealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1851,7 @@ func (x *ResealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResealResponse.ProtoReflect.Descriptor instead.
 func (*ResealResponse) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResealResponse) GetOperation() *Operation {
@@ -1758,7 +1886,7 @@ type GetInventoryRequest struct {
 
 func (x *GetInventoryRequest) Reset() {
 	*x = GetInventoryRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +1898,7 @@ func (x *GetInventoryRequest) String() string {
 func (*GetInventoryRequest) ProtoMessage() {}
 
 func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +1911,7 @@ func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInventoryRequest.ProtoReflect.Descriptor instead.
 func (*GetInventoryRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetInventoryRequest) GetParent() string {
@@ -1809,7 +1937,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +1949,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +1962,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Inventory) GetLines() []*Inventory_Line {
@@ -1875,7 +2003,7 @@ type RewrapResponse_LeftOver struct {
 
 func (x *RewrapResponse_LeftOver) Reset() {
 	*x = RewrapResponse_LeftOver{}
-	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1887,7 +2015,7 @@ func (x *RewrapResponse_LeftOver) String() string {
 func (*RewrapResponse_LeftOver) ProtoMessage() {}
 
 func (x *RewrapResponse_LeftOver) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1900,7 +2028,7 @@ func (x *RewrapResponse_LeftOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RewrapResponse_LeftOver.ProtoReflect.Descriptor instead.
 func (*RewrapResponse_LeftOver) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 0}
 }
 
 func (x *RewrapResponse_LeftOver) GetKeyVersion() string {
@@ -1960,7 +2088,7 @@ type Inventory_Line struct {
 
 func (x *Inventory_Line) Reset() {
 	*x = Inventory_Line{}
-	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2100,7 @@ func (x *Inventory_Line) String() string {
 func (*Inventory_Line) ProtoMessage() {}
 
 func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2113,7 @@ func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Line.ProtoReflect.Descriptor instead.
 func (*Inventory_Line) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24, 0}
 }
 
 func (x *Inventory_Line) GetKey() string {
@@ -2170,7 +2298,18 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x122\n" +
 	"\n" +
 	"provenance\x18\x02 \x01(\v2\x12.rms.v1.ProvenanceR\n" +
-	"provenance\"2\n" +
+	"provenance\"1\n" +
+	"\x0fProbeKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"\xb6\x01\n" +
+	"\x10ProbeKeyResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
+	"\acontext\x18\x02 \x01(\fR\acontext\x12\x1c\n" +
+	"\tplaintext\x18\x03 \x01(\fR\tplaintext\x12\x1e\n" +
+	"\n" +
+	"ciphertext\x18\x04 \x01(\fR\n" +
+	"ciphertext\x120\n" +
+	"\x14custodian_request_id\x18\x05 \x01(\tR\x12custodianRequestId\"2\n" +
 	"\x10RotateKeyRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"U\n" +
@@ -2233,7 +2372,7 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"createTime\x12>\n" +
 	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x16\n" +
 	"\x06number\x18\b \x01(\rR\x06number\x12'\n" +
-	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state2\xc6\a\n" +
+	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state2\x92\b\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -2243,7 +2382,8 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12C\n" +
 	"\vRegisterKey\x12\x1a.rms.v1.RegisterKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12C\n" +
 	"\vActivateKey\x12\x1a.rms.v1.ActivateKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12;\n" +
-	"\aSyncKey\x12\x16.rms.v1.SyncKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12?\n" +
+	"\aSyncKey\x12\x16.rms.v1.SyncKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
+	"\bProbeKey\x12\x17.rms.v1.ProbeKeyRequest\x1a\x18.rms.v1.ProbeKeyResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12?\n" +
 	"\tRotateKey\x12\x18.rms.v1.RotateKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12N\n" +
 	"\n" +
 	"SuspendKey\x12\x19.rms.v1.SuspendKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12L\n" +
@@ -2267,7 +2407,7 @@ func file_rms_v1_custody_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_rms_v1_custody_proto_goTypes = []any{
 	(KeyVersion_Origin)(0),          // 0: rms.v1.KeyVersion.Origin
 	(Key_Custodian)(0),              // 1: rms.v1.Key.Custodian
@@ -2284,51 +2424,53 @@ var file_rms_v1_custody_proto_goTypes = []any{
 	(*RegisterKeyRequest)(nil),      // 12: rms.v1.RegisterKeyRequest
 	(*ActivateKeyRequest)(nil),      // 13: rms.v1.ActivateKeyRequest
 	(*SyncKeyRequest)(nil),          // 14: rms.v1.SyncKeyRequest
-	(*RotateKeyRequest)(nil),        // 15: rms.v1.RotateKeyRequest
-	(*SuspendKeyRequest)(nil),       // 16: rms.v1.SuspendKeyRequest
-	(*ResumeKeyRequest)(nil),        // 17: rms.v1.ResumeKeyRequest
-	(*CompromiseKeyRequest)(nil),    // 18: rms.v1.CompromiseKeyRequest
-	(*KeyStateResponse)(nil),        // 19: rms.v1.KeyStateResponse
-	(*RewrapRequest)(nil),           // 20: rms.v1.RewrapRequest
-	(*RewrapResponse)(nil),          // 21: rms.v1.RewrapResponse
-	(*ResealRequest)(nil),           // 22: rms.v1.ResealRequest
-	(*ResealResponse)(nil),          // 23: rms.v1.ResealResponse
-	(*GetInventoryRequest)(nil),     // 24: rms.v1.GetInventoryRequest
-	(*Inventory)(nil),               // 25: rms.v1.Inventory
-	(*RewrapResponse_LeftOver)(nil), // 26: rms.v1.RewrapResponse.LeftOver
-	(*Inventory_Line)(nil),          // 27: rms.v1.Inventory.Line
-	(*timestamppb.Timestamp)(nil),   // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 29: google.protobuf.Duration
-	(*Operation)(nil),               // 30: rms.v1.Operation
-	(CustodyMode)(0),                // 31: rms.v1.CustodyMode
+	(*ProbeKeyRequest)(nil),         // 15: rms.v1.ProbeKeyRequest
+	(*ProbeKeyResponse)(nil),        // 16: rms.v1.ProbeKeyResponse
+	(*RotateKeyRequest)(nil),        // 17: rms.v1.RotateKeyRequest
+	(*SuspendKeyRequest)(nil),       // 18: rms.v1.SuspendKeyRequest
+	(*ResumeKeyRequest)(nil),        // 19: rms.v1.ResumeKeyRequest
+	(*CompromiseKeyRequest)(nil),    // 20: rms.v1.CompromiseKeyRequest
+	(*KeyStateResponse)(nil),        // 21: rms.v1.KeyStateResponse
+	(*RewrapRequest)(nil),           // 22: rms.v1.RewrapRequest
+	(*RewrapResponse)(nil),          // 23: rms.v1.RewrapResponse
+	(*ResealRequest)(nil),           // 24: rms.v1.ResealRequest
+	(*ResealResponse)(nil),          // 25: rms.v1.ResealResponse
+	(*GetInventoryRequest)(nil),     // 26: rms.v1.GetInventoryRequest
+	(*Inventory)(nil),               // 27: rms.v1.Inventory
+	(*RewrapResponse_LeftOver)(nil), // 28: rms.v1.RewrapResponse.LeftOver
+	(*Inventory_Line)(nil),          // 29: rms.v1.Inventory.Line
+	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 31: google.protobuf.Duration
+	(*Operation)(nil),               // 32: rms.v1.Operation
+	(CustodyMode)(0),                // 33: rms.v1.CustodyMode
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
 	3,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
-	28, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	28, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	30, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	30, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: rms.v1.KeyVersion.state:type_name -> rms.v1.Key.State
-	28, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
+	30, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: rms.v1.KeyVersion.origin:type_name -> rms.v1.KeyVersion.Origin
 	6,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
-	28, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
+	30, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
 	1,  // 9: rms.v1.Key.custodian:type_name -> rms.v1.Key.Custodian
 	2,  // 10: rms.v1.Key.state:type_name -> rms.v1.Key.State
 	7,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
-	28, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
-	29, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
-	28, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
+	30, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
+	31, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
+	30, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
 	8,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
 	6,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
 	6,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
-	30, // 18: rms.v1.RewrapResponse.operation:type_name -> rms.v1.Operation
-	26, // 19: rms.v1.RewrapResponse.left:type_name -> rms.v1.RewrapResponse.LeftOver
-	30, // 20: rms.v1.ResealResponse.operation:type_name -> rms.v1.Operation
-	27, // 21: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
-	31, // 22: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
-	29, // 23: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
-	28, // 24: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
-	28, // 25: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
+	32, // 18: rms.v1.RewrapResponse.operation:type_name -> rms.v1.Operation
+	28, // 19: rms.v1.RewrapResponse.left:type_name -> rms.v1.RewrapResponse.LeftOver
+	32, // 20: rms.v1.ResealResponse.operation:type_name -> rms.v1.Operation
+	29, // 21: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
+	33, // 22: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
+	31, // 23: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
+	30, // 24: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
+	30, // 25: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
 	2,  // 26: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
 	4,  // 27: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
 	9,  // 28: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
@@ -2336,28 +2478,30 @@ var file_rms_v1_custody_proto_depIdxs = []int32{
 	12, // 30: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
 	13, // 31: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
 	14, // 32: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
-	15, // 33: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
-	16, // 34: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
-	17, // 35: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
-	18, // 36: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
-	20, // 37: rms.v1.CustodyService.Rewrap:input_type -> rms.v1.RewrapRequest
-	22, // 38: rms.v1.CustodyService.Reseal:input_type -> rms.v1.ResealRequest
-	24, // 39: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	5,  // 40: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	10, // 41: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	8,  // 42: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	8,  // 43: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	8,  // 44: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	8,  // 45: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	8,  // 46: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	19, // 47: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	19, // 48: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	19, // 49: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	21, // 50: rms.v1.CustodyService.Rewrap:output_type -> rms.v1.RewrapResponse
-	23, // 51: rms.v1.CustodyService.Reseal:output_type -> rms.v1.ResealResponse
-	25, // 52: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	40, // [40:53] is the sub-list for method output_type
-	27, // [27:40] is the sub-list for method input_type
+	15, // 33: rms.v1.CustodyService.ProbeKey:input_type -> rms.v1.ProbeKeyRequest
+	17, // 34: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
+	18, // 35: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
+	19, // 36: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
+	20, // 37: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
+	22, // 38: rms.v1.CustodyService.Rewrap:input_type -> rms.v1.RewrapRequest
+	24, // 39: rms.v1.CustodyService.Reseal:input_type -> rms.v1.ResealRequest
+	26, // 40: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
+	5,  // 41: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	10, // 42: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	8,  // 43: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	8,  // 44: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	8,  // 45: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	8,  // 46: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	16, // 47: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
+	8,  // 48: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	21, // 49: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	21, // 50: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	21, // 51: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	23, // 52: rms.v1.CustodyService.Rewrap:output_type -> rms.v1.RewrapResponse
+	25, // 53: rms.v1.CustodyService.Reseal:output_type -> rms.v1.ResealResponse
+	27, // 54: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	41, // [41:55] is the sub-list for method output_type
+	27, // [27:41] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
 	27, // [27:27] is the sub-list for extension extendee
 	0,  // [0:27] is the sub-list for field type_name
@@ -2377,7 +2521,7 @@ func file_rms_v1_custody_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_custody_proto_rawDesc), len(file_rms_v1_custody_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
