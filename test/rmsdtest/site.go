@@ -136,6 +136,7 @@ admins: ["user:alice@NAME.test"]
 roles:
   policy-admin: ["user:alice@NAME.test"]
   auditor: ["user:erin@NAME.test"]
+  key-custodian: ["user:carla@NAME.test"]
 providers: [people-of-NAME]
 custodians: `, "NAME", s.Name)+custodians+"\n")
 }
