@@ -22,7 +22,7 @@ const (
 	quietFor = 250 * time.Millisecond
 	// shortCommit and longCommit are what a transaction should take while there
 	// are calls, and while there are none.
-	shortCommit, longCommit = 4 * time.Millisecond, 50 * time.Millisecond
+	shortCommit, longCommit = 8 * time.Millisecond, 50 * time.Millisecond
 	// restAtMost bounds one rest, so that what an operation waits for is not
 	// waited for by the next one as well.
 	restAtMost = 200 * time.Millisecond
