@@ -160,6 +160,13 @@ func (a *app) followMove(ctx context.Context, s *server, o *rmsv1.Operation, f *
 	return nil
 }
 
+// sayRewrap says that what was wrapped before is being moved to a key.
+func (a *app) sayRewrap(k *rmsv1.Key) {
+	if id := lastPart(k.GetRewrap()); id != "" {
+		a.sayf("what was wrapped before moves to it: rmsctl operation watch %s", id)
+	}
+}
+
 // keyVersionWord is what people call tenants/T/keys/K/versions/N.
 func keyVersionWord(name string) string {
 	key, n, _ := strings.Cut(name, "/versions/")

@@ -11,9 +11,8 @@ import (
 	"github.com/openrms/rms/rmstest"
 )
 
-// TestKeyMoves is a session about keys that move, at a service where more can be
-// done to keys than the script is about: custody VERB NAME does it, and settled
-// KIND waits until no such operation goes on.
+// TestKeyMoves is a session about what moves when keys do: settled KIND waits
+// until no such operation goes on.
 func TestKeyMoves(t *testing.T) {
 	s := rmstest.Start(t)
 	client := s.Client("carla")
@@ -28,21 +27,6 @@ func TestKeyMoves(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "capture": capture,
-			"custody": func(ts *testscript.TestScript, _ bool, args []string) {
-				c, name := client.Custody(), parent+"/"+args[1]
-				var err error
-				switch args[0] {
-				case "rotate":
-					_, err = c.RotateKey(t.Context(), &rmsv1.RotateKeyRequest{Name: parent + "/keys/" + args[1]})
-				case "suspend":
-					_, err = c.SuspendKey(t.Context(), &rmsv1.SuspendKeyRequest{Name: name})
-				case "resume":
-					_, err = c.ResumeKey(t.Context(), &rmsv1.ResumeKeyRequest{Name: name})
-				case "compromise":
-					_, err = c.CompromiseKey(t.Context(), &rmsv1.CompromiseKeyRequest{Name: name})
-				}
-				ts.Check(err)
-			},
 			"settled": func(ts *testscript.TestScript, _ bool, args []string) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
