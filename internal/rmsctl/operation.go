@@ -423,8 +423,9 @@ func (a *app) watch(ctx context.Context, s *server, name string) error {
 		case err != nil:
 			return err
 		}
-		now, due := a.now(), false
-		due, last = v.due(r.GetOperation(), last, now), r.GetOperation()
+		now := a.now()
+		due := v.due(r.GetOperation(), last, now)
+		last = r.GetOperation()
 		rate := v.see(last, now)
 		if !due {
 			continue

@@ -387,4 +387,3 @@ func (c *campaign) quiet() {
 	}
 	c.t.Fatal("something goes on for ever")
 }
-

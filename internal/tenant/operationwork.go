@@ -311,7 +311,11 @@ func (t *Tenant) putWork(tx store.Tx, w *work, it *workItem, p *record.Progress,
 	if err != nil {
 		return false, err
 	}
-	if current == nil || current.Revision != it.License.Revision || it.recheck != nil && it.recheck() != nil {
+	changed := current == nil || current.Revision != it.License.Revision
+	if !changed && it.recheck != nil {
+		changed = it.recheck() != nil // what the keys are now, the next step finds out
+	}
+	if changed {
 		return true, nil
 	}
 	p.Done++

@@ -230,15 +230,14 @@ func (t *Tenant) workRewrap(ctx context.Context, pace *pace, id vocab.OperationI
 func (p *RewrapPlan) result(done *record.Progress) string {
 	text := fmt.Sprintf("%s and %s moved to version %d of key %s",
 		plural(int64(done.Generations), "generation"), plural(int64(done.Done-done.Generations), "license"), p.To.Version, p.Key)
-	for i, l := range p.Left {
-		if i == 0 {
-			text += "; left where they are: "
-		} else {
-			text += ", "
-		}
-		text += l.String()
+	if len(p.Left) == 0 {
+		return text
 	}
-	return text
+	var left []string
+	for _, l := range p.Left {
+		left = append(left, l.String())
+	}
+	return text + "; left where they are: " + strings.Join(left, ", ")
 }
 
 // rewrapGenerations moves the next generations of the tenant and returns how many
