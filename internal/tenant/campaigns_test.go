@@ -402,6 +402,34 @@ func TestCampaignsWaitOutFaults(t *testing.T) {
 	}
 }
 
+// A store without room holds a rewrap up like a custodian that is away.
+func TestCampaignsWaitForRoom(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *house) {
+		o.custody(vocab.CustodyStrict)
+		for range 40 {
+			o.publish("bob", "", "dan")
+		}
+		id := o.rotateQuietly(func() { o.custodian.be(func(m *moody) { m.err = sealed }) })
+		o.store.full.Store(true)
+		o.custodian.be(func(m *moody) { m.err = nil })
+		time.Sleep(time.Hour)
+		if now := o.settled(id); now.State != operation.Running || now.Progress.Done != 0 || vocab.ReasonOf(now.Waiting) != vocab.ReasonStoreFull {
+			t.Errorf("it is %s, %d done, waiting for %v", now.State, now.Progress.Done, now.Waiting)
+		}
+		o.store.full.Store(false)
+		o.eventually(id, operation.Succeeded)
+		if got := o.strictUnder(); got[2] != 40 {
+			t.Errorf("licenses by version: %v", got)
+		}
+		for content, times := range o.changes(id) {
+			if times != 1 {
+				t.Errorf("license %s was written %d times", content, times)
+			}
+		}
+		o.checkStore()
+	})
+}
+
 // A custodian that lies gets nothing replaced: what it lied about is left, named
 // and an alarm, and is not asked for again by itself.
 func TestCampaignsAreNotLiedTo(t *testing.T) {

@@ -52,6 +52,8 @@ type cutStore struct {
 	armed atomic.Bool
 	left  atomic.Int64
 	cut   chan struct{} // closed when it happens
+	// full has every transaction fail for want of room.
+	full atomic.Bool
 	// before, if set, is called once, before the next transaction.
 	before atomic.Pointer[func()]
 }
@@ -61,6 +63,9 @@ var errKilled = vocab.Errorf(vocab.ReasonStoreDamaged, "killed by the test")
 func (s *cutStore) Commit(ctx context.Context, fn func(store.Tx) error) error {
 	if f := s.before.Swap(nil); f != nil {
 		(*f)()
+	}
+	if s.full.Load() {
+		return vocab.Errorf(vocab.ReasonStoreFull, "full by the test")
 	}
 	if s.armed.Load() && s.left.Add(-1) < 0 {
 		if s.left.Load() == -1 {
