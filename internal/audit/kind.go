@@ -61,6 +61,8 @@ const (
 
 	KindAlarm Kind = 60 // something does not add up, outside a call that could be refused
 
+	KindApproversChanged Kind = 66 // who approves what is under dual control, or how many of them
+
 	KindServiceStarted Kind = 70
 	KindServiceStopped Kind = 71
 )
@@ -84,7 +86,8 @@ var kindNames = map[Kind]string{
 	KindOperationSucceeded: "operation-succeeded", KindOperationFailed: "operation-failed",
 	KindOperationCancelled: "operation-cancelled", KindRecoveryAnnounced: "recovery-announced",
 	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
-	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
+	KindApproversChanged: "approvers-changed",
+	KindAlarm:            "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 
 // String returns the kind's name, such as "license-revoked".

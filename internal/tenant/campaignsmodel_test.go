@@ -120,9 +120,10 @@ func (c *campaign) step() {
 		c.shut()
 		c.reopened()
 	case 13:
-		mode := vocab.CustodyMode(1 + c.rand.IntN(2))
-		c.say("custody %s", mode)
-		c.custody(mode)
+		if c.rand.IntN(2) == 0 {
+			c.say("strict")
+			c.custody(vocab.CustodyStrict)
+		}
 	default:
 		c.say("time")
 		time.Sleep(time.Duration(c.rand.IntN(4000)) * time.Millisecond)
@@ -319,7 +320,6 @@ func (c *campaign) settleAll() {
 	c.say("settling")
 	c.away = false
 	c.custodian.be(func(m *moody) { m.err = nil })
-	c.custody(vocab.CustodyCached)
 	for n, s := range c.versions {
 		if s == "suspended" {
 			c.set(tenant.KeyTarget{Key: "root", Version: n}, tenant.Resume)
