@@ -57,9 +57,30 @@ type TransferParams struct {
 	To   string `cbor:"2,keyasint"`
 }
 
-// ResealParams are those of [Reseal].
+// ResealParams are those of [Reseal]. Exactly one of Template, Generation, Key
+// and Everything is set.
 type ResealParams struct {
+	// Template has those of its licenses that are kept cached given generations
+	// of their own.
 	Template vocab.TemplateUID `cbor:"1,keyasint"`
+	// Generation is the number of a generation that licenses are moved away
+	// from.
+	Generation uint32 `cbor:"2,keyasint,omitempty"`
+	// Key is the name of a key, of whose Version licenses are moved away from.
+	Key     string `cbor:"3,keyasint,omitempty"`
+	Version uint32 `cbor:"4,keyasint,omitempty"`
+	// Everything is 1 if all licenses that are kept cached are given generations
+	// of their own.
+	Everything uint8 `cbor:"5,keyasint,omitempty"`
+	// MaxRate is how many licenses a second it may do; 0: as many as leave
+	// others alone.
+	MaxRate uint32 `cbor:"6,keyasint,omitempty"`
+}
+
+// RewrapParams are those of [Rewrap].
+type RewrapParams struct {
+	// MaxRate is as in [ResealParams].
+	MaxRate uint32 `cbor:"1,keyasint,omitempty"`
 }
 
 // KeyDestroyParams are those of [KeyDestroy]. Exactly one of Key and Generation

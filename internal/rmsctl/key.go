@@ -17,7 +17,8 @@ func (a *app) keyCommand() *cobra.Command {
 		a.keyListCommand(), a.keyShowCommand(), a.keyCustodiansCommand(), a.keyInventoryCommand(),
 		a.keyCreateCommand(), a.keyImportCommand(), a.keyRegisterCommand(), a.keyProveCommand(), a.keyActivateCommand(),
 		a.keyRotateCommand(), a.keyScheduleCommand(), a.keySyncCommand(),
-		a.keySuspendCommand(), a.keyResumeCommand(), a.keyCompromiseCommand(), a.keyDestroyCommand())
+		a.keySuspendCommand(), a.keyResumeCommand(), a.keyCompromiseCommand(), a.keyDestroyCommand(),
+		a.keyRewrapCommand(), a.keyResealCommand())
 }
 
 func (a *app) keyListCommand() *cobra.Command {

@@ -40,7 +40,7 @@ func (k *custody) ListKeys(ctx context.Context, _ *rmsv1.ListKeysRequest) (*rmsv
 	}
 	out := &rmsv1.ListKeysResponse{}
 	for i := range rows {
-		out.Keys = append(out.Keys, protoKey(c.tenant.Name(), &rows[i]))
+		out.Keys = append(out.Keys, protoKey(c.tenant, &rows[i]))
 	}
 	return out, nil
 }
@@ -55,7 +55,7 @@ func (k *custody) GetKey(ctx context.Context, req *rmsv1.GetKeyRequest) (*rmsv1.
 	if err != nil {
 		return nil, err
 	}
-	return protoKey(c.tenant.Name(), v), nil
+	return protoKey(c.tenant, v), nil
 }
 
 func (k *custody) RegisterKey(ctx context.Context, req *rmsv1.RegisterKeyRequest) (*rmsv1.Key, error) {
@@ -126,7 +126,7 @@ func acted(c *call, v *tenant.KeyView, event vocab.EventID, err error) (*rmsv1.K
 		return nil, err
 	}
 	c.recorded(event)
-	return protoKey(c.tenant.Name(), v), nil
+	return protoKey(c.tenant, v), nil
 }
 
 func (k *custody) SuspendKey(ctx context.Context, req *rmsv1.SuspendKeyRequest) (*rmsv1.KeyStateResponse, error) {
@@ -247,11 +247,12 @@ func protoVersion(v *record.KeyVersion, state keys.State) *rmsv1.KeyVersion {
 	}
 }
 
-func protoKey(tenantID string, k *tenant.KeyView) *rmsv1.Key {
+func protoKey(t *tenant.Tenant, k *tenant.KeyView) *rmsv1.Key {
 	out := &rmsv1.Key{
-		Name: resourceName(tenantID, "keys", k.Name), Custodian: protoKind(keys.Kind(k.Kind)), State: protoKeyState(keys.State(k.State)),
+		Name: resourceName(t.Name(), "keys", k.Name), Custodian: protoKind(keys.Kind(k.Kind)), State: protoKeyState(keys.State(k.State)),
 		Location: k.Place.Text(), ClusterId: k.Cluster, CustodianName: k.TenantKey.Custodian, RootKey: k.Root, SignKey: k.Sign,
 		StateTime: protoTime(k.Since.Time()), StateReason: k.Why, RegisterTime: protoTime(k.Registered.Time()), LatestVersion: k.RootLatest,
+		Rewrap: rewrapName(t, k),
 	}
 	if k.Rotates > 0 {
 		out.RotationPeriod = durationpb.New(time.Duration(k.Rotates) * time.Millisecond)

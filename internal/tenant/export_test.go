@@ -6,9 +6,9 @@ import (
 	"slices"
 
 	"github.com/openrms/rms/internal/audit"
-	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/vocab"
 )
 
 // PutResource lets tests write a resource as its management will.
@@ -49,5 +49,5 @@ func (t *Tenant) Load(ctx context.Context) error {
 	return t.store.View(ctx, func(r store.Reader) error { return new(live).load(r, t.id) })
 }
 
-// Rewrap moves every generation to the active key, as a campaign does.
-func (t *Tenant) Rewrap(ctx context.Context) ([]keys.Rewrapped, error) { return t.ring.Rewrap(ctx) }
+// ActiveKeyID is the key that wraps what is new.
+func (t *Tenant) ActiveKeyID() vocab.CustodianID { return t.active().ID() }

@@ -93,10 +93,7 @@ func TestInventoryIsWhatAScanFinds(t *testing.T) {
 					func() { o.house.rotate("second") },
 					func() { o.rotate() },
 					func() { o.activate([]string{"second", "archive", "root"}[dice.IntN(3)]) },
-					func() {
-						_, err := o.Rewrap(t.Context())
-						o.check(err)
-					},
+					func() { o.settle() },
 					func() {
 						if len(docs) > 0 {
 							_, _, err := o.RevokeLicense(t.Context(), person("alice"), docs[dice.IntN(len(docs))].License.Record.Content, "a test", anyone)

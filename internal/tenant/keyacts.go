@@ -275,6 +275,7 @@ func (t *Tenant) ActivateKey(ctx context.Context, c Call, name string, alone boo
 	if err := t.followKey(ctx); err != nil {
 		t.logger.Warn("the new key is active, but not everything follows it yet", "tenant", t.name, "key", name, "error", err)
 	}
+	t.followUp(ctx, c)
 	v := t.viewKey(ctx, name, t.live.key(name))
 	return &v, event, nil
 }
@@ -420,6 +421,7 @@ func (t *Tenant) SyncKey(ctx context.Context, c Call, name string, stated *recor
 		if err := t.followKey(ctx); err != nil {
 			t.logger.Warn("the key was looked at, but not everything follows it yet", "tenant", t.name, "key", name, "error", err)
 		}
+		t.followUp(ctx, c)
 	}
 	v := t.viewKey(ctx, name, t.live.key(name))
 	return &v, event, nil

@@ -121,25 +121,6 @@ func editGeneration(edit func(*record.Generation) error) resourceEdit {
 	}
 }
 
-// SetWrap implements [keys.Records].
-func (k *keyRecords) SetWrap(ctx context.Context, number uint32, old, next license.Wrap) error {
-	t := k.tenant()
-	e := t.newEvent(audit.KindGenerationRewrapped, Call{}, t.now())
-	e.Custodian, e.KeyVersion, e.Target = next.Custodian, next.L0Version, record.GenerationName(number)
-	return t.commit(ctx, func(tx store.Tx) error {
-		if _, err := t.putResource(tx, e.Target, e, editGeneration(func(g *record.Generation) error {
-			if !slices.Equal(g.Wrap, old.Encode()) {
-				return vocab.Errorf(vocab.ReasonEtagMismatch, "generation g%d changed meanwhile", number).WithNext("Look at it again")
-			}
-			g.Wrap = next.Encode()
-			return nil
-		})); err != nil {
-			return err
-		}
-		return record.NoteLeft(tx, t.id, record.VersionRef(old.Custodian, old.L0Version), record.ToMillis(e.Time))
-	}, e)
-}
-
 // Keys implements [keys.Records].
 func (k *keyRecords) Keys(ctx context.Context) (out []keys.KeyStates, err error) {
 	err = k.store.View(ctx, func(r store.Reader) error {

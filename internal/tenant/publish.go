@@ -49,6 +49,7 @@ type Published struct {
 // Publish makes a license: content key, content ID, record and publishing
 // license. The record and its event are durable before anything is returned.
 func (t *Tenant) Publish(ctx context.Context, c Call, req PublishRequest) (*Published, error) {
+	defer t.calls.begin()()
 	e := t.newEvent(audit.KindPublished, c, t.now())
 	if req.To.Sealed != nil {
 		e.RecipientKey = req.To.Sealed.Hash()

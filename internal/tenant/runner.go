@@ -60,6 +60,8 @@ type runner struct {
 	// failure makes it wait.
 	next  map[vocab.OperationID]time.Time
 	pause map[vocab.OperationID]time.Duration
+	// pace is how fast each of those goes that work on many licenses.
+	pace map[vocab.OperationID]*pace
 	// told are the recoveries that nothing is left to do for.
 	told map[vocab.OperationID]bool
 }
@@ -67,7 +69,8 @@ type runner struct {
 // operate carries out operations until ctx ends.
 func (t *Tenant) operate(ctx context.Context) {
 	r := &runner{
-		t: t, next: map[vocab.OperationID]time.Time{}, pause: map[vocab.OperationID]time.Duration{}, told: map[vocab.OperationID]bool{},
+		t: t, next: map[vocab.OperationID]time.Time{}, pause: map[vocab.OperationID]time.Duration{},
+		pace: map[vocab.OperationID]*pace{}, told: map[vocab.OperationID]bool{},
 	}
 	for {
 		news := t.live.bell.heard()
@@ -168,11 +171,24 @@ func (r *runner) forget(open []openOperation) {
 			delete(r.pause, id)
 		}
 	}
+	for id := range r.pace {
+		if !goesOn(id) {
+			delete(r.pace, id)
+		}
+	}
 	for id := range r.told {
 		if !goesOn(id) {
 			delete(r.told, id)
 		}
 	}
+}
+
+// paceOf returns how fast an operation goes; at first, slowly.
+func (r *runner) paceOf(id vocab.OperationID) *pace {
+	if r.pace[id] == nil {
+		r.pace[id] = newPace(&r.t.calls)
+	}
+	return r.pace[id]
 }
 
 // openOperation is one that goes on.
@@ -252,9 +268,11 @@ func (t *Tenant) workOn(ctx context.Context, r *runner, id vocab.OperationID) (t
 		operation.Release:
 		err = t.carryOut(ctx, id, o)
 	case operation.Transfer:
-		pause, err = t.workTransfer(ctx, id, o)
+		pause, err = t.workTransfer(ctx, r.paceOf(id), id, o)
 	case operation.Reseal:
-		pause, err = t.workReseal(ctx, id, o)
+		pause, err = t.workReseal(ctx, r.paceOf(id), id, o)
+	case operation.Rewrap:
+		pause, err = t.workRewrap(ctx, r.paceOf(id), id, o)
 	case operation.KeyDestroy:
 		err = t.workDestroy(ctx, id, o)
 	case operation.Recovery:
@@ -271,9 +289,27 @@ func (t *Tenant) workOn(ctx context.Context, r *runner, id vocab.OperationID) (t
 	return 0, t.giveUp(ctx, id, err)
 }
 
+// heldUp is an error that an operation waits out, though another would end for it:
+// that of a key which somebody suspended, and may resume.
+type heldUp struct{ error }
+
+func (h heldUp) Unwrap() error { return h.error }
+
+// holdsUp has an operation wait while keys are suspended, or none is active.
+func holdsUp(err error) error {
+	switch vocab.ReasonOf(err) {
+	case vocab.ReasonKeySuspended, vocab.ReasonKeyState:
+		return heldUp{err}
+	}
+	return err
+}
+
 // passes reports whether an error may be over by itself: then an operation
 // waits; any other ends it.
 func passes(err error) bool {
+	if _, ok := errors.AsType[heldUp](err); ok {
+		return true
+	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || keys.IsOutage(err) {
 		return true
 	}

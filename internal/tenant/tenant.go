@@ -98,6 +98,7 @@ type Tenant struct {
 	stuck     stuck
 	backups   func(store.Reader, vocab.TenantID) ([]BackupNeeds, error)
 	usesNoted time.Time // when what was used was written down last; of run, and of Close after it
+	calls     calls
 
 	stop    context.CancelFunc
 	running sync.WaitGroup

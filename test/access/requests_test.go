@@ -89,7 +89,8 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	},
 	"rms.v1.OperationService/PauseOperation": func(t *testing.T, w *world) proto.Message {
 		if w.trying == "policy-admin" {
-			return &rmsv1.PauseOperationRequest{Name: w.resealing(t)}
+			name, _ := w.resealing(t)
+			return &rmsv1.PauseOperationRequest{Name: name}
 		}
 		return &rmsv1.PauseOperationRequest{Name: w.waiting(t).GetName()}
 	},
@@ -221,6 +222,12 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	},
 	"rms.v1.CustodyService/GetKey": func(*testing.T, *world) proto.Message {
 		return &rmsv1.GetKeyRequest{Name: "tenants/contoso/keys/root"}
+	},
+	"rms.v1.CustodyService/Rewrap": func(*testing.T, *world) proto.Message {
+		return &rmsv1.RewrapRequest{Parent: "tenants/contoso", ValidateOnly: true}
+	},
+	"rms.v1.CustodyService/Reseal": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.ResealRequest{Name: w.archived(t), ValidateOnly: true}
 	},
 	"rms.v1.CustodyService/GetInventory": func(*testing.T, *world) proto.Message {
 		return &rmsv1.GetInventoryRequest{Parent: "tenants/contoso"}

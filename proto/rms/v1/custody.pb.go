@@ -269,7 +269,7 @@ func (x Inventory_Hindrance_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Inventory_Hindrance_Kind.Descriptor instead.
 func (Inventory_Hindrance_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 3, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24, 3, 0}
 }
 
 // Custodian is a place where the tenant's keys can be.
@@ -740,7 +740,10 @@ type Key struct {
 	// How often the custodian rotates it by itself; unset: it does not.
 	RotationPeriod *durationpb.Duration `protobuf:"bytes,21,opt,name=rotation_period,json=rotationPeriod,proto3" json:"rotation_period,omitempty"`
 	// When it was registered.
-	RegisterTime  *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
+	RegisterTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
+	// Of the active key: the operation that moves what is wrapped by older versions
+	// and other keys to it, while it goes on: tenants/{tenant}/operations/{operation}.
+	Rewrap        string `protobuf:"bytes,23,opt,name=rewrap,proto3" json:"rewrap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -927,6 +930,13 @@ func (x *Key) GetRegisterTime() *timestamppb.Timestamp {
 		return x.RegisterTime
 	}
 	return nil
+}
+
+func (x *Key) GetRewrap() string {
+	if x != nil {
+		return x.Rewrap
+	}
+	return ""
 }
 
 // ListKeysRequest names the tenant.
@@ -1655,6 +1665,289 @@ func (x *KeyStateResponse) GetEvent() string {
 	return ""
 }
 
+// RewrapRequest asks that what is wrapped moves to the newest version of the
+// active key.
+type RewrapRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Only count.
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// At most so many generations and licenses a second; 0: as many as leave others
+	// alone.
+	MaxRate       int32 `protobuf:"varint,3,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapRequest) Reset() {
+	*x = RewrapRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapRequest) ProtoMessage() {}
+
+func (x *RewrapRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapRequest.ProtoReflect.Descriptor instead.
+func (*RewrapRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RewrapRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *RewrapRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *RewrapRequest) GetMaxRate() int32 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
+// RewrapResponse says what there is to move.
+type RewrapResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation that does it; unset if there is nothing to move, and with
+	// validate_only.
+	Operation *Operation `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	// Where it all moves: tenants/{tenant}/keys/{key}/versions/{version}.
+	KeyVersion string `protobuf:"bytes,2,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// How many generations there are to move.
+	Generations int32 `protobuf:"varint,3,opt,name=generations,proto3" json:"generations,omitempty"`
+	// How many licenses, which are strict.
+	Licenses int64 `protobuf:"varint,4,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	// What stays where it is.
+	Left          []*RewrapResponse_LeftOver `protobuf:"bytes,5,rep,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapResponse) Reset() {
+	*x = RewrapResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapResponse) ProtoMessage() {}
+
+func (x *RewrapResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapResponse.ProtoReflect.Descriptor instead.
+func (*RewrapResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RewrapResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *RewrapResponse) GetKeyVersion() string {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return ""
+}
+
+func (x *RewrapResponse) GetGenerations() int32 {
+	if x != nil {
+		return x.Generations
+	}
+	return 0
+}
+
+func (x *RewrapResponse) GetLicenses() int64 {
+	if x != nil {
+		return x.Licenses
+	}
+	return 0
+}
+
+func (x *RewrapResponse) GetLeft() []*RewrapResponse_LeftOver {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+// ResealRequest names what licenses are moved away from.
+type ResealRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/generations/{number} or
+	// tenants/{tenant}/keys/{key}/versions/{version}: then strict licenses, and those
+	// under the generations that it wraps.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only count.
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// At most so many licenses a second; 0: as many as leave others alone.
+	MaxRate       int32 `protobuf:"varint,3,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResealRequest) Reset() {
+	*x = ResealRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResealRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResealRequest) ProtoMessage() {}
+
+func (x *ResealRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResealRequest.ProtoReflect.Descriptor instead.
+func (*ResealRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ResealRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResealRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *ResealRequest) GetMaxRate() int32 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
+// ResealResponse says what there is to seal anew. Copies of content keys in files
+// are not reached: each file carries one under the generation it was published
+// with, until it is protected anew.
+type ResealResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation that does it; unset if there is nothing to do, and with
+	// validate_only.
+	Operation *Operation `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	// How many licenses.
+	Licenses int64 `protobuf:"varint,2,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	// The tenant's generations that they are under:
+	// tenants/{tenant}/generations/{number}.
+	Generations   []string `protobuf:"bytes,3,rep,name=generations,proto3" json:"generations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResealResponse) Reset() {
+	*x = ResealResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResealResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResealResponse) ProtoMessage() {}
+
+func (x *ResealResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResealResponse.ProtoReflect.Descriptor instead.
+func (*ResealResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ResealResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *ResealResponse) GetLicenses() int64 {
+	if x != nil {
+		return x.Licenses
+	}
+	return 0
+}
+
+func (x *ResealResponse) GetGenerations() []string {
+	if x != nil {
+		return x.Generations
+	}
+	return nil
+}
+
 // GetInventoryRequest names the tenant.
 type GetInventoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1668,7 +1961,7 @@ type GetInventoryRequest struct {
 
 func (x *GetInventoryRequest) Reset() {
 	*x = GetInventoryRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1973,7 @@ func (x *GetInventoryRequest) String() string {
 func (*GetInventoryRequest) ProtoMessage() {}
 
 func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1986,7 @@ func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInventoryRequest.ProtoReflect.Descriptor instead.
 func (*GetInventoryRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetInventoryRequest) GetParent() string {
@@ -1732,7 +2025,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +2037,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +2050,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Inventory) GetLines() []*Inventory_Line {
@@ -1818,7 +2111,7 @@ type ListDependantsRequest struct {
 
 func (x *ListDependantsRequest) Reset() {
 	*x = ListDependantsRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +2123,7 @@ func (x *ListDependantsRequest) String() string {
 func (*ListDependantsRequest) ProtoMessage() {}
 
 func (x *ListDependantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +2136,7 @@ func (x *ListDependantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDependantsRequest.ProtoReflect.Descriptor instead.
 func (*ListDependantsRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListDependantsRequest) GetName() string {
@@ -1880,7 +2173,7 @@ type ListDependantsResponse struct {
 
 func (x *ListDependantsResponse) Reset() {
 	*x = ListDependantsResponse{}
-	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2185,7 @@ func (x *ListDependantsResponse) String() string {
 func (*ListDependantsResponse) ProtoMessage() {}
 
 func (x *ListDependantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2198,7 @@ func (x *ListDependantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDependantsResponse.ProtoReflect.Descriptor instead.
 func (*ListDependantsResponse) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListDependantsResponse) GetDependants() []*ListDependantsResponse_Dependant {
@@ -1942,7 +2235,7 @@ type DestroyKeyRequest struct {
 
 func (x *DestroyKeyRequest) Reset() {
 	*x = DestroyKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	mi := &file_rms_v1_custody_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2247,7 @@ func (x *DestroyKeyRequest) String() string {
 func (*DestroyKeyRequest) ProtoMessage() {}
 
 func (x *DestroyKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	mi := &file_rms_v1_custody_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2260,7 @@ func (x *DestroyKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyKeyRequest.ProtoReflect.Descriptor instead.
 func (*DestroyKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{23}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DestroyKeyRequest) GetName() string {
@@ -2018,7 +2311,7 @@ type FinishDestroyKeyRequest struct {
 
 func (x *FinishDestroyKeyRequest) Reset() {
 	*x = FinishDestroyKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	mi := &file_rms_v1_custody_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2323,7 @@ func (x *FinishDestroyKeyRequest) String() string {
 func (*FinishDestroyKeyRequest) ProtoMessage() {}
 
 func (x *FinishDestroyKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	mi := &file_rms_v1_custody_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2336,7 @@ func (x *FinishDestroyKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishDestroyKeyRequest.ProtoReflect.Descriptor instead.
 func (*FinishDestroyKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FinishDestroyKeyRequest) GetName() string {
@@ -2058,6 +2351,79 @@ func (x *FinishDestroyKeyRequest) GetRequestIds() []string {
 		return x.RequestIds
 	}
 	return nil
+}
+
+// LeftOver is what stays under a version because it may not be opened.
+type RewrapResponse_LeftOver struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}/versions/{version}.
+	KeyVersion string `protobuf:"bytes,1,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// How many generations.
+	Generations int32 `protobuf:"varint,2,opt,name=generations,proto3" json:"generations,omitempty"`
+	// How many licenses.
+	Licenses int64 `protobuf:"varint,3,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	// Why, without the prefix.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapResponse_LeftOver) Reset() {
+	*x = RewrapResponse_LeftOver{}
+	mi := &file_rms_v1_custody_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapResponse_LeftOver) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapResponse_LeftOver) ProtoMessage() {}
+
+func (x *RewrapResponse_LeftOver) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapResponse_LeftOver.ProtoReflect.Descriptor instead.
+func (*RewrapResponse_LeftOver) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 0}
+}
+
+func (x *RewrapResponse_LeftOver) GetKeyVersion() string {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return ""
+}
+
+func (x *RewrapResponse_LeftOver) GetGenerations() int32 {
+	if x != nil {
+		return x.Generations
+	}
+	return 0
+}
+
+func (x *RewrapResponse_LeftOver) GetLicenses() int64 {
+	if x != nil {
+		return x.Licenses
+	}
+	return 0
+}
+
+func (x *RewrapResponse_LeftOver) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Line is one generation, or all documents' own generations under one key
@@ -2100,7 +2466,7 @@ type Inventory_Line struct {
 
 func (x *Inventory_Line) Reset() {
 	*x = Inventory_Line{}
-	mi := &file_rms_v1_custody_proto_msgTypes[25]
+	mi := &file_rms_v1_custody_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2478,7 @@ func (x *Inventory_Line) String() string {
 func (*Inventory_Line) ProtoMessage() {}
 
 func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[25]
+	mi := &file_rms_v1_custody_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2491,7 @@ func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Line.ProtoReflect.Descriptor instead.
 func (*Inventory_Line) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24, 0}
 }
 
 func (x *Inventory_Line) GetKey() string {
@@ -2256,7 +2622,7 @@ type Inventory_Version struct {
 
 func (x *Inventory_Version) Reset() {
 	*x = Inventory_Version{}
-	mi := &file_rms_v1_custody_proto_msgTypes[26]
+	mi := &file_rms_v1_custody_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +2634,7 @@ func (x *Inventory_Version) String() string {
 func (*Inventory_Version) ProtoMessage() {}
 
 func (x *Inventory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[26]
+	mi := &file_rms_v1_custody_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +2647,7 @@ func (x *Inventory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Version.ProtoReflect.Descriptor instead.
 func (*Inventory_Version) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 1}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24, 1}
 }
 
 func (x *Inventory_Version) GetKey() string {
@@ -2371,7 +2737,7 @@ type Inventory_Destruction struct {
 
 func (x *Inventory_Destruction) Reset() {
 	*x = Inventory_Destruction{}
-	mi := &file_rms_v1_custody_proto_msgTypes[27]
+	mi := &file_rms_v1_custody_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2749,7 @@ func (x *Inventory_Destruction) String() string {
 func (*Inventory_Destruction) ProtoMessage() {}
 
 func (x *Inventory_Destruction) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[27]
+	mi := &file_rms_v1_custody_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2762,7 @@ func (x *Inventory_Destruction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Destruction.ProtoReflect.Descriptor instead.
 func (*Inventory_Destruction) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 2}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24, 2}
 }
 
 func (x *Inventory_Destruction) GetSafe() bool {
@@ -2444,7 +2810,7 @@ type Inventory_Hindrance struct {
 
 func (x *Inventory_Hindrance) Reset() {
 	*x = Inventory_Hindrance{}
-	mi := &file_rms_v1_custody_proto_msgTypes[28]
+	mi := &file_rms_v1_custody_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2822,7 @@ func (x *Inventory_Hindrance) String() string {
 func (*Inventory_Hindrance) ProtoMessage() {}
 
 func (x *Inventory_Hindrance) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[28]
+	mi := &file_rms_v1_custody_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2835,7 @@ func (x *Inventory_Hindrance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Hindrance.ProtoReflect.Descriptor instead.
 func (*Inventory_Hindrance) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 3}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24, 3}
 }
 
 func (x *Inventory_Hindrance) GetKind() Inventory_Hindrance_Kind {
@@ -2521,7 +2887,7 @@ type ListDependantsResponse_Dependant struct {
 
 func (x *ListDependantsResponse_Dependant) Reset() {
 	*x = ListDependantsResponse_Dependant{}
-	mi := &file_rms_v1_custody_proto_msgTypes[29]
+	mi := &file_rms_v1_custody_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +2899,7 @@ func (x *ListDependantsResponse_Dependant) String() string {
 func (*ListDependantsResponse_Dependant) ProtoMessage() {}
 
 func (x *ListDependantsResponse_Dependant) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[29]
+	mi := &file_rms_v1_custody_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +2912,7 @@ func (x *ListDependantsResponse_Dependant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDependantsResponse_Dependant.ProtoReflect.Descriptor instead.
 func (*ListDependantsResponse_Dependant) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{26, 0}
 }
 
 func (x *ListDependantsResponse_Dependant) GetLicense() string {
@@ -2643,7 +3009,7 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x06Origin\x12\x16\n" +
 	"\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ORIGIN_GENERATED\x10\x01\x12\x13\n" +
-	"\x0fORIGIN_IMPORTED\x10\x02\"\xcc\b\n" +
+	"\x0fORIGIN_IMPORTED\x10\x02\"\xe4\b\n" +
 	"\x03Key\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\tcustodian\x18\x02 \x01(\x0e2\x15.rms.v1.Key.CustodianR\tcustodian\x12'\n" +
@@ -2671,7 +3037,8 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x05fault\x18\x13 \x01(\tR\x05fault\x12#\n" +
 	"\rfault_message\x18\x14 \x01(\tR\ffaultMessage\x12B\n" +
 	"\x0frotation_period\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x0erotationPeriod\x12?\n" +
-	"\rregister_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\"S\n" +
+	"\rregister_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\x12\x16\n" +
+	"\x06rewrap\x18\x17 \x01(\tR\x06rewrap\"S\n" +
 	"\tCustodian\x12\x19\n" +
 	"\x15CUSTODIAN_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CUSTODIAN_EMBEDDED\x10\x01\x12\x13\n" +
@@ -2737,7 +3104,33 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12 \n" +
 	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"(\n" +
 	"\x10KeyStateResponse\x12\x14\n" +
-	"\x05event\x18\x01 \x01(\tR\x05event\"P\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\"\x7f\n" +
+	"\rRewrapRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12&\n" +
+	"\bmax_rate\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\amaxRate\"\xd9\x02\n" +
+	"\x0eRewrapResponse\x12/\n" +
+	"\toperation\x18\x01 \x01(\v2\x11.rms.v1.OperationR\toperation\x12\x1f\n" +
+	"\vkey_version\x18\x02 \x01(\tR\n" +
+	"keyVersion\x12 \n" +
+	"\vgenerations\x18\x03 \x01(\x05R\vgenerations\x12\x1a\n" +
+	"\blicenses\x18\x04 \x01(\x03R\blicenses\x123\n" +
+	"\x04left\x18\x05 \x03(\v2\x1f.rms.v1.RewrapResponse.LeftOverR\x04left\x1a\x81\x01\n" +
+	"\bLeftOver\x12\x1f\n" +
+	"\vkey_version\x18\x01 \x01(\tR\n" +
+	"keyVersion\x12 \n" +
+	"\vgenerations\x18\x02 \x01(\x05R\vgenerations\x12\x1a\n" +
+	"\blicenses\x18\x03 \x01(\x03R\blicenses\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"|\n" +
+	"\rResealRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12&\n" +
+	"\bmax_rate\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\amaxRate\"\x7f\n" +
+	"\x0eResealResponse\x12/\n" +
+	"\toperation\x18\x01 \x01(\v2\x11.rms.v1.OperationR\toperation\x12\x1a\n" +
+	"\blicenses\x18\x02 \x01(\x03R\blicenses\x12 \n" +
+	"\vgenerations\x18\x03 \x03(\tR\vgenerations\"P\n" +
 	"\x13GetInventoryRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12\x16\n" +
 	"\x06verify\x18\x02 \x01(\bR\x06verify\"\xb5\x0f\n" +
@@ -2836,8 +3229,7 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12/\n" +
 	"\vrequest_ids\x18\x02 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18@R\n" +
-	"requestIds2\xa2\n" +
-	"\n" +
+	"requestIds2\xae\v\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -2853,7 +3245,9 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\n" +
 	"SuspendKey\x12\x19.rms.v1.SuspendKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12L\n" +
 	"\tResumeKey\x12\x18.rms.v1.ResumeKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12T\n" +
-	"\rCompromiseKey\x12\x1c.rms.v1.CompromiseKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
+	"\rCompromiseKey\x12\x1c.rms.v1.CompromiseKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12D\n" +
+	"\x06Rewrap\x12\x15.rms.v1.RewrapRequest\x1a\x16.rms.v1.RewrapResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12D\n" +
+	"\x06Reseal\x12\x15.rms.v1.ResealRequest\x1a\x16.rms.v1.ResealResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
 	"\fGetInventory\x12\x1b.rms.v1.GetInventoryRequest\x1a\x11.rms.v1.Inventory\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12K\n" +
 	"\fGetApprovers\x12\x1b.rms.v1.GetApproversRequest\x1a\x11.rms.v1.Approvers\"\v\xca\xf3\x18\a\b\x04\x12\x03\x01\x03\x04\x12R\n" +
@@ -2877,7 +3271,7 @@ func file_rms_v1_custody_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_rms_v1_custody_proto_goTypes = []any{
 	(KeyVersion_Origin)(0),                   // 0: rms.v1.KeyVersion.Origin
 	(Key_Custodian)(0),                       // 1: rms.v1.Key.Custodian
@@ -2902,106 +3296,118 @@ var file_rms_v1_custody_proto_goTypes = []any{
 	(*ResumeKeyRequest)(nil),                 // 20: rms.v1.ResumeKeyRequest
 	(*CompromiseKeyRequest)(nil),             // 21: rms.v1.CompromiseKeyRequest
 	(*KeyStateResponse)(nil),                 // 22: rms.v1.KeyStateResponse
-	(*GetInventoryRequest)(nil),              // 23: rms.v1.GetInventoryRequest
-	(*Inventory)(nil),                        // 24: rms.v1.Inventory
-	(*ListDependantsRequest)(nil),            // 25: rms.v1.ListDependantsRequest
-	(*ListDependantsResponse)(nil),           // 26: rms.v1.ListDependantsResponse
-	(*DestroyKeyRequest)(nil),                // 27: rms.v1.DestroyKeyRequest
-	(*FinishDestroyKeyRequest)(nil),          // 28: rms.v1.FinishDestroyKeyRequest
-	(*Inventory_Line)(nil),                   // 29: rms.v1.Inventory.Line
-	(*Inventory_Version)(nil),                // 30: rms.v1.Inventory.Version
-	(*Inventory_Destruction)(nil),            // 31: rms.v1.Inventory.Destruction
-	(*Inventory_Hindrance)(nil),              // 32: rms.v1.Inventory.Hindrance
-	(*ListDependantsResponse_Dependant)(nil), // 33: rms.v1.ListDependantsResponse.Dependant
-	(*timestamppb.Timestamp)(nil),            // 34: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),              // 35: google.protobuf.Duration
-	(CustodyMode)(0),                         // 36: rms.v1.CustodyMode
-	(*GetApproversRequest)(nil),              // 37: rms.v1.GetApproversRequest
-	(*UpdateApproversRequest)(nil),           // 38: rms.v1.UpdateApproversRequest
-	(*Approvers)(nil),                        // 39: rms.v1.Approvers
-	(*Operation)(nil),                        // 40: rms.v1.Operation
+	(*RewrapRequest)(nil),                    // 23: rms.v1.RewrapRequest
+	(*RewrapResponse)(nil),                   // 24: rms.v1.RewrapResponse
+	(*ResealRequest)(nil),                    // 25: rms.v1.ResealRequest
+	(*ResealResponse)(nil),                   // 26: rms.v1.ResealResponse
+	(*GetInventoryRequest)(nil),              // 27: rms.v1.GetInventoryRequest
+	(*Inventory)(nil),                        // 28: rms.v1.Inventory
+	(*ListDependantsRequest)(nil),            // 29: rms.v1.ListDependantsRequest
+	(*ListDependantsResponse)(nil),           // 30: rms.v1.ListDependantsResponse
+	(*DestroyKeyRequest)(nil),                // 31: rms.v1.DestroyKeyRequest
+	(*FinishDestroyKeyRequest)(nil),          // 32: rms.v1.FinishDestroyKeyRequest
+	(*RewrapResponse_LeftOver)(nil),          // 33: rms.v1.RewrapResponse.LeftOver
+	(*Inventory_Line)(nil),                   // 34: rms.v1.Inventory.Line
+	(*Inventory_Version)(nil),                // 35: rms.v1.Inventory.Version
+	(*Inventory_Destruction)(nil),            // 36: rms.v1.Inventory.Destruction
+	(*Inventory_Hindrance)(nil),              // 37: rms.v1.Inventory.Hindrance
+	(*ListDependantsResponse_Dependant)(nil), // 38: rms.v1.ListDependantsResponse.Dependant
+	(*timestamppb.Timestamp)(nil),            // 39: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 40: google.protobuf.Duration
+	(*Operation)(nil),                        // 41: rms.v1.Operation
+	(CustodyMode)(0),                         // 42: rms.v1.CustodyMode
+	(*GetApproversRequest)(nil),              // 43: rms.v1.GetApproversRequest
+	(*UpdateApproversRequest)(nil),           // 44: rms.v1.UpdateApproversRequest
+	(*Approvers)(nil),                        // 45: rms.v1.Approvers
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
 	4,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
-	34, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	34, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	39, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	39, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: rms.v1.KeyVersion.state:type_name -> rms.v1.Key.State
-	34, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
+	39, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: rms.v1.KeyVersion.origin:type_name -> rms.v1.KeyVersion.Origin
 	7,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
-	34, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
+	39, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
 	1,  // 9: rms.v1.Key.custodian:type_name -> rms.v1.Key.Custodian
 	2,  // 10: rms.v1.Key.state:type_name -> rms.v1.Key.State
 	8,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
-	34, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
-	35, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
-	34, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
+	39, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
+	40, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
+	39, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
 	9,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
 	7,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
 	7,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
-	29, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
-	36, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
-	35, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
-	30, // 21: rms.v1.Inventory.versions:type_name -> rms.v1.Inventory.Version
-	33, // 22: rms.v1.ListDependantsResponse.dependants:type_name -> rms.v1.ListDependantsResponse.Dependant
-	34, // 23: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
-	34, // 24: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
-	2,  // 25: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
-	34, // 26: rms.v1.Inventory.Line.state_time:type_name -> google.protobuf.Timestamp
-	34, // 27: rms.v1.Inventory.Line.first_license_time:type_name -> google.protobuf.Timestamp
-	34, // 28: rms.v1.Inventory.Line.last_license_time:type_name -> google.protobuf.Timestamp
-	31, // 29: rms.v1.Inventory.Line.destruction:type_name -> rms.v1.Inventory.Destruction
-	8,  // 30: rms.v1.Inventory.Version.version:type_name -> rms.v1.KeyVersion
-	34, // 31: rms.v1.Inventory.Version.first_license_time:type_name -> google.protobuf.Timestamp
-	34, // 32: rms.v1.Inventory.Version.last_license_time:type_name -> google.protobuf.Timestamp
-	34, // 33: rms.v1.Inventory.Version.last_use_time:type_name -> google.protobuf.Timestamp
-	34, // 34: rms.v1.Inventory.Version.gone_time:type_name -> google.protobuf.Timestamp
-	31, // 35: rms.v1.Inventory.Version.destruction:type_name -> rms.v1.Inventory.Destruction
-	34, // 36: rms.v1.Inventory.Destruction.safe_time:type_name -> google.protobuf.Timestamp
-	32, // 37: rms.v1.Inventory.Destruction.hindrances:type_name -> rms.v1.Inventory.Hindrance
-	3,  // 38: rms.v1.Inventory.Hindrance.kind:type_name -> rms.v1.Inventory.Hindrance.Kind
-	34, // 39: rms.v1.Inventory.Hindrance.until:type_name -> google.protobuf.Timestamp
-	34, // 40: rms.v1.ListDependantsResponse.Dependant.publish_time:type_name -> google.protobuf.Timestamp
-	5,  // 41: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
-	10, // 42: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
-	12, // 43: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
-	13, // 44: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
-	14, // 45: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
-	15, // 46: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
-	16, // 47: rms.v1.CustodyService.ProbeKey:input_type -> rms.v1.ProbeKeyRequest
-	18, // 48: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
-	19, // 49: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
-	20, // 50: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
-	21, // 51: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
-	23, // 52: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	37, // 53: rms.v1.CustodyService.GetApprovers:input_type -> rms.v1.GetApproversRequest
-	38, // 54: rms.v1.CustodyService.UpdateApprovers:input_type -> rms.v1.UpdateApproversRequest
-	25, // 55: rms.v1.CustodyService.ListDependants:input_type -> rms.v1.ListDependantsRequest
-	27, // 56: rms.v1.CustodyService.DestroyKey:input_type -> rms.v1.DestroyKeyRequest
-	28, // 57: rms.v1.CustodyService.FinishDestroyKey:input_type -> rms.v1.FinishDestroyKeyRequest
-	6,  // 58: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	11, // 59: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	9,  // 60: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	9,  // 61: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	9,  // 62: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	9,  // 63: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	17, // 64: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
-	9,  // 65: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	22, // 66: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	22, // 67: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	22, // 68: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	24, // 69: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	39, // 70: rms.v1.CustodyService.GetApprovers:output_type -> rms.v1.Approvers
-	40, // 71: rms.v1.CustodyService.UpdateApprovers:output_type -> rms.v1.Operation
-	26, // 72: rms.v1.CustodyService.ListDependants:output_type -> rms.v1.ListDependantsResponse
-	40, // 73: rms.v1.CustodyService.DestroyKey:output_type -> rms.v1.Operation
-	40, // 74: rms.v1.CustodyService.FinishDestroyKey:output_type -> rms.v1.Operation
-	58, // [58:75] is the sub-list for method output_type
-	41, // [41:58] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	41, // 18: rms.v1.RewrapResponse.operation:type_name -> rms.v1.Operation
+	33, // 19: rms.v1.RewrapResponse.left:type_name -> rms.v1.RewrapResponse.LeftOver
+	41, // 20: rms.v1.ResealResponse.operation:type_name -> rms.v1.Operation
+	34, // 21: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
+	42, // 22: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
+	40, // 23: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
+	35, // 24: rms.v1.Inventory.versions:type_name -> rms.v1.Inventory.Version
+	38, // 25: rms.v1.ListDependantsResponse.dependants:type_name -> rms.v1.ListDependantsResponse.Dependant
+	39, // 26: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
+	39, // 27: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
+	2,  // 28: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
+	39, // 29: rms.v1.Inventory.Line.state_time:type_name -> google.protobuf.Timestamp
+	39, // 30: rms.v1.Inventory.Line.first_license_time:type_name -> google.protobuf.Timestamp
+	39, // 31: rms.v1.Inventory.Line.last_license_time:type_name -> google.protobuf.Timestamp
+	36, // 32: rms.v1.Inventory.Line.destruction:type_name -> rms.v1.Inventory.Destruction
+	8,  // 33: rms.v1.Inventory.Version.version:type_name -> rms.v1.KeyVersion
+	39, // 34: rms.v1.Inventory.Version.first_license_time:type_name -> google.protobuf.Timestamp
+	39, // 35: rms.v1.Inventory.Version.last_license_time:type_name -> google.protobuf.Timestamp
+	39, // 36: rms.v1.Inventory.Version.last_use_time:type_name -> google.protobuf.Timestamp
+	39, // 37: rms.v1.Inventory.Version.gone_time:type_name -> google.protobuf.Timestamp
+	36, // 38: rms.v1.Inventory.Version.destruction:type_name -> rms.v1.Inventory.Destruction
+	39, // 39: rms.v1.Inventory.Destruction.safe_time:type_name -> google.protobuf.Timestamp
+	37, // 40: rms.v1.Inventory.Destruction.hindrances:type_name -> rms.v1.Inventory.Hindrance
+	3,  // 41: rms.v1.Inventory.Hindrance.kind:type_name -> rms.v1.Inventory.Hindrance.Kind
+	39, // 42: rms.v1.Inventory.Hindrance.until:type_name -> google.protobuf.Timestamp
+	39, // 43: rms.v1.ListDependantsResponse.Dependant.publish_time:type_name -> google.protobuf.Timestamp
+	5,  // 44: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
+	10, // 45: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
+	12, // 46: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
+	13, // 47: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
+	14, // 48: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
+	15, // 49: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
+	16, // 50: rms.v1.CustodyService.ProbeKey:input_type -> rms.v1.ProbeKeyRequest
+	18, // 51: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
+	19, // 52: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
+	20, // 53: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
+	21, // 54: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
+	23, // 55: rms.v1.CustodyService.Rewrap:input_type -> rms.v1.RewrapRequest
+	25, // 56: rms.v1.CustodyService.Reseal:input_type -> rms.v1.ResealRequest
+	27, // 57: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
+	43, // 58: rms.v1.CustodyService.GetApprovers:input_type -> rms.v1.GetApproversRequest
+	44, // 59: rms.v1.CustodyService.UpdateApprovers:input_type -> rms.v1.UpdateApproversRequest
+	29, // 60: rms.v1.CustodyService.ListDependants:input_type -> rms.v1.ListDependantsRequest
+	31, // 61: rms.v1.CustodyService.DestroyKey:input_type -> rms.v1.DestroyKeyRequest
+	32, // 62: rms.v1.CustodyService.FinishDestroyKey:input_type -> rms.v1.FinishDestroyKeyRequest
+	6,  // 63: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	11, // 64: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	9,  // 65: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	9,  // 66: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	9,  // 67: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	9,  // 68: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	17, // 69: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
+	9,  // 70: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	22, // 71: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	22, // 72: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	22, // 73: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	24, // 74: rms.v1.CustodyService.Rewrap:output_type -> rms.v1.RewrapResponse
+	26, // 75: rms.v1.CustodyService.Reseal:output_type -> rms.v1.ResealResponse
+	28, // 76: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	45, // 77: rms.v1.CustodyService.GetApprovers:output_type -> rms.v1.Approvers
+	41, // 78: rms.v1.CustodyService.UpdateApprovers:output_type -> rms.v1.Operation
+	30, // 79: rms.v1.CustodyService.ListDependants:output_type -> rms.v1.ListDependantsResponse
+	41, // 80: rms.v1.CustodyService.DestroyKey:output_type -> rms.v1.Operation
+	41, // 81: rms.v1.CustodyService.FinishDestroyKey:output_type -> rms.v1.Operation
+	63, // [63:82] is the sub-list for method output_type
+	44, // [44:63] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_custody_proto_init() }
@@ -3019,7 +3425,7 @@ func file_rms_v1_custody_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_custody_proto_rawDesc), len(file_rms_v1_custody_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   30,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,8 @@ const (
 	CustodyService_SuspendKey_FullMethodName       = "/rms.v1.CustodyService/SuspendKey"
 	CustodyService_ResumeKey_FullMethodName        = "/rms.v1.CustodyService/ResumeKey"
 	CustodyService_CompromiseKey_FullMethodName    = "/rms.v1.CustodyService/CompromiseKey"
+	CustodyService_Rewrap_FullMethodName           = "/rms.v1.CustodyService/Rewrap"
+	CustodyService_Reseal_FullMethodName           = "/rms.v1.CustodyService/Reseal"
 	CustodyService_GetInventory_FullMethodName     = "/rms.v1.CustodyService/GetInventory"
 	CustodyService_GetApprovers_FullMethodName     = "/rms.v1.CustodyService/GetApprovers"
 	CustodyService_UpdateApprovers_FullMethodName  = "/rms.v1.CustodyService/UpdateApprovers"
@@ -78,6 +80,15 @@ type CustodyServiceClient interface {
 	// CompromiseKey marks a key, a version or a generation as compromised, for
 	// ever: nothing under it opens any more; licenses are moved away by a reseal.
 	CompromiseKey(ctx context.Context, in *CompromiseKeyRequest, opts ...grpc.CallOption) (*KeyStateResponse, error)
+	// Rewrap moves what is wrapped by older versions of the active key, and by other
+	// keys, to its newest version. A rotation and an activation start it by
+	// themselves.
+	Rewrap(ctx context.Context, in *RewrapRequest, opts ...grpc.CallOption) (*RewrapResponse, error)
+	// Reseal seals the content keys of licenses anew that are under a generation, or
+	// under a version of a key, which is not to be relied on any more. It opens what
+	// is compromised, for this alone; what is suspended is KEY_SUSPENDED, and what is
+	// in use for new documents is KEY_IN_USE.
+	Reseal(ctx context.Context, in *ResealRequest, opts ...grpc.CallOption) (*ResealResponse, error)
 	// GetInventory counts what depends on each key version and generation, and
 	// says of each whether it is safe to destroy or exactly why not.
 	GetInventory(ctx context.Context, in *GetInventoryRequest, opts ...grpc.CallOption) (*Inventory, error)
@@ -221,6 +232,26 @@ func (c *custodyServiceClient) CompromiseKey(ctx context.Context, in *Compromise
 	return out, nil
 }
 
+func (c *custodyServiceClient) Rewrap(ctx context.Context, in *RewrapRequest, opts ...grpc.CallOption) (*RewrapResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RewrapResponse)
+	err := c.cc.Invoke(ctx, CustodyService_Rewrap_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) Reseal(ctx context.Context, in *ResealRequest, opts ...grpc.CallOption) (*ResealResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResealResponse)
+	err := c.cc.Invoke(ctx, CustodyService_Reseal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *custodyServiceClient) GetInventory(ctx context.Context, in *GetInventoryRequest, opts ...grpc.CallOption) (*Inventory, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Inventory)
@@ -321,6 +352,15 @@ type CustodyServiceServer interface {
 	// CompromiseKey marks a key, a version or a generation as compromised, for
 	// ever: nothing under it opens any more; licenses are moved away by a reseal.
 	CompromiseKey(context.Context, *CompromiseKeyRequest) (*KeyStateResponse, error)
+	// Rewrap moves what is wrapped by older versions of the active key, and by other
+	// keys, to its newest version. A rotation and an activation start it by
+	// themselves.
+	Rewrap(context.Context, *RewrapRequest) (*RewrapResponse, error)
+	// Reseal seals the content keys of licenses anew that are under a generation, or
+	// under a version of a key, which is not to be relied on any more. It opens what
+	// is compromised, for this alone; what is suspended is KEY_SUSPENDED, and what is
+	// in use for new documents is KEY_IN_USE.
+	Reseal(context.Context, *ResealRequest) (*ResealResponse, error)
 	// GetInventory counts what depends on each key version and generation, and
 	// says of each whether it is safe to destroy or exactly why not.
 	GetInventory(context.Context, *GetInventoryRequest) (*Inventory, error)
@@ -386,6 +426,12 @@ func (UnimplementedCustodyServiceServer) ResumeKey(context.Context, *ResumeKeyRe
 }
 func (UnimplementedCustodyServiceServer) CompromiseKey(context.Context, *CompromiseKeyRequest) (*KeyStateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CompromiseKey not implemented")
+}
+func (UnimplementedCustodyServiceServer) Rewrap(context.Context, *RewrapRequest) (*RewrapResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rewrap not implemented")
+}
+func (UnimplementedCustodyServiceServer) Reseal(context.Context, *ResealRequest) (*ResealResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reseal not implemented")
 }
 func (UnimplementedCustodyServiceServer) GetInventory(context.Context, *GetInventoryRequest) (*Inventory, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetInventory not implemented")
@@ -624,6 +670,42 @@ func _CustodyService_CompromiseKey_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CustodyService_Rewrap_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RewrapRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).Rewrap(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_Rewrap_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).Rewrap(ctx, req.(*RewrapRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_Reseal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResealRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).Reseal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_Reseal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).Reseal(ctx, req.(*ResealRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _CustodyService_GetInventory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetInventoryRequest)
 	if err := dec(in); err != nil {
@@ -782,6 +864,14 @@ var CustodyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CompromiseKey",
 			Handler:    _CustodyService_CompromiseKey_Handler,
+		},
+		{
+			MethodName: "Rewrap",
+			Handler:    _CustodyService_Rewrap_Handler,
+		},
+		{
+			MethodName: "Reseal",
+			Handler:    _CustodyService_Reseal_Handler,
 		},
 		{
 			MethodName: "GetInventory",

@@ -39,13 +39,15 @@ const (
 	Operation_KIND_RECOVERY Operation_Kind = 4
 	// All licenses of one owner become another's.
 	Operation_KIND_TRANSFER Operation_Kind = 5
-	// Licenses of a template get the custody the template demands.
+	// Licenses hold the same content key under another generation.
 	Operation_KIND_RESEAL Operation_Kind = 6
 	// Other approvers, or another number of them. Under dual control.
 	Operation_KIND_APPROVERS_UPDATE Operation_Kind = 7
 	// Content may open for longer after the custodian refused. Under dual
 	// control.
 	Operation_KIND_CUSTODY_LOWER Operation_Kind = 8
+	// What is wrapped moves to the newest version of the active key.
+	Operation_KIND_REWRAP Operation_Kind = 9
 	// A key, a version of one or a generation is destroyed for ever. Under dual
 	// control.
 	Operation_KIND_KEY_DESTROY Operation_Kind = 10
@@ -65,6 +67,7 @@ var (
 		6:  "KIND_RESEAL",
 		7:  "KIND_APPROVERS_UPDATE",
 		8:  "KIND_CUSTODY_LOWER",
+		9:  "KIND_REWRAP",
 		10: "KIND_KEY_DESTROY",
 		20: "KIND_RELEASE",
 	}
@@ -78,6 +81,7 @@ var (
 		"KIND_RESEAL":           6,
 		"KIND_APPROVERS_UPDATE": 7,
 		"KIND_CUSTODY_LOWER":    8,
+		"KIND_REWRAP":           9,
 		"KIND_KEY_DESTROY":      10,
 		"KIND_RELEASE":          20,
 	}
@@ -255,6 +259,7 @@ type Operation struct {
 	//	*Operation_Reseal_
 	//	*Operation_ApproversUpdate_
 	//	*Operation_CustodyLower_
+	//	*Operation_Rewrap_
 	//	*Operation_KeyDestroy_
 	//	*Operation_Release_
 	Params        isOperation_Params `protobuf_oneof:"params"`
@@ -546,6 +551,15 @@ func (x *Operation) GetCustodyLower() *Operation_CustodyLower {
 	return nil
 }
 
+func (x *Operation) GetRewrap() *Operation_Rewrap {
+	if x != nil {
+		if x, ok := x.Params.(*Operation_Rewrap_); ok {
+			return x.Rewrap
+		}
+	}
+	return nil
+}
+
 func (x *Operation) GetKeyDestroy() *Operation_KeyDestroy {
 	if x != nil {
 		if x, ok := x.Params.(*Operation_KeyDestroy_); ok {
@@ -608,6 +622,11 @@ type Operation_CustodyLower_ struct {
 	CustodyLower *Operation_CustodyLower `protobuf:"bytes,37,opt,name=custody_lower,json=custodyLower,proto3,oneof"`
 }
 
+type Operation_Rewrap_ struct {
+	// Of KIND_REWRAP.
+	Rewrap *Operation_Rewrap `protobuf:"bytes,38,opt,name=rewrap,proto3,oneof"`
+}
+
 type Operation_KeyDestroy_ struct {
 	// Of KIND_KEY_DESTROY.
 	KeyDestroy *Operation_KeyDestroy `protobuf:"bytes,39,opt,name=key_destroy,json=keyDestroy,proto3,oneof"`
@@ -633,6 +652,8 @@ func (*Operation_Reseal_) isOperation_Params() {}
 func (*Operation_ApproversUpdate_) isOperation_Params() {}
 
 func (*Operation_CustodyLower_) isOperation_Params() {}
+
+func (*Operation_Rewrap_) isOperation_Params() {}
 
 func (*Operation_KeyDestroy_) isOperation_Params() {}
 
@@ -1579,7 +1600,8 @@ func (x *ReleaseTenantRequest) GetReason() string {
 	return ""
 }
 
-// Progress of an operation that goes through many licenses.
+// Progress of an operation that goes through many licenses. A rewrap counts
+// generations as well.
 type Operation_Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many there were when it began.
@@ -2318,11 +2340,21 @@ func (x *Operation_Transfer) GetTo() string {
 	return ""
 }
 
-// Reseal is what KIND_RESEAL does.
+// Reseal is what KIND_RESEAL does. One of the first four is set.
 type Operation_Reseal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its licenses get generations of their own:
 	// tenants/{tenant}/templates/{template}.
-	Template      string `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	Template string `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	// Licenses are moved away from it: tenants/{tenant}/generations/{number}.
+	Generation string `protobuf:"bytes,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Licenses are moved away from it:
+	// tenants/{tenant}/keys/{key}/versions/{version}.
+	KeyVersion string `protobuf:"bytes,3,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// All licenses of the tenant get generations of their own.
+	Everything bool `protobuf:"varint,4,opt,name=everything,proto3" json:"everything,omitempty"`
+	// At most so many licenses a second; 0: as many as leave others alone.
+	MaxRate       int32 `protobuf:"varint,5,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2364,6 +2396,81 @@ func (x *Operation_Reseal) GetTemplate() string {
 	return ""
 }
 
+func (x *Operation_Reseal) GetGeneration() string {
+	if x != nil {
+		return x.Generation
+	}
+	return ""
+}
+
+func (x *Operation_Reseal) GetKeyVersion() string {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return ""
+}
+
+func (x *Operation_Reseal) GetEverything() bool {
+	if x != nil {
+		return x.Everything
+	}
+	return false
+}
+
+func (x *Operation_Reseal) GetMaxRate() int32 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
+// Rewrap is what KIND_REWRAP does.
+type Operation_Rewrap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most so many generations and licenses a second; 0: as many as leave
+	// others alone.
+	MaxRate       int32 `protobuf:"varint,1,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_Rewrap) Reset() {
+	*x = Operation_Rewrap{}
+	mi := &file_rms_v1_operation_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_Rewrap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_Rewrap) ProtoMessage() {}
+
+func (x *Operation_Rewrap) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_Rewrap.ProtoReflect.Descriptor instead.
+func (*Operation_Rewrap) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 10}
+}
+
+func (x *Operation_Rewrap) GetMaxRate() int32 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
 // ApproversUpdate is what KIND_APPROVERS_UPDATE asks for.
 type Operation_ApproversUpdate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2379,7 +2486,7 @@ type Operation_ApproversUpdate struct {
 
 func (x *Operation_ApproversUpdate) Reset() {
 	*x = Operation_ApproversUpdate{}
-	mi := &file_rms_v1_operation_proto_msgTypes[25]
+	mi := &file_rms_v1_operation_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2498,7 @@ func (x *Operation_ApproversUpdate) String() string {
 func (*Operation_ApproversUpdate) ProtoMessage() {}
 
 func (x *Operation_ApproversUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[25]
+	mi := &file_rms_v1_operation_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2511,7 @@ func (x *Operation_ApproversUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_ApproversUpdate.ProtoReflect.Descriptor instead.
 func (*Operation_ApproversUpdate) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 10}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 11}
 }
 
 func (x *Operation_ApproversUpdate) GetBaseRevision() uint32 {
@@ -2444,7 +2551,7 @@ type Operation_CustodyLower struct {
 
 func (x *Operation_CustodyLower) Reset() {
 	*x = Operation_CustodyLower{}
-	mi := &file_rms_v1_operation_proto_msgTypes[26]
+	mi := &file_rms_v1_operation_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2563,7 @@ func (x *Operation_CustodyLower) String() string {
 func (*Operation_CustodyLower) ProtoMessage() {}
 
 func (x *Operation_CustodyLower) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[26]
+	mi := &file_rms_v1_operation_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2576,7 @@ func (x *Operation_CustodyLower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_CustodyLower.ProtoReflect.Descriptor instead.
 func (*Operation_CustodyLower) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 11}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 12}
 }
 
 func (x *Operation_CustodyLower) GetTemplate() string {
@@ -2504,7 +2611,7 @@ type Operation_Release struct {
 
 func (x *Operation_Release) Reset() {
 	*x = Operation_Release{}
-	mi := &file_rms_v1_operation_proto_msgTypes[27]
+	mi := &file_rms_v1_operation_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2623,7 @@ func (x *Operation_Release) String() string {
 func (*Operation_Release) ProtoMessage() {}
 
 func (x *Operation_Release) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[27]
+	mi := &file_rms_v1_operation_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2636,7 @@ func (x *Operation_Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_Release.ProtoReflect.Descriptor instead.
 func (*Operation_Release) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 12}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 13}
 }
 
 func (x *Operation_Release) GetEvent() string {
@@ -2560,7 +2667,7 @@ type Operation_KeyDestroy struct {
 
 func (x *Operation_KeyDestroy) Reset() {
 	*x = Operation_KeyDestroy{}
-	mi := &file_rms_v1_operation_proto_msgTypes[28]
+	mi := &file_rms_v1_operation_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2679,7 @@ func (x *Operation_KeyDestroy) String() string {
 func (*Operation_KeyDestroy) ProtoMessage() {}
 
 func (x *Operation_KeyDestroy) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[28]
+	mi := &file_rms_v1_operation_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2692,7 @@ func (x *Operation_KeyDestroy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_KeyDestroy.ProtoReflect.Descriptor instead.
 func (*Operation_KeyDestroy) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 13}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 14}
 }
 
 func (x *Operation_KeyDestroy) GetTarget() string {
@@ -2627,7 +2734,7 @@ var File_rms_v1_operation_proto protoreflect.FileDescriptor
 
 const file_rms_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\x90\x1f\n" +
+	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\xf7 \n" +
 	"\tOperation\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.rms.v1.Operation.KindR\x04kind\x12-\n" +
@@ -2667,7 +2774,8 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\btransfer\x18\" \x01(\v2\x1a.rms.v1.Operation.TransferH\x00R\btransfer\x122\n" +
 	"\x06reseal\x18# \x01(\v2\x18.rms.v1.Operation.ResealH\x00R\x06reseal\x12N\n" +
 	"\x10approvers_update\x18$ \x01(\v2!.rms.v1.Operation.ApproversUpdateH\x00R\x0fapproversUpdate\x12E\n" +
-	"\rcustody_lower\x18% \x01(\v2\x1e.rms.v1.Operation.CustodyLowerH\x00R\fcustodyLower\x12?\n" +
+	"\rcustody_lower\x18% \x01(\v2\x1e.rms.v1.Operation.CustodyLowerH\x00R\fcustodyLower\x122\n" +
+	"\x06rewrap\x18& \x01(\v2\x18.rms.v1.Operation.RewrapH\x00R\x06rewrap\x12?\n" +
 	"\vkey_destroy\x18' \x01(\v2\x1c.rms.v1.Operation.KeyDestroyH\x00R\n" +
 	"keyDestroy\x125\n" +
 	"\arelease\x18< \x01(\v2\x19.rms.v1.Operation.ReleaseH\x00R\arelease\x1aL\n" +
@@ -2721,9 +2829,20 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\x05scope\x1a.\n" +
 	"\bTransfer\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\tR\x02to\x1a$\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x1a\xa0\x01\n" +
 	"\x06Reseal\x12\x1a\n" +
-	"\btemplate\x18\x01 \x01(\tR\btemplate\x1a\x81\x01\n" +
+	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\tR\n" +
+	"generation\x12\x1f\n" +
+	"\vkey_version\x18\x03 \x01(\tR\n" +
+	"keyVersion\x12\x1e\n" +
+	"\n" +
+	"everything\x18\x04 \x01(\bR\n" +
+	"everything\x12\x19\n" +
+	"\bmax_rate\x18\x05 \x01(\x05R\amaxRate\x1a#\n" +
+	"\x06Rewrap\x12\x19\n" +
+	"\bmax_rate\x18\x01 \x01(\x05R\amaxRate\x1a\x81\x01\n" +
 	"\x0fApproversUpdate\x12#\n" +
 	"\rbase_revision\x18\x01 \x01(\rR\fbaseRevision\x12/\n" +
 	"\tapprovers\x18\x02 \x01(\v2\x11.rms.v1.ApproversR\tapprovers\x12\x18\n" +
@@ -2740,7 +2859,7 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\fdespite_soak\x18\x02 \x01(\bR\vdespiteSoak\x12'\n" +
 	"\x0fdespite_backups\x18\x03 \x01(\bR\x0edespiteBackups\x12)\n" +
 	"\x10inventory_sha256\x18\x04 \x01(\fR\x0finventorySha256\x12\x1c\n" +
-	"\tinventory\x18\x05 \x03(\tR\tinventory\"\xf6\x01\n" +
+	"\tinventory\x18\x05 \x03(\tR\tinventory\"\x87\x02\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fKIND_ROLE_GRANT\x10\x01\x12\x18\n" +
@@ -2750,7 +2869,8 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\rKIND_TRANSFER\x10\x05\x12\x0f\n" +
 	"\vKIND_RESEAL\x10\x06\x12\x19\n" +
 	"\x15KIND_APPROVERS_UPDATE\x10\a\x12\x16\n" +
-	"\x12KIND_CUSTODY_LOWER\x10\b\x12\x14\n" +
+	"\x12KIND_CUSTODY_LOWER\x10\b\x12\x0f\n" +
+	"\vKIND_REWRAP\x10\t\x12\x14\n" +
 	"\x10KIND_KEY_DESTROY\x10\n" +
 	"\x12\x10\n" +
 	"\fKIND_RELEASE\x10\x14\"\xc3\x01\n" +
@@ -2872,7 +2992,7 @@ func file_rms_v1_operation_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_operation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_rms_v1_operation_proto_goTypes = []any{
 	(Operation_Kind)(0),               // 0: rms.v1.Operation.Kind
 	(Operation_State)(0),              // 1: rms.v1.Operation.State
@@ -2901,16 +3021,17 @@ var file_rms_v1_operation_proto_goTypes = []any{
 	(*Operation_Recovery)(nil),        // 24: rms.v1.Operation.Recovery
 	(*Operation_Transfer)(nil),        // 25: rms.v1.Operation.Transfer
 	(*Operation_Reseal)(nil),          // 26: rms.v1.Operation.Reseal
-	(*Operation_ApproversUpdate)(nil), // 27: rms.v1.Operation.ApproversUpdate
-	(*Operation_CustodyLower)(nil),    // 28: rms.v1.Operation.CustodyLower
-	(*Operation_Release)(nil),         // 29: rms.v1.Operation.Release
-	(*Operation_KeyDestroy)(nil),      // 30: rms.v1.Operation.KeyDestroy
-	(*timestamppb.Timestamp)(nil),     // 31: google.protobuf.Timestamp
-	(*Issuer)(nil),                    // 32: rms.v1.Issuer
-	(Role)(0),                         // 33: rms.v1.Role
-	(*Template)(nil),                  // 34: rms.v1.Template
-	(*AdHocPolicy)(nil),               // 35: rms.v1.AdHocPolicy
-	(*Approvers)(nil),                 // 36: rms.v1.Approvers
+	(*Operation_Rewrap)(nil),          // 27: rms.v1.Operation.Rewrap
+	(*Operation_ApproversUpdate)(nil), // 28: rms.v1.Operation.ApproversUpdate
+	(*Operation_CustodyLower)(nil),    // 29: rms.v1.Operation.CustodyLower
+	(*Operation_Release)(nil),         // 30: rms.v1.Operation.Release
+	(*Operation_KeyDestroy)(nil),      // 31: rms.v1.Operation.KeyDestroy
+	(*timestamppb.Timestamp)(nil),     // 32: google.protobuf.Timestamp
+	(*Issuer)(nil),                    // 33: rms.v1.Issuer
+	(Role)(0),                         // 34: rms.v1.Role
+	(*Template)(nil),                  // 35: rms.v1.Template
+	(*AdHocPolicy)(nil),               // 36: rms.v1.AdHocPolicy
+	(*Approvers)(nil),                 // 37: rms.v1.Approvers
 }
 var file_rms_v1_operation_proto_depIdxs = []int32{
 	0,  // 0: rms.v1.Operation.kind:type_name -> rms.v1.Operation.Kind
@@ -2918,11 +3039,11 @@ var file_rms_v1_operation_proto_depIdxs = []int32{
 	17, // 2: rms.v1.Operation.progress:type_name -> rms.v1.Operation.Progress
 	18, // 3: rms.v1.Operation.approvals:type_name -> rms.v1.Operation.Approval
 	20, // 4: rms.v1.Operation.errors:type_name -> rms.v1.Operation.ItemError
-	31, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
-	32, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
-	31, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
-	31, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
-	33, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
+	32, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
+	33, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
+	32, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
+	32, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
+	34, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
 	19, // 10: rms.v1.Operation.quorum:type_name -> rms.v1.Operation.Quorum
 	21, // 11: rms.v1.Operation.role_grant:type_name -> rms.v1.Operation.RoleGrant
 	22, // 12: rms.v1.Operation.template_update:type_name -> rms.v1.Operation.TemplateUpdate
@@ -2930,52 +3051,53 @@ var file_rms_v1_operation_proto_depIdxs = []int32{
 	24, // 14: rms.v1.Operation.recovery:type_name -> rms.v1.Operation.Recovery
 	25, // 15: rms.v1.Operation.transfer:type_name -> rms.v1.Operation.Transfer
 	26, // 16: rms.v1.Operation.reseal:type_name -> rms.v1.Operation.Reseal
-	27, // 17: rms.v1.Operation.approvers_update:type_name -> rms.v1.Operation.ApproversUpdate
-	28, // 18: rms.v1.Operation.custody_lower:type_name -> rms.v1.Operation.CustodyLower
-	30, // 19: rms.v1.Operation.key_destroy:type_name -> rms.v1.Operation.KeyDestroy
-	29, // 20: rms.v1.Operation.release:type_name -> rms.v1.Operation.Release
-	1,  // 21: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
-	0,  // 22: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
-	2,  // 23: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
-	2,  // 24: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
-	31, // 25: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
-	31, // 26: rms.v1.Hold.restore_time:type_name -> google.protobuf.Timestamp
-	31, // 27: rms.v1.Hold.backup_time:type_name -> google.protobuf.Timestamp
-	32, // 28: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
-	31, // 29: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
-	33, // 30: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
-	34, // 31: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
-	35, // 32: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
-	31, // 33: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
-	31, // 34: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
-	36, // 35: rms.v1.Operation.ApproversUpdate.approvers:type_name -> rms.v1.Approvers
-	3,  // 36: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
-	4,  // 37: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
-	6,  // 38: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
-	7,  // 39: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
-	8,  // 40: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
-	9,  // 41: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
-	10, // 42: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
-	11, // 43: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
-	13, // 44: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
-	14, // 45: rms.v1.HoldService.GetHold:input_type -> rms.v1.GetHoldRequest
-	16, // 46: rms.v1.HoldService.ReleaseTenant:input_type -> rms.v1.ReleaseTenantRequest
-	2,  // 47: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
-	5,  // 48: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
-	2,  // 49: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
-	2,  // 50: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
-	2,  // 51: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
-	2,  // 52: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
-	2,  // 53: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
-	12, // 54: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
-	2,  // 55: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
-	15, // 56: rms.v1.HoldService.GetHold:output_type -> rms.v1.Hold
-	2,  // 57: rms.v1.HoldService.ReleaseTenant:output_type -> rms.v1.Operation
-	47, // [47:58] is the sub-list for method output_type
-	36, // [36:47] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	28, // 17: rms.v1.Operation.approvers_update:type_name -> rms.v1.Operation.ApproversUpdate
+	29, // 18: rms.v1.Operation.custody_lower:type_name -> rms.v1.Operation.CustodyLower
+	27, // 19: rms.v1.Operation.rewrap:type_name -> rms.v1.Operation.Rewrap
+	31, // 20: rms.v1.Operation.key_destroy:type_name -> rms.v1.Operation.KeyDestroy
+	30, // 21: rms.v1.Operation.release:type_name -> rms.v1.Operation.Release
+	1,  // 22: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
+	0,  // 23: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
+	2,  // 24: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
+	2,  // 25: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
+	32, // 26: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
+	32, // 27: rms.v1.Hold.restore_time:type_name -> google.protobuf.Timestamp
+	32, // 28: rms.v1.Hold.backup_time:type_name -> google.protobuf.Timestamp
+	33, // 29: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
+	32, // 30: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
+	34, // 31: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
+	35, // 32: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
+	36, // 33: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
+	32, // 34: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
+	32, // 35: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
+	37, // 36: rms.v1.Operation.ApproversUpdate.approvers:type_name -> rms.v1.Approvers
+	3,  // 37: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
+	4,  // 38: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
+	6,  // 39: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
+	7,  // 40: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
+	8,  // 41: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
+	9,  // 42: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
+	10, // 43: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
+	11, // 44: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
+	13, // 45: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
+	14, // 46: rms.v1.HoldService.GetHold:input_type -> rms.v1.GetHoldRequest
+	16, // 47: rms.v1.HoldService.ReleaseTenant:input_type -> rms.v1.ReleaseTenantRequest
+	2,  // 48: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
+	5,  // 49: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
+	2,  // 50: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
+	2,  // 51: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
+	2,  // 52: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
+	2,  // 53: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
+	2,  // 54: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
+	12, // 55: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
+	2,  // 56: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
+	15, // 57: rms.v1.HoldService.GetHold:output_type -> rms.v1.Hold
+	2,  // 58: rms.v1.HoldService.ReleaseTenant:output_type -> rms.v1.Operation
+	48, // [48:59] is the sub-list for method output_type
+	37, // [37:48] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_operation_proto_init() }
@@ -2996,6 +3118,7 @@ func file_rms_v1_operation_proto_init() {
 		(*Operation_Reseal_)(nil),
 		(*Operation_ApproversUpdate_)(nil),
 		(*Operation_CustodyLower_)(nil),
+		(*Operation_Rewrap_)(nil),
 		(*Operation_KeyDestroy_)(nil),
 		(*Operation_Release_)(nil),
 	}
@@ -3015,7 +3138,7 @@ func file_rms_v1_operation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_operation_proto_rawDesc), len(file_rms_v1_operation_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
