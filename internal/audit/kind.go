@@ -59,7 +59,9 @@ const (
 	KindOperationPaused    Kind = 58
 	KindOperationExpired   Kind = 59 // nobody approved it in time
 
-	KindAlarm Kind = 60 // something does not add up, outside a call that could be refused
+	KindAlarm        Kind = 60 // something does not add up, outside a call that could be refused
+	KindRehearsed    Kind = 61 // the switch was tried on a canary
+	KindEvidenceMade Kind = 62 // a bundle of evidence about the tenant's keys was signed
 
 	KindServiceStarted Kind = 70
 	KindServiceStopped Kind = 71
@@ -84,7 +86,8 @@ var kindNames = map[Kind]string{
 	KindOperationSucceeded: "operation-succeeded", KindOperationFailed: "operation-failed",
 	KindOperationCancelled: "operation-cancelled", KindRecoveryAnnounced: "recovery-announced",
 	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
-	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
+	KindAlarm: "alarm", KindRehearsed: "rehearsed", KindEvidenceMade: "evidence-made",
+	KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 
 // String returns the kind's name, such as "license-revoked".

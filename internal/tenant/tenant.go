@@ -92,6 +92,8 @@ type Tenant struct {
 	parents   parents
 	live      live
 	stuck     stuck
+	// provingKeys is held while evidence is made, which reads all of the log.
+	provingKeys sync.Mutex
 
 	stop    context.CancelFunc
 	running sync.WaitGroup

@@ -1565,6 +1565,429 @@ func (x *Inventory) GetEffectiveDelay() *durationpb.Duration {
 	return nil
 }
 
+// GetEvidenceRequest says what evidence shall be about.
+type GetEvidenceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// tenants/{tenant}/keys/{key}: only this one; empty: all.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Leave out events before this, but for those that say how something is now.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// Prove that the log continues the one of this size, of a checkpoint that the
+	// caller has; zero: none.
+	FromSize      int64 `protobuf:"varint,4,opt,name=from_size,json=fromSize,proto3" json:"from_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetEvidenceRequest) Reset() {
+	*x = GetEvidenceRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetEvidenceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetEvidenceRequest) ProtoMessage() {}
+
+func (x *GetEvidenceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetEvidenceRequest.ProtoReflect.Descriptor instead.
+func (*GetEvidenceRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetEvidenceRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *GetEvidenceRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *GetEvidenceRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *GetEvidenceRequest) GetFromSize() int64 {
+	if x != nil {
+		return x.FromSize
+	}
+	return 0
+}
+
+// GetEvidenceResponse is the next piece of the bundle.
+type GetEvidenceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bytes.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetEvidenceResponse) Reset() {
+	*x = GetEvidenceResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetEvidenceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetEvidenceResponse) ProtoMessage() {}
+
+func (x *GetEvidenceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetEvidenceResponse.ProtoReflect.Descriptor instead.
+func (*GetEvidenceResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetEvidenceResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// RehearseSuspensionRequest names the tenant.
+type RehearseSuspensionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent        string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehearseSuspensionRequest) Reset() {
+	*x = RehearseSuspensionRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehearseSuspensionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehearseSuspensionRequest) ProtoMessage() {}
+
+func (x *RehearseSuspensionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehearseSuspensionRequest.ProtoReflect.Descriptor instead.
+func (*RehearseSuspensionRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RehearseSuspensionRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+// SuspensionRehearsal is how trying the switch went.
+type SuspensionRehearsal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event that holds the result, in UUID text form.
+	Event string `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	// The canary's generation, as people say it: 5 is g5.
+	Generation uint32 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The events of the suspension and of its end.
+	SuspendEvent string `protobuf:"bytes,3,opt,name=suspend_event,json=suspendEvent,proto3" json:"suspend_event,omitempty"`
+	// Of its end.
+	ResumeEvent string `protobuf:"bytes,4,opt,name=resume_event,json=resumeEvent,proto3" json:"resume_event,omitempty"`
+	// From asking for the suspension to the first look that was refused.
+	StoppedAfter *durationpb.Duration `protobuf:"bytes,5,opt,name=stopped_after,json=stoppedAfter,proto3" json:"stopped_after,omitempty"`
+	// From asking for its end to the first look that opened.
+	OpenedAfter *durationpb.Duration `protobuf:"bytes,6,opt,name=opened_after,json=openedAfter,proto3" json:"opened_after,omitempty"`
+	// The custodian's request that opened the strict canary meanwhile.
+	CustodianRequestId string `protobuf:"bytes,7,opt,name=custodian_request_id,json=custodianRequestId,proto3" json:"custodian_request_id,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *SuspensionRehearsal) Reset() {
+	*x = SuspensionRehearsal{}
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspensionRehearsal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspensionRehearsal) ProtoMessage() {}
+
+func (x *SuspensionRehearsal) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspensionRehearsal.ProtoReflect.Descriptor instead.
+func (*SuspensionRehearsal) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SuspensionRehearsal) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *SuspensionRehearsal) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *SuspensionRehearsal) GetSuspendEvent() string {
+	if x != nil {
+		return x.SuspendEvent
+	}
+	return ""
+}
+
+func (x *SuspensionRehearsal) GetResumeEvent() string {
+	if x != nil {
+		return x.ResumeEvent
+	}
+	return ""
+}
+
+func (x *SuspensionRehearsal) GetStoppedAfter() *durationpb.Duration {
+	if x != nil {
+		return x.StoppedAfter
+	}
+	return nil
+}
+
+func (x *SuspensionRehearsal) GetOpenedAfter() *durationpb.Duration {
+	if x != nil {
+		return x.OpenedAfter
+	}
+	return nil
+}
+
+func (x *SuspensionRehearsal) GetCustodianRequestId() string {
+	if x != nil {
+		return x.CustodianRequestId
+	}
+	return ""
+}
+
+// RehearseRefusalRequest names the canary key.
+type RehearseRefusalRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}: pre-active, deactivated or not of use.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How long to wait for the refusal; 15 minutes if unset, at most two hours.
+	Wait          *durationpb.Duration `protobuf:"bytes,2,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehearseRefusalRequest) Reset() {
+	*x = RehearseRefusalRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehearseRefusalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehearseRefusalRequest) ProtoMessage() {}
+
+func (x *RehearseRefusalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehearseRefusalRequest.ProtoReflect.Descriptor instead.
+func (*RehearseRefusalRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RehearseRefusalRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RehearseRefusalRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+// RehearseRefusalResponse is one look, or the end.
+type RehearseRefusalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Why the custodian did not open the canary, without the prefix; empty: it did.
+	Strict string `protobuf:"bytes,2,opt,name=strict,proto3" json:"strict,omitempty"`
+	// The same of a canary that is opened as in custody mode cached: with what is
+	// held in memory until the service must ask anew.
+	Cached string `protobuf:"bytes,3,opt,name=cached,proto3" json:"cached,omitempty"`
+	// The custodian's request of the strict look.
+	CustodianRequestId string `protobuf:"bytes,4,opt,name=custodian_request_id,json=custodianRequestId,proto3" json:"custodian_request_id,omitempty"`
+	// Set in the last one only: the event that holds the result.
+	Event string `protobuf:"bytes,5,opt,name=event,proto3" json:"event,omitempty"`
+	// Of the last one: from the first refused strict look to the first refused
+	// cached one.
+	CachedDelay *durationpb.Duration `protobuf:"bytes,6,opt,name=cached_delay,json=cachedDelay,proto3" json:"cached_delay,omitempty"`
+	// Of the last one: what the tenant promises for custody mode cached.
+	PromisedDelay *durationpb.Duration `protobuf:"bytes,7,opt,name=promised_delay,json=promisedDelay,proto3" json:"promised_delay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehearseRefusalResponse) Reset() {
+	*x = RehearseRefusalResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehearseRefusalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehearseRefusalResponse) ProtoMessage() {}
+
+func (x *RehearseRefusalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehearseRefusalResponse.ProtoReflect.Descriptor instead.
+func (*RehearseRefusalResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RehearseRefusalResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *RehearseRefusalResponse) GetStrict() string {
+	if x != nil {
+		return x.Strict
+	}
+	return ""
+}
+
+func (x *RehearseRefusalResponse) GetCached() string {
+	if x != nil {
+		return x.Cached
+	}
+	return ""
+}
+
+func (x *RehearseRefusalResponse) GetCustodianRequestId() string {
+	if x != nil {
+		return x.CustodianRequestId
+	}
+	return ""
+}
+
+func (x *RehearseRefusalResponse) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *RehearseRefusalResponse) GetCachedDelay() *durationpb.Duration {
+	if x != nil {
+		return x.CachedDelay
+	}
+	return nil
+}
+
+func (x *RehearseRefusalResponse) GetPromisedDelay() *durationpb.Duration {
+	if x != nil {
+		return x.PromisedDelay
+	}
+	return nil
+}
+
 // Line is one generation, or all documents' own generations under one key
 // version.
 type Inventory_Line struct {
@@ -1594,7 +2017,7 @@ type Inventory_Line struct {
 
 func (x *Inventory_Line) Reset() {
 	*x = Inventory_Line{}
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +2029,7 @@ func (x *Inventory_Line) String() string {
 func (*Inventory_Line) ProtoMessage() {}
 
 func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +2263,39 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"createTime\x12>\n" +
 	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x16\n" +
 	"\x06number\x18\b \x01(\rR\x06number\x12'\n" +
-	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state2\xba\x06\n" +
+	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state\"\xab\x01\n" +
+	"\x12GetEvidenceRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12\x1a\n" +
+	"\x03key\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x03key\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12$\n" +
+	"\tfrom_size\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\bfromSize\")\n" +
+	"\x13GetEvidenceResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\">\n" +
+	"\x19RehearseSuspensionRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"\xc3\x02\n" +
+	"\x13SuspensionRehearsal\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\rR\n" +
+	"generation\x12#\n" +
+	"\rsuspend_event\x18\x03 \x01(\tR\fsuspendEvent\x12!\n" +
+	"\fresume_event\x18\x04 \x01(\tR\vresumeEvent\x12>\n" +
+	"\rstopped_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fstoppedAfter\x12<\n" +
+	"\fopened_after\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vopenedAfter\x120\n" +
+	"\x14custodian_request_id\x18\a \x01(\tR\x12custodianRequestId\"v\n" +
+	"\x16RehearseRefusalRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12<\n" +
+	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\xa082\x00R\x04wait\"\xc1\x02\n" +
+	"\x17RehearseRefusalResponse\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06strict\x18\x02 \x01(\tR\x06strict\x12\x16\n" +
+	"\x06cached\x18\x03 \x01(\tR\x06cached\x120\n" +
+	"\x14custodian_request_id\x18\x04 \x01(\tR\x12custodianRequestId\x12\x14\n" +
+	"\x05event\x18\x05 \x01(\tR\x05event\x12<\n" +
+	"\fcached_delay\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vcachedDelay\x12@\n" +
+	"\x0epromised_delay\x18\a \x01(\v2\x19.google.protobuf.DurationR\rpromisedDelay2\xd8\b\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -1857,7 +2312,10 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\tResumeKey\x12\x18.rms.v1.ResumeKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12T\n" +
 	"\rCompromiseKey\x12\x1c.rms.v1.CompromiseKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
 	"\fGetInventory\x12\x1b.rms.v1.GetInventoryRequest\x1a\x11.rms.v1.Inventory\"\n" +
-	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12V\n" +
+	"\vGetEvidence\x12\x1a.rms.v1.GetEvidenceRequest\x1a\x1b.rms.v1.GetEvidenceResponse\"\f\xca\xf3\x18\b\b\x04\x12\x02\x03\x04\x18\x010\x01\x12a\n" +
+	"\x12RehearseSuspension\x12!.rms.v1.RehearseSuspensionRequest\x1a\x1b.rms.v1.SuspensionRehearsal\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12a\n" +
+	"\x0fRehearseRefusal\x12\x1e.rms.v1.RehearseRefusalRequest\x1a\x1f.rms.v1.RehearseRefusalResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x010\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_custody_proto_rawDescOnce sync.Once
@@ -1872,87 +2330,106 @@ func file_rms_v1_custody_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_rms_v1_custody_proto_goTypes = []any{
-	(KeyVersion_Origin)(0),         // 0: rms.v1.KeyVersion.Origin
-	(Key_Custodian)(0),             // 1: rms.v1.Key.Custodian
-	(Key_State)(0),                 // 2: rms.v1.Key.State
-	(*Custodian)(nil),              // 3: rms.v1.Custodian
-	(*ListCustodiansRequest)(nil),  // 4: rms.v1.ListCustodiansRequest
-	(*ListCustodiansResponse)(nil), // 5: rms.v1.ListCustodiansResponse
-	(*Provenance)(nil),             // 6: rms.v1.Provenance
-	(*KeyVersion)(nil),             // 7: rms.v1.KeyVersion
-	(*Key)(nil),                    // 8: rms.v1.Key
-	(*ListKeysRequest)(nil),        // 9: rms.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 10: rms.v1.ListKeysResponse
-	(*GetKeyRequest)(nil),          // 11: rms.v1.GetKeyRequest
-	(*RegisterKeyRequest)(nil),     // 12: rms.v1.RegisterKeyRequest
-	(*ActivateKeyRequest)(nil),     // 13: rms.v1.ActivateKeyRequest
-	(*SyncKeyRequest)(nil),         // 14: rms.v1.SyncKeyRequest
-	(*RotateKeyRequest)(nil),       // 15: rms.v1.RotateKeyRequest
-	(*SuspendKeyRequest)(nil),      // 16: rms.v1.SuspendKeyRequest
-	(*ResumeKeyRequest)(nil),       // 17: rms.v1.ResumeKeyRequest
-	(*CompromiseKeyRequest)(nil),   // 18: rms.v1.CompromiseKeyRequest
-	(*KeyStateResponse)(nil),       // 19: rms.v1.KeyStateResponse
-	(*GetInventoryRequest)(nil),    // 20: rms.v1.GetInventoryRequest
-	(*Inventory)(nil),              // 21: rms.v1.Inventory
-	(*Inventory_Line)(nil),         // 22: rms.v1.Inventory.Line
-	(*timestamppb.Timestamp)(nil),  // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 24: google.protobuf.Duration
-	(CustodyMode)(0),               // 25: rms.v1.CustodyMode
+	(KeyVersion_Origin)(0),            // 0: rms.v1.KeyVersion.Origin
+	(Key_Custodian)(0),                // 1: rms.v1.Key.Custodian
+	(Key_State)(0),                    // 2: rms.v1.Key.State
+	(*Custodian)(nil),                 // 3: rms.v1.Custodian
+	(*ListCustodiansRequest)(nil),     // 4: rms.v1.ListCustodiansRequest
+	(*ListCustodiansResponse)(nil),    // 5: rms.v1.ListCustodiansResponse
+	(*Provenance)(nil),                // 6: rms.v1.Provenance
+	(*KeyVersion)(nil),                // 7: rms.v1.KeyVersion
+	(*Key)(nil),                       // 8: rms.v1.Key
+	(*ListKeysRequest)(nil),           // 9: rms.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),          // 10: rms.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),             // 11: rms.v1.GetKeyRequest
+	(*RegisterKeyRequest)(nil),        // 12: rms.v1.RegisterKeyRequest
+	(*ActivateKeyRequest)(nil),        // 13: rms.v1.ActivateKeyRequest
+	(*SyncKeyRequest)(nil),            // 14: rms.v1.SyncKeyRequest
+	(*RotateKeyRequest)(nil),          // 15: rms.v1.RotateKeyRequest
+	(*SuspendKeyRequest)(nil),         // 16: rms.v1.SuspendKeyRequest
+	(*ResumeKeyRequest)(nil),          // 17: rms.v1.ResumeKeyRequest
+	(*CompromiseKeyRequest)(nil),      // 18: rms.v1.CompromiseKeyRequest
+	(*KeyStateResponse)(nil),          // 19: rms.v1.KeyStateResponse
+	(*GetInventoryRequest)(nil),       // 20: rms.v1.GetInventoryRequest
+	(*Inventory)(nil),                 // 21: rms.v1.Inventory
+	(*GetEvidenceRequest)(nil),        // 22: rms.v1.GetEvidenceRequest
+	(*GetEvidenceResponse)(nil),       // 23: rms.v1.GetEvidenceResponse
+	(*RehearseSuspensionRequest)(nil), // 24: rms.v1.RehearseSuspensionRequest
+	(*SuspensionRehearsal)(nil),       // 25: rms.v1.SuspensionRehearsal
+	(*RehearseRefusalRequest)(nil),    // 26: rms.v1.RehearseRefusalRequest
+	(*RehearseRefusalResponse)(nil),   // 27: rms.v1.RehearseRefusalResponse
+	(*Inventory_Line)(nil),            // 28: rms.v1.Inventory.Line
+	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 30: google.protobuf.Duration
+	(CustodyMode)(0),                  // 31: rms.v1.CustodyMode
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
 	3,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
-	23, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	23, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	29, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	29, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: rms.v1.KeyVersion.state:type_name -> rms.v1.Key.State
-	23, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
+	29, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: rms.v1.KeyVersion.origin:type_name -> rms.v1.KeyVersion.Origin
 	6,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
-	23, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
+	29, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
 	1,  // 9: rms.v1.Key.custodian:type_name -> rms.v1.Key.Custodian
 	2,  // 10: rms.v1.Key.state:type_name -> rms.v1.Key.State
 	7,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
-	23, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
-	24, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
-	23, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
+	29, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
+	30, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
+	29, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
 	8,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
 	6,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
 	6,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
-	22, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
-	25, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
-	24, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
-	23, // 21: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
-	23, // 22: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
-	2,  // 23: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
-	4,  // 24: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
-	9,  // 25: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
-	11, // 26: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
-	12, // 27: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
-	13, // 28: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
-	14, // 29: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
-	15, // 30: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
-	16, // 31: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
-	17, // 32: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
-	18, // 33: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
-	20, // 34: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	5,  // 35: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	10, // 36: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	8,  // 37: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	8,  // 38: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	8,  // 39: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	8,  // 40: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	8,  // 41: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	19, // 42: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	19, // 43: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	19, // 44: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	21, // 45: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	35, // [35:46] is the sub-list for method output_type
-	24, // [24:35] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	28, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
+	31, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
+	30, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
+	29, // 21: rms.v1.GetEvidenceRequest.since:type_name -> google.protobuf.Timestamp
+	30, // 22: rms.v1.SuspensionRehearsal.stopped_after:type_name -> google.protobuf.Duration
+	30, // 23: rms.v1.SuspensionRehearsal.opened_after:type_name -> google.protobuf.Duration
+	30, // 24: rms.v1.RehearseRefusalRequest.wait:type_name -> google.protobuf.Duration
+	29, // 25: rms.v1.RehearseRefusalResponse.time:type_name -> google.protobuf.Timestamp
+	30, // 26: rms.v1.RehearseRefusalResponse.cached_delay:type_name -> google.protobuf.Duration
+	30, // 27: rms.v1.RehearseRefusalResponse.promised_delay:type_name -> google.protobuf.Duration
+	29, // 28: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
+	29, // 29: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
+	2,  // 30: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
+	4,  // 31: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
+	9,  // 32: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
+	11, // 33: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
+	12, // 34: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
+	13, // 35: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
+	14, // 36: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
+	15, // 37: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
+	16, // 38: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
+	17, // 39: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
+	18, // 40: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
+	20, // 41: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
+	22, // 42: rms.v1.CustodyService.GetEvidence:input_type -> rms.v1.GetEvidenceRequest
+	24, // 43: rms.v1.CustodyService.RehearseSuspension:input_type -> rms.v1.RehearseSuspensionRequest
+	26, // 44: rms.v1.CustodyService.RehearseRefusal:input_type -> rms.v1.RehearseRefusalRequest
+	5,  // 45: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	10, // 46: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	8,  // 47: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	8,  // 48: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	8,  // 49: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	8,  // 50: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	8,  // 51: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	19, // 52: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	19, // 53: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	19, // 54: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	21, // 55: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	23, // 56: rms.v1.CustodyService.GetEvidence:output_type -> rms.v1.GetEvidenceResponse
+	25, // 57: rms.v1.CustodyService.RehearseSuspension:output_type -> rms.v1.SuspensionRehearsal
+	27, // 58: rms.v1.CustodyService.RehearseRefusal:output_type -> rms.v1.RehearseRefusalResponse
+	45, // [45:59] is the sub-list for method output_type
+	31, // [31:45] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_custody_proto_init() }
@@ -1968,7 +2445,7 @@ func file_rms_v1_custody_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_custody_proto_rawDesc), len(file_rms_v1_custody_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   20,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
