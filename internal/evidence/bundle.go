@@ -255,3 +255,6 @@ func bad(format string, args ...any) *vocab.Error {
 
 // sameBytes reports whether a bundle is what making it again would give.
 func sameBytes(b []byte, files []file) bool { return bytes.Equal(b, archive(files)) }
+
+// Tenant is whose evidence the manifest says that it is.
+func (b *Bundle) Tenant() vocab.TenantID { return b.manifest.Tenant }

@@ -34,6 +34,9 @@ type Generation struct {
 	// that.
 	Since Millis `cbor:"6,keyasint"`
 	Why   string `cbor:"7,keyasint,omitempty"`
+	// Canary is 1 if it is kept for rehearsals: nothing is ever published under
+	// it.
+	Canary uint8 `cbor:"8,keyasint,omitempty"`
 }
 
 // Encode returns the stored form.

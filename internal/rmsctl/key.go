@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) keyCommand() *cobra.Command {
-	return noun("key", "The tenant's keys and what depends on them", a.keyListCommand(), a.keyInventoryCommand())
+	return noun("key", "The tenant's keys and what depends on them", a.keyListCommand(), a.keyInventoryCommand(), a.keyEvidenceCommand(), a.keyRehearseCommand())
 }
 
 func (a *app) keyListCommand() *cobra.Command {

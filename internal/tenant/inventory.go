@@ -32,6 +32,9 @@ func (t *Tenant) Inventory(ctx context.Context) (lines []InventoryLine, err erro
 	entries := t.ring.Inventory()
 	err = t.store.View(ctx, func(r store.Reader) error {
 		for _, e := range slices.Backward(entries) {
+			if e.Canary {
+				continue // nothing depends on it
+			}
 			n, err := record.CountByGeneration(r, t.id, e.ID)
 			if err != nil {
 				return err

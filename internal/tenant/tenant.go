@@ -94,6 +94,8 @@ type Tenant struct {
 	stuck     stuck
 	// provingKeys is held while evidence is made, which reads all of the log.
 	provingKeys sync.Mutex
+	// rehearsing is held while the switch is tried on the canary.
+	rehearsing sync.Mutex
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
