@@ -60,6 +60,11 @@ func (t *Tenant) Evidence(ctx context.Context, c Call, scope EvidenceScope) ([]b
 		x.key = k.ID
 	}
 	b, err := t.makeEvidence(ctx, x, e)
+	if err != nil && x.recorded {
+		made := e.ID
+		e = t.newEvent(audit.KindEvidenceMade, c, t.now())
+		e.Parent = made
+	}
 	if err != nil {
 		return nil, vocab.EventID{}, t.refuse(ctx, e, err)
 	}
@@ -82,6 +87,7 @@ func (t *Tenant) makeEvidence(ctx context.Context, x *extract, e *audit.Event) (
 	if err := t.commit(ctx, func(store.Tx) error { return nil }, e); err != nil {
 		return nil, err
 	}
+	x.recorded = true
 	content, err := x.content(ctx)
 	if err != nil {
 		return nil, err
@@ -117,10 +123,11 @@ func (t *Tenant) evidenceSigner(ctx context.Context) (*keys.Signing, error) {
 
 // extract is what a bundle is made from.
 type extract struct {
-	t     *Tenant
-	scope EvidenceScope
-	event vocab.EventID
-	key   vocab.CustodianID // of the only key it is about; zero: all
+	t        *Tenant
+	scope    EvidenceScope
+	event    vocab.EventID     // that says it was made; recorded: it is in the log
+	key      vocab.CustodianID // of the only key it is about; zero: all
+	recorded bool
 	// names are the resources that are in it, with the event that wrote each.
 	names map[string]vocab.EventID
 	keys  map[string]*record.TenantKey

@@ -47,3 +47,16 @@ func (t *Tenant) PutGroups(ctx context.Context, c Call, groups map[string]record
 func (t *Tenant) Load(ctx context.Context) error {
 	return t.store.View(ctx, func(r store.Reader) error { return new(live).load(r, t.id) })
 }
+
+// ChangeInStore changes a resource's body behind the service's back.
+func (t *Tenant) ChangeInStore(ctx context.Context, name string, change func([]byte) []byte) error {
+	return t.store.Commit(ctx, func(tx store.Tx) error {
+		s, err := record.GetResource(tx, t.id, name)
+		if err != nil {
+			return err
+		}
+		s.Body = change(s.Body)
+		_, err = record.PutResource(tx, t.id, s)
+		return err
+	})
+}
