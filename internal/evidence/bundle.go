@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -166,7 +167,7 @@ func Read(b []byte) (*Bundle, error) {
 	}
 	out := &Bundle{Manifest: files[0].content}
 	if out.manifest, err = license.ParseEvidence(out.Manifest); err != nil {
-		return nil, bad("its manifest cannot be read: %v", err).Because(err)
+		return nil, bad("its manifest cannot be read: %s", why(err)).Because(err)
 	}
 	if err := sameFiles(out.manifest.Files, files[1:]); err != nil {
 		return nil, err
@@ -245,6 +246,14 @@ func unframe(name string, b []byte, limit int) (out [][]byte, err error) {
 		out, b = append(out, b[4:4+n:4+n]), b[4+n:]
 	}
 	return out, nil
+}
+
+// why is an error's own sentence, where it has one.
+func why(err error) string {
+	if e, ok := errors.AsType[*vocab.Error](err); ok {
+		return e.Message
+	}
+	return err.Error()
 }
 
 // bad is the error of evidence that is not what it should be.

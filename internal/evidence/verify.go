@@ -73,10 +73,10 @@ func (v *verification) signatures(trusted []license.KeyID) error {
 	m := v.manifest
 	var err error
 	if v.verifier, err = license.NewVerifier(v.Trust, m.Tenant, trusted, 0); err != nil {
-		return bad("%s: %v", fileTrust, err).Because(err)
+		return bad("%s: %s", fileTrust, why(err)).Because(err)
 	}
 	if _, err := v.verifier.VerifyEvidence(v.Manifest); err != nil {
-		return bad("%s: %v", fileManifest, err).Because(err)
+		return bad("%s: %s", fileManifest, why(err)).Because(err)
 	}
 	v.out.Tenant, v.out.Made, v.out.Since, v.out.Key = m.Tenant, m.IssuedAt, m.Since, m.Key
 	v.out.Root = v.verifier.Bundle().Signers()[0]
@@ -101,14 +101,14 @@ func (v *verification) hashes() error {
 func (v *verification) checkpoint() error {
 	cert, err := license.ParseCertificate(v.Certificate)
 	if err != nil {
-		return bad("%s: %v", fileCertificate, err).Because(err)
+		return bad("%s: %s", fileCertificate, why(err)).Because(err)
 	}
 	c, err := audit.OpenCheckpoint(v.Checkpoint, v.out.Tenant, cert.Subject)
 	if err != nil {
-		return bad("%s: %v", fileCheckpoint, err).Because(err)
+		return bad("%s: %s", fileCheckpoint, why(err)).Because(err)
 	}
 	if err := v.verifier.VerifyCertificate(cert, license.UsageCheckpoint, c.Time); err != nil {
-		return bad("%s: %v", fileCertificate, err).Because(err)
+		return bad("%s: %s", fileCertificate, why(err)).Because(err)
 	}
 	v.out.Checkpoint = c
 	return nil
@@ -228,7 +228,7 @@ func (v *verification) generation(s *record.Resource) error {
 		_, err = v.verifier.VerifyGeneration(g.Signed)
 	}
 	if err != nil {
-		return bad("%s: %s: %v", fileResources, s.Name, err).Because(err)
+		return bad("%s: %s: %s", fileResources, s.Name, why(err)).Because(err)
 	}
 	return nil
 }

@@ -87,8 +87,8 @@ var ofFiles = map[string]func(*Forger, []File) []byte{
 		return Join(own)
 	},
 	"the root is another": func(f *Forger, _ []File) []byte { return f.Thief("") },
-	"a file is added":   func(_ *Forger, files []File) []byte { return Join(append(files, File{"readme.txt", []byte("x")})) },
-	"a file is removed": func(_ *Forger, files []File) []byte { return Join(files[:len(files)-1]) },
+	"a file is added":     func(_ *Forger, files []File) []byte { return Join(append(files, File{"readme.txt", []byte("x")})) },
+	"a file is removed":   func(_ *Forger, files []File) []byte { return Join(files[:len(files)-1]) },
 	"two files are exchanged": func(_ *Forger, files []File) []byte {
 		files[2], files[3] = files[3], files[2]
 		return Join(files)
