@@ -24,7 +24,7 @@ FUZZTIME   ?= 10s
 FROZEN     := proto/rms.binpb
 
 # Packages that start real programs (Vault, strace, built binaries) or run for minutes. They go last.
-SLOW := /internal/keys/vault$$|/internal/vaulttest|/test(/|$$)
+SLOW := /internal/keys/vault(act)?$$|/internal/vaulttest|/test(/|$$)
 # Packages where the race detector sees nothing: they drive other processes.
 NORACE := /test/(demo|faults|live)(/|$$)
 

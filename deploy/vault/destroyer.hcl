@@ -2,7 +2,9 @@
 # wrapped, after approval, and never lies around. Replace MOUNT by the tenant's
 # transit mount.
 
-path "MOUNT/keys/+"      { capabilities = ["read", "delete"] }
+path "MOUNT/keys/+" { capabilities = ["read", "delete"] }
+
+# versions below a floor, once the floor is there
 path "MOUNT/keys/+/trim" { capabilities = ["update"] }
 path "MOUNT/keys/+/config" {
   capabilities       = ["update"]

@@ -23,8 +23,11 @@ func at(policy, mount string) string {
 // Daemon is the policy of rmsd on a tenant's transit mount.
 func Daemon(mount string) string { return at(rmsd, mount) }
 
-// CustodyOfficer is the policy of the people who make and rotate keys.
-func CustodyOfficer(mount string) string { return at(custodyOfficer, mount) }
+// CustodyOfficer is the policy of the people who make and rotate keys, and may
+// empty the policy named, that of rmsd's role.
+func CustodyOfficer(mount, daemonPolicy string) string {
+	return strings.ReplaceAll(at(custodyOfficer, mount), "/POLICY\"", "/"+daemonPolicy+"\"")
+}
 
 // Destroyer is the policy of the short-lived token that destroys keys.
 func Destroyer(mount string) string { return at(destroyer, mount) }

@@ -31,6 +31,23 @@ func Find(r store.Reader, t vocab.TenantID, id vocab.EventID) (Entry, error) {
 	return e, nil
 }
 
+// First returns a tenant's first event, proven to be in the tree; nil if its log
+// is empty.
+func First(r store.Reader, t vocab.TenantID) (*Event, error) {
+	n, err := size(r, t)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	e, err := entry(r, t, 0)
+	if err == nil {
+		err = Prove(r, t, e)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e.Event, nil
+}
+
 // Prove checks that the entry is in the tree: that its leaf leads to the root
 // of the log as it is in r. The first events of the log were compared with a
 // checkpoint when the daemon started, so whoever changes one of them and its

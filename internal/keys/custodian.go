@@ -152,6 +152,7 @@ type KeyFacts struct {
 	PlaintextBackup bool // allow_plaintext_backup
 	DeletionAllowed bool
 	Imported        bool
+	ImportRotates   bool // an imported key that Vault may rotate
 	BackedUp        bool // a plaintext backup was taken
 	Restored        bool // came from a plaintext backup
 	Latest          uint32

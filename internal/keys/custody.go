@@ -147,12 +147,15 @@ func (r *Ring) take(rec Record) *generation {
 }
 
 // TakeKey takes over the states of a tenant key and its versions as the records
-// have them now. Suspending one version is what Vault itself cannot do. It is in
+// have them now; what is new is wrapped by the one that is active. Suspending one version is what Vault itself cannot do. It is in
 // force for tenant generations and documents when it returns; it does no I/O.
 func (r *Ring) TakeKey(k KeyStates) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.states[k.Key] = k
+	if k.State == Active && r.custodians[k.Key] != nil {
+		r.active = k.Key
+	}
 	for _, g := range r.byNumber {
 		if g.Wrap.Custodian == k.Key && r.stateError(g.Wrap) != nil {
 			g.drop()

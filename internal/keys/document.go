@@ -26,10 +26,15 @@ func (r *Ring) member(c Custodian) *member {
 					rs, err = nil, integrity(fmt.Errorf("asked for %d keys, got %d", len(items), len(rs)))
 				}
 				var ids []string
+				heard := err
 				for _, u := range rs {
 					ids = appendNew(ids, u.RequestID)
+					// Of several the one that says most of the custodian.
+					if u.Err != nil && (heard == nil || !refusesEverything(heard)) {
+						heard = u.Err
+					}
 				}
-				r.saw("unwrap", c.ID(), len(items), asked, err, ids...)
+				r.saw("unwrap", c.ID(), len(items), asked, heard, ids...)
 				return rs, err
 			},
 		},

@@ -20,8 +20,14 @@ func (f *Facts) Safe() error {
 	if err := f.Root.safe(rootType, derived); err != nil {
 		return err
 	}
-	return f.Sign.safe("ed25519", false)
+	return f.Sign.SafeSign()
 }
+
+// SafeRoot judges a root key in Vault as [Facts.Safe] does.
+func (k *KeyFacts) SafeRoot() error { return k.safe("aes256-gcm96", true) }
+
+// SafeSign judges a signing key as [Facts.Safe] does.
+func (k *KeyFacts) SafeSign() error { return k.safe("ed25519", false) }
 
 func (k *KeyFacts) safe(wantType string, wantDerived bool) error {
 	unsafe := func(format string, args ...any) error {

@@ -13,7 +13,12 @@ import (
 )
 
 func (a *app) keyCommand() *cobra.Command {
-	return noun("key", "The tenant's keys and what depends on them", a.keyListCommand(), a.keyInventoryCommand(), a.keyEvidenceCommand(), a.keyRehearseCommand())
+	return noun("key", "The tenant's keys and what depends on them",
+		a.keyListCommand(), a.keyShowCommand(), a.keyCustodiansCommand(), a.keyInventoryCommand(),
+		a.keyCreateCommand(), a.keyImportCommand(), a.keyRegisterCommand(), a.keyProveCommand(), a.keyActivateCommand(),
+		a.keyRotateCommand(), a.keyScheduleCommand(), a.keySyncCommand(),
+		a.keySuspendCommand(), a.keyResumeCommand(), a.keyCompromiseCommand(),
+		a.keyEvidenceCommand(), a.keyRehearseCommand())
 }
 
 func (a *app) keyListCommand() *cobra.Command {
@@ -29,10 +34,15 @@ func (a *app) keyListCommand() *cobra.Command {
 			return a.emit(messages(r.GetKeys()), func() {
 				t := newTable(a.stdout, "KEY", "STATE", "CUSTODIAN", "TYPE", "VERSION", "UNWRAPS FROM", "ORIGIN", "WHERE")
 				for _, k := range r.GetKeys() {
-					t.row(lastPart(k.GetName()), enumWord(k.GetState().String()), enumWord(k.GetCustodian().String()), keyType(k),
+					t.row(lastPart(k.GetName()), stateSince(k.GetState(), "", ""), or(k.GetCustodianName(), enumWord(k.GetCustodian().String())), keyType(k),
 						version(k.GetLatestVersion()), version(k.GetMinDecryptionVersion()), origin(k), k.GetLocation())
 				}
 				t.flush()
+				for _, k := range r.GetKeys() {
+					if k.GetFault() != "" {
+						a.outf("%s: %s (%s)", lastPart(k.GetName()), k.GetFaultMessage(), k.GetFault())
+					}
+				}
 			})
 		}),
 	})
@@ -51,6 +61,9 @@ func version(n uint32) string {
 // keyType shows what must hold of a tenant key, and shouts where it does not.
 func keyType(k *rmsv1.Key) string {
 	s := k.GetType()
+	if s == "" {
+		return "" // its custodian does not say
+	}
 	if k.GetDerived() {
 		s += ", derived"
 	} else {
@@ -64,16 +77,12 @@ func keyType(k *rmsv1.Key) string {
 
 // origin is where the newest version of a key comes from.
 func origin(k *rmsv1.Key) string {
-	word := "generated"
-	if k.GetImported() {
-		word = "imported"
-	}
 	for _, v := range k.GetVersions() {
 		if v.GetVersion() == k.GetLatestVersion() && v.GetCreateTime() != nil {
-			return word + " " + showDay(v.GetCreateTime())
+			return versionOrigin(v) + " " + showDay(v.GetCreateTime())
 		}
 	}
-	return word
+	return ""
 }
 
 func (a *app) keyInventoryCommand() *cobra.Command {

@@ -104,6 +104,22 @@ func (k *custody) RotateKey(ctx context.Context, req *rmsv1.RotateKeyRequest) (*
 	return acted(c, v, event, err)
 }
 
+func (k *custody) ProbeKey(ctx context.Context, req *rmsv1.ProbeKeyRequest) (*rmsv1.ProbeKeyResponse, error) {
+	c := callOf(ctx)
+	name, err := idOf(c.tenant.Name(), "keys", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	p, event, err := c.tenant.ProbeKey(ctx, c.domain(nil), name)
+	if err != nil {
+		return nil, err
+	}
+	c.recorded(event)
+	return &rmsv1.ProbeKeyResponse{
+		Version: p.Version, Context: p.Context, Plaintext: p.Plaintext, Ciphertext: p.Ciphertext, CustodianRequestId: p.RequestID,
+	}, nil
+}
+
 // acted answers with a key that somebody acted on.
 func acted(c *call, v *tenant.KeyView, event vocab.EventID, err error) (*rmsv1.Key, error) {
 	if err != nil {

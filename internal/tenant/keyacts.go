@@ -348,45 +348,31 @@ func (t *Tenant) deactivateKeys(tx store.Tx, because *audit.Event, name string) 
 	return nil
 }
 
-// followKey makes what is new follow the active key and its newest version: the
-// daemon's signing keys, and a generation of its own.
+// followKey makes what is new follow the active key and its newest version, by a
+// generation of its own. The daemon's signing keys follow at half their life:
+// until then the root before, which clients know, vouches for them.
 func (t *Tenant) followKey(ctx context.Context) error {
 	active := t.active()
-	if s, err := t.chain.Licenses(); err != nil || !t.certifiedBy(s.Certificate, active.ID()) {
-		if err := t.renewSigner(ctx); err != nil {
-			return err
-		}
+	if t.live.activeGeneration() == nil && len(t.ring.Inventory()) > 0 {
+		return nil // suspended on purpose
 	}
 	_, k := t.live.keyByID(active.ID())
-	for _, g := range t.ring.Inventory() {
-		if g.State == keys.Active && k != nil && g.Version.Custodian == active.ID() && g.Created.UnixMilli() >= int64(versionSeen(k)) {
-			return nil
-		}
+	if g := t.live.activeGeneration(); g != nil && k != nil && g.MadeBy == k.ID && g.MadeVersion >= claimedVersion(k) {
+		return nil
 	}
 	_, err := t.ring.NewGeneration(ctx)
 	return err
 }
 
-// versionSeen is since when a generation is expected under the newest version of
-// a key: since it was claimed. A version that nobody asked for gets none.
-func versionSeen(k *record.TenantKey) record.Millis {
-	var since record.Millis
+// claimedVersion is the newest version of a key that was meant: what is new is
+// expected under it. A version that nobody asked for gets no generation.
+func claimedVersion(k *record.TenantKey) (newest uint32) {
 	for _, v := range k.Versions {
 		if v.Claim == record.Claimed {
-			since = v.Seen
+			newest = v.Number
 		}
 	}
-	return since
-}
-
-// certifiedBy says that a certificate is the current root's of a key.
-func (t *Tenant) certifiedBy(c *license.Certificate, id vocab.CustodianID) bool {
-	_, k := t.live.keyByID(id)
-	if k == nil {
-		return false
-	}
-	root := k.SignKeys[k.SignLatest]
-	return c.Root == license.KeyIDOf(root[:])
+	return newest
 }
 
 // SyncKey looks at a key now, because its custodian acted on it, and takes the
@@ -439,12 +425,19 @@ func claim(k *record.TenantKey, e *audit.Event, stated *record.Provenance, f *ke
 		}
 	}
 	if v := k.Version(k.RootLatest); v != nil && stated != nil {
-		if v.Provenance != nil {
+		switch p := v.Provenance; {
+		case p == nil:
+			v.Provenance = stated
+			claimed = append(claimed, "provenance stated")
+		case stated.Proven == 1 && len(p.Fingerprint) > 0 && slices.Equal(p.Fingerprint, stated.Fingerprint):
+			next := *p
+			next.Proven = 1
+			v.Provenance = &next
+			claimed = append(claimed, "proven")
+		default:
 			return vocab.Errorf(vocab.ReasonResourceExists, "where version %d comes from was stated already", v.Number).
 				WithNext("It stays as it was stated first")
 		}
-		v.Provenance = stated
-		claimed = append(claimed, "provenance stated")
 	}
 	k.Rotates = record.Millis(f.Root.AutoRotate.Milliseconds())
 	e.KeyVersion, e.Detail = k.RootLatest, "looked at; "+strings.Join(claimed, ", ")
@@ -483,6 +476,49 @@ func (t *Tenant) claimInTime(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Probe is something that is no secret, sealed by a key.
+type Probe struct {
+	Version                        uint32
+	Context, Plaintext, Ciphertext []byte
+	RequestID                      string
+}
+
+// ProbeKey has a key seal the payload of a generation that does not
+// exist and never will, so that whoever has the key at hand can see that it is
+// the one.
+func (t *Tenant) ProbeKey(ctx context.Context, c Call, name string) (*Probe, vocab.EventID, error) {
+	k := t.live.key(name)
+	if k == nil {
+		return nil, vocab.EventID{}, noKey()
+	}
+	e := t.newEvent(audit.KindRead, c, t.now())
+	e.Target, e.Custodian, e.Detail = record.KeyName(name), k.ID, "probe"
+	custodian := t.openedKey(k.ID)
+	if custodian == nil {
+		return nil, vocab.EventID{}, t.refuse(ctx, e, t.viewKey(ctx, name, k).Fault)
+	}
+	secret, b := vocab.NewSecret(), keys.TenantBinding(t.id, vocab.NewGenerationID())
+	defer secret.Zero()
+	wraps, err := custodian.Wrap(ctx, []keys.WrapItem{{Binding: b, Secret: secret}})
+	if err == nil && len(wraps) != 1 {
+		err = keys.Integrity(errors.New("one wrap was asked for"))
+	}
+	if err == nil {
+		err = wraps[0].Err
+	}
+	if err != nil {
+		return nil, vocab.EventID{}, t.refuse(ctx, e, err)
+	}
+	w, sum := wraps[0], b.Sum()
+	e.KeyVersion, e.CustodianRequest = w.Wrap.L0Version, w.RequestID
+	if err := t.commit(ctx, func(store.Tx) error { return nil }, e); err != nil {
+		return nil, vocab.EventID{}, err
+	}
+	return &Probe{
+		Version: w.Wrap.L0Version, Context: sum[:], Plaintext: b.Payload(secret), Ciphertext: w.Wrap.Ciphertext, RequestID: w.RequestID,
+	}, e.ID, nil
 }
 
 // RotateKey makes a new version of a key whose custodian is this daemon itself.

@@ -65,7 +65,7 @@ func (k *keyRecords) AddGeneration(ctx context.Context, g keys.Record) error {
 			}
 			next := &record.Generation{
 				Number: g.Number, Signed: g.Signed, Wrap: g.Wrap.Encode(), State: uint8(g.State), Created: record.ToMillis(g.Created),
-				Since: record.ToMillis(e.Time),
+				Since: record.ToMillis(e.Time), MadeBy: g.Wrap.Custodian, MadeVersion: g.Wrap.L0Version,
 			}
 			if g.Canary {
 				next.Canary, e.Detail = 1, "canary, for rehearsals"
@@ -227,6 +227,9 @@ func sameNote(a, b *record.TenantKey) bool {
 	return err == nil && err2 == nil && slices.Equal(x, y)
 }
 
+// tickOfVault is how often Vault looks for keys that are due to be rotated.
+const tickOfVault = time.Hour
+
 // noted is a key with what facts of its custodian add.
 func noted(k *record.TenantKey, m keys.Mark, f *keys.Facts, now time.Time) *record.TenantKey {
 	next := *k
@@ -244,8 +247,11 @@ func noted(k *record.TenantKey, m keys.Mark, f *keys.Facts, now time.Time) *reco
 		if f.Root.Imported { // Vault says so until it rotates the key itself
 			add.Origin = record.OriginImported
 		}
-		if k.RootLatest == 0 {
+		switch before := next.Version(v.Version - 1); {
+		case k.RootLatest == 0:
 			add.Claim = record.Claimed // the key was registered with it
+		case k.Rotates > 0 && before != nil && v.Created.Sub(before.Created.Time())+tickOfVault >= time.Duration(k.Rotates)*time.Millisecond:
+			add.Claim, add.ClaimedBy = record.Claimed, "its schedule"
 		}
 		next.Versions = append(next.Versions, add)
 	}

@@ -31,10 +31,11 @@ type live struct {
 	operations map[vocab.OperationID]goingOn
 	bell       bell
 	watchers   map[*watcher]struct{}
-	// keys are the registered keys by name. ring follows them and the
-	// generations, once there is one.
-	keys map[string]*record.TenantKey
-	ring *keys.Ring
+	// keys are the registered keys by name, generations those of the tenant by
+	// number. ring follows them, once there is one.
+	keys        map[string]*record.TenantKey
+	generations map[uint32]*record.Generation
+	ring        *keys.Ring
 }
 
 // watcher is called after every change of what decisions read.

@@ -131,6 +131,9 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	}
 	var settings record.Settings
 	if err := t.store.View(ctx, func(r store.Reader) (err error) {
+		if err := t.verifyName(r); err != nil {
+			return err
+		}
 		if settings, err = record.GetSettings(r, t.id); err != nil {
 			return err
 		}
@@ -239,6 +242,16 @@ func (t *Tenant) CheckpointSigner() (audit.Signer, []byte, error) {
 		return nil, nil, err
 	}
 	return s.Signer, s.Certificate.Raw(), nil
+}
+
+// verifyName refuses data that were another tenant's from the beginning: a name
+// that somebody made lead to them.
+func (t *Tenant) verifyName(r store.Reader) error {
+	first, err := audit.First(r, t.id)
+	if err == nil && (first == nil || first.Kind != audit.KindTenantCreated || first.Target != "tenant "+t.name) {
+		err = contradicts("the tenant's name")
+	}
+	return err
 }
 
 // ensureTenant gives the tenant its identity when it is first served.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strconv"
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/keys"
@@ -34,15 +33,21 @@ func (l *live) setKey(s *record.Resource) error {
 	return nil
 }
 
-// setGeneration tells the ring of a generation; before there is one, it is read
-// from the store. mu is held.
+// setGeneration puts a generation into force. mu is held.
 func (l *live) setGeneration(s *record.Resource) error {
 	g, err := record.DecodeGeneration(s.Body)
 	if err == nil && record.GenerationName(g.Number) != s.Name {
 		err = contradicts(s.Name)
 	}
-	if err != nil || l.ring == nil {
+	if err != nil {
 		return err
+	}
+	if l.generations == nil {
+		l.generations = map[uint32]*record.Generation{}
+	}
+	l.generations[g.Number] = g
+	if l.ring == nil {
+		return nil
 	}
 	rec, err := ringRecord(g)
 	if err == nil {
@@ -86,6 +91,19 @@ func (l *live) activeKey() (string, *record.TenantKey) {
 		}
 	}
 	return "", nil
+}
+
+// activeGeneration returns the generation that seals what is new; nil if there is
+// none.
+func (l *live) activeGeneration() *record.Generation {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, g := range l.generations {
+		if keys.State(g.State) == keys.Active {
+			return g
+		}
+	}
+	return nil
 }
 
 // active is the custodian of the active key.
@@ -157,10 +175,10 @@ func (t *Tenant) openKeys() ([]keys.Custodian, error) {
 // rank is 0 for the active key, and before the others comes one that was
 // suspended: if no key is active, that was.
 func rank(k *record.TenantKey) int {
-	switch keys.State(k.State) {
-	case keys.Active:
+	switch s := keys.State(k.State); {
+	case s == keys.Active:
 		return 0
-	case keys.Suspended:
+	case s == keys.Suspended:
 		return 1
 	}
 	return 2
@@ -213,13 +231,4 @@ func (t *Tenant) closeKeys() (err error) {
 func (t *Tenant) keyNameOf(id vocab.CustodianID) string {
 	name, _ := t.live.keyByID(id)
 	return name
-}
-
-// parseGeneration reads a generation's number as people write it: 4 or g4.
-func parseGeneration(s string) (uint32, bool) {
-	if len(s) > 1 && s[0] == 'g' {
-		s = s[1:]
-	}
-	n, err := strconv.ParseUint(s, 10, 32)
-	return uint32(n), err == nil && n > 0 && strconv.FormatUint(n, 10) == s
 }

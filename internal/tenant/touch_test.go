@@ -91,6 +91,11 @@ func (c *moody) Sign(ctx context.Context, version uint32, message []byte) (*keys
 	return c.Custodian.Sign(ctx, version, message)
 }
 
+// RotateRoot is the keyring's.
+func (c *moody) RotateRoot(ctx context.Context) (uint32, error) {
+	return c.Custodian.(keys.Rotator).RotateRoot(ctx)
+}
+
 // kept is a tenant with a moody custodian.
 type kept struct {
 	*served

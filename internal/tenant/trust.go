@@ -302,11 +302,6 @@ func (t *Tenant) ensureSigner(ctx context.Context) error {
 	if s, err := t.chain.Licenses(); err == nil && s.Certificate.NotAfter.Sub(t.now()) > keys.CertificateLife/2 {
 		return nil
 	}
-	return t.renewSigner(ctx)
-}
-
-// renewSigner has the root of the active key certify new signing keys.
-func (t *Tenant) renewSigner(ctx context.Context) error {
 	if err := t.chain.Renew(ctx); err != nil {
 		return err
 	}

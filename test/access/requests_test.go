@@ -216,6 +216,34 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	"rms.v1.CustodyService/GetInventory": func(*testing.T, *world) proto.Message {
 		return &rmsv1.GetInventoryRequest{Parent: "tenants/contoso"}
 	},
+	"rms.v1.CustodyService/ListCustodians": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListCustodiansRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.CustodyService/RegisterKey": func(*testing.T, *world) proto.Message {
+		return &rmsv1.RegisterKeyRequest{Parent: "tenants/contoso", KeyId: "another", Custodian: "another"}
+	},
+	// It is active already: then it stays so.
+	"rms.v1.CustodyService/ActivateKey": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ActivateKeyRequest{Name: "tenants/contoso/keys/root"}
+	},
+	"rms.v1.CustodyService/SyncKey": func(*testing.T, *world) proto.Message {
+		return &rmsv1.SyncKeyRequest{Name: "tenants/contoso/keys/root"}
+	},
+	"rms.v1.CustodyService/ProbeKey": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ProbeKeyRequest{Name: "tenants/contoso/keys/root"}
+	},
+	"rms.v1.CustodyService/RotateKey": func(*testing.T, *world) proto.Message {
+		return &rmsv1.RotateKeyRequest{Name: "tenants/contoso/keys/root"}
+	},
+	"rms.v1.CustodyService/SuspendKey": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.SuspendKeyRequest{Name: w.oldGeneration(t), Reason: "a test"}
+	},
+	"rms.v1.CustodyService/ResumeKey": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.ResumeKeyRequest{Name: w.suspendedGeneration(t)}
+	},
+	"rms.v1.CustodyService/CompromiseKey": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.CompromiseKeyRequest{Name: w.oldGeneration(t), Reason: "a test"}
+	},
 
 	"rms.v1.CustodyService/GetEvidence": func(*testing.T, *world) proto.Message {
 		return &rmsv1.GetEvidenceRequest{Parent: "tenants/contoso"}

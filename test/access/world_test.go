@@ -318,6 +318,39 @@ func (w *world) paused(t *testing.T) string {
 	return name
 }
 
+// oldGeneration makes a new generation and returns the name of the one that was
+// active.
+func (w *world) oldGeneration(t *testing.T) string {
+	t.Helper()
+	ctx, conn := w.as(t.Context(), "key-custodian", "")
+	custody := rmsv1.NewCustodyServiceClient(conn)
+	inv, err := custody.GetInventory(ctx, &rmsv1.GetInventoryRequest{Parent: "tenants/contoso"})
+	if err == nil {
+		_, err = custody.RotateKey(ctx, &rmsv1.RotateKeyRequest{Name: "tenants/contoso/keys/root"})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range inv.GetLines() {
+		if l.GetActive() {
+			return fmt.Sprintf("tenants/contoso/generations/%d", l.GetNumber())
+		}
+	}
+	t.Fatal("no generation is active")
+	return ""
+}
+
+// suspendedGeneration suspends an old one.
+func (w *world) suspendedGeneration(t *testing.T) string {
+	t.Helper()
+	name := w.oldGeneration(t)
+	ctx, conn := w.as(t.Context(), "key-custodian", "")
+	if _, err := rmsv1.NewCustodyServiceClient(conn).SuspendKey(ctx, &rmsv1.SuspendKeyRequest{Name: name}); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
 // address is a new address of the tenant's domain, of nobody who signs in.
 func (w *world) address() string { return w.slug() + "@contoso.test" }
 

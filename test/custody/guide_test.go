@@ -52,7 +52,7 @@ func TestCustodyGuide(t *testing.T) {
 	if len(off) != 2 {
 		t.Fatalf("turning it off takes %d blocks, want one for off and one for on", len(off))
 	}
-	g.sh(off[0], "")
+	g.sh(off[0], officer)
 	expect("switched off", vocab.ReasonCustodianRefused)
 	g.sh(off[1], "")
 	expect("switched on", "")

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// Tenant is the one tenant of a site, Parent its resource name.
+// Tenant is the first tenant of a site, Parent its resource name.
 const (
 	Tenant = "contoso"
 	Parent = "tenants/" + Tenant
@@ -30,8 +31,11 @@ const (
 
 // Site is what an operator has set up: configuration, certificate, identity
 // provider and data directory. It outlives the daemons that run on it.
+//
+// It is the site as people of one of its tenants see it.
 type Site struct {
 	*daemontest.Folder
+	Name    string // the tenant's
 	Data    string // the daemon's data directory, made by the daemon
 	Config  string // rmsd.yaml
 	Address string // where it listens
@@ -60,35 +64,53 @@ func New(tb testing.TB, custodian string) *Site {
 			tb.Logf("the daemons' log ends:\n%s", b[max(0, len(b)-3000):])
 		}
 	})
-	idp, err := devidp.Start(devidp.Options{Lifetime: 12 * time.Hour})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = idp.Close() })
 	s := &Site{
-		Folder: f, Data: filepath.Join(f.Dir, "data"), Config: filepath.Join(f.Dir, "rmsd.yaml"), Address: freeAddress(tb), IdP: idp, LogLevel: "warn",
-		people: map[string]daemontest.Who{},
+		Folder: f, Name: Tenant, Data: filepath.Join(f.Dir, "data"), Config: filepath.Join(f.Dir, "rmsd.yaml"), Address: freeAddress(tb), LogLevel: "warn",
 	}
+	s.signIn(tb, nil)
 	s.Write("rmsd.yaml", fmt.Sprintf(`
 listen: %s
 data_dir: data
 operator_socket: operator.sock
 tls: {certificate: server.pem, key: server.key}
 identity_providers:
-  people: {issuer: %q, audiences: [rms], addresses: {claims: [email], domains: [contoso.test]}}
+%s
 tenants_dir: tenants.d
 limits: {per_caller: 1000000, per_tenant: 1000000, connections: 10000}
-`, s.Address, idp.Issuer()))
-	s.Write("tenants.d/contoso.yaml", fmt.Sprintf(`
-id: contoso
-domains: [contoso.test]
-admins: ["user:alice@contoso.test"]
-roles:
-  policy-admin: ["user:alice@contoso.test"]
-  auditor: ["user:erin@contoso.test"]
-providers: [people]
-custodian: %s
-`, custodian))
+`, s.Address, s.providerText()))
+	s.SetCustodian(custodian)
+	return s
+}
+
+// AddTenant adds another tenant with people of its own, alice, bob and erin,
+// who have there the roles that those of the first tenant have.
+func (s *Site) AddTenant(tb testing.TB, name, custodian string) *Site {
+	tb.Helper()
+	next := *s
+	next.Name, next.TenantID, next.Verifier = name, vocab.TenantID{}, nil
+	var users []devidp.User
+	for _, user := range []string{"alice", "bob", "erin"} {
+		users = append(users, devidp.User{Email: user + "@" + name + ".test", AMR: []string{"mfa"}})
+	}
+	next.signIn(tb, users)
+	text, err := os.ReadFile(s.Config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s.Write("rmsd.yaml", strings.Replace(string(text), "\ntenants_dir:", "\n"+next.providerText()+"\ntenants_dir:", 1))
+	next.SetCustodian(custodian)
+	return &next
+}
+
+// signIn gives the tenant a provider, and everybody there a token.
+func (s *Site) signIn(tb testing.TB, users []devidp.User) {
+	tb.Helper()
+	idp, err := devidp.Start(devidp.Options{Lifetime: 12 * time.Hour, Users: users})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = idp.Close() })
+	s.IdP, s.people = idp, map[string]daemontest.Who{}
 	for _, user := range idp.Logins() {
 		token, err := idp.MintToken(user)
 		if err == nil {
@@ -98,8 +120,28 @@ custodian: %s
 			tb.Fatal(err)
 		}
 	}
-	return s
 }
+
+func (s *Site) providerText() string {
+	return fmt.Sprintf("  people-of-%s: {issuer: %q, audiences: [rms], addresses: {claims: [email], domains: [%s.test]}}", s.Name, s.IdP.Issuer(), s.Name)
+}
+
+// SetCustodian writes the tenant's file, which the next daemon reads. custodian
+// is as for [New].
+func (s *Site) SetCustodian(custodian string) {
+	s.Write("tenants.d/"+s.Name+".yaml", strings.ReplaceAll(`
+id: NAME
+domains: [NAME.test]
+admins: ["user:alice@NAME.test"]
+roles:
+  policy-admin: ["user:alice@NAME.test"]
+  auditor: ["user:erin@NAME.test"]
+providers: [people-of-NAME]
+custodian: `, "NAME", s.Name)+custodian+"\n")
+}
+
+// Parent is the tenant's resource name.
+func (s *Site) Parent() string { return "tenants/" + s.Name }
 
 // freeAddress returns a loopback address nobody listens on now. Its port is
 // below those that the system gives out by itself, to connections among others:
@@ -171,7 +213,7 @@ func (s *Site) Connect(tb testing.TB, bound func(net.Addr)) *grpc.ClientConn {
 // pin takes the tenant's identity and root over at first sight, as a person
 // does at login, and refuses others from then on.
 func (s *Site) pin(ctx context.Context, conn *grpc.ClientConn) error {
-	trust, err := daemontest.FetchTrust(ctx, conn, Tenant)
+	trust, err := daemontest.FetchTrust(ctx, conn, s.Name)
 	if err != nil {
 		return err
 	}

@@ -71,6 +71,11 @@ var parsers = []struct {
 	{"context", "internal/contexts", "Parse ParseKeyID Context.Validate validServer hasAlias"},
 	{"page token", "internal/server", "pages.cursor"},
 	{"Vault's answers", "internal/keys/vault", "decodeOne parseAnswer parseVersioned parseBatch parseHealth parseKey parseKeyVersion parseCapabilities parseSignature refusal"},
+	{
+		"a custody team's key", "internal/keys/byok",
+		"Parse sized plain weak printable fromHex fromBase64 object word parseJSON parseJWK base64URL parseAzure isDER foreign foreignPEM foreignXML foreignDER " +
+			"wrongBytes wrongSize wrongBlob wrongText",
+	},
 	{"key ring", "internal/keys/embedded", "parse ring.check"},
 	{"document, as a tool sees it", ".", "Inspect Inspection.readLicense"},
 }

@@ -164,6 +164,7 @@ func parseKey(data json.RawMessage) (*keys.KeyFacts, error) {
 		DeletionAllowed *bool                      `json:"deletion_allowed"`
 		Convergent      bool                       `json:"convergent_encryption"`
 		Imported        bool                       `json:"imported_key"`
+		ImportRotates   bool                       `json:"imported_key_allow_rotation"`
 		KDF             string                     `json:"kdf"`
 		Latest          *uint32                    `json:"latest_version"`
 		MinDecryption   *uint32                    `json:"min_decryption_version"`
@@ -186,7 +187,8 @@ func parseKey(data json.RawMessage) (*keys.KeyFacts, error) {
 	}
 	k := &keys.KeyFacts{
 		Name: d.Name, Type: d.Type, Derived: *d.Derived, Convergent: d.Convergent, Exportable: *d.Exportable,
-		PlaintextBackup: *d.PlaintextBackup, DeletionAllowed: *d.DeletionAllowed, Imported: d.Imported,
+		PlaintextBackup: *d.PlaintextBackup, DeletionAllowed: *d.DeletionAllowed,
+		Imported: d.Imported, ImportRotates: d.ImportRotates,
 		BackedUp: present(d.BackupInfo), Restored: present(d.RestoreInfo),
 		Latest: *d.Latest, MinDecryption: *d.MinDecryption, MinEncryption: *d.MinEncryption, MinAvailable: *d.MinAvailable,
 		AutoRotate: time.Duration(min(max(d.AutoRotate, 0), 1<<32)) * time.Second,

@@ -2,20 +2,11 @@ package vault
 
 import (
 	"cmp"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
-	"os"
-	"regexp"
 	"strings"
 	"time"
-
-	"github.com/hashicorp/vault/api"
 
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -67,22 +58,11 @@ type AppRole struct {
 	Wrapped bool
 }
 
-const (
-	defaultTimeout = 3 * time.Second
-	maxTimeout     = 30 * time.Second
-	// maxAnswer bounds what is read of one answer; a full batch needs 200 KiB.
-	maxAnswer = 4 << 20
-)
-
-// Vault's own rule for key names; mounts may have several segments of it.
-var nameRule = regexp.MustCompile(`^\w(([\w.-]+)?\w)?$`)
-
 func (c *Config) check() error {
 	bad := func(format string, args ...any) error {
 		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "custodian: %s", fmt.Sprintf(format, args...))
 	}
 	c.RootKey, c.SignKey = cmp.Or(c.RootKey, "root"), cmp.Or(c.SignKey, "sign")
-	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
 	c.Mount = strings.Trim(c.Mount, "/")
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -90,23 +70,21 @@ func (c *Config) check() error {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	u, err := url.Parse(c.Address)
+	e := c.endpoint()
+	if err := e.check(); err != nil {
+		return err
+	}
+	c.Timeout = e.Timeout
 	switch {
-	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
-		return bad("address %q is not of the form https://HOST:8200", c.Address)
-	case u.Scheme == "http" && !loopback(u.Hostname()), u.Scheme != "http" && u.Scheme != "https":
-		return bad("address %q must begin with https://", c.Address)
 	case c.ID.IsZero():
 		return bad("the key is not registered")
 	case c.RootKey == c.SignKey:
 		return bad("root key and signing key are the same")
-	case c.Timeout < 0 || c.Timeout > maxTimeout:
-		return bad("timeout %s is not between 0 and %s", c.Timeout, maxTimeout)
 	case (c.AppRole == nil) == (c.TokenFile == ""):
 		return bad("want either approle or token_file")
 	}
 	for _, name := range append([]string{c.RootKey, c.SignKey}, append(strings.Split(c.Mount, "/"), c.OtherMounts...)...) {
-		if len(name) > 128 || !nameRule.MatchString(name) {
+		if !validName(name) {
 			return bad("%q cannot be the name of a mount or key", name)
 		}
 	}
@@ -115,77 +93,15 @@ func (c *Config) check() error {
 		if a.RoleIDFile == "" || a.SecretIDFile == "" {
 			return bad("approle needs role_id_file and secret_id_file")
 		}
-		if !nameRule.MatchString(a.Mount) || a.Role != "" && !nameRule.MatchString(a.Role) {
+		if !validName(a.Mount) || a.Role != "" && !validName(a.Role) {
 			return bad("%q cannot be an auth mount", a.Mount)
 		}
 	}
 	return nil
 }
 
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
-}
-
-// newClient makes a Vault client that takes nothing from the environment,
-// follows no redirect, repeats no request and reads no unbounded answer.
-func (c *Config) newClient() (*api.Client, error) {
-	transport := c.Transport
-	if transport == nil {
-		t := &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: c.Timeout}).DialContext,
-			TLSHandshakeTimeout: c.Timeout,
-			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-			ForceAttemptHTTP2:   true,
-			MaxIdleConnsPerHost: 16,
-			IdleConnTimeout:     90 * time.Second,
-		}
-		if c.CAFile != "" {
-			pem, err := os.ReadFile(c.CAFile)
-			if err != nil {
-				return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "custodian: reading its CA: %v", err)
-			}
-			t.TLSClientConfig.RootCAs = x509.NewCertPool()
-			if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "custodian: its CA file holds no certificate")
-			}
-		}
-		transport = t
-	}
-	client, err := api.NewClient(&api.Config{
-		Address:          c.Address,
-		HttpClient:       &http.Client{Transport: bounded{transport}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
-		MaxRetries:       0,
-		DisableRedirects: true,
-	})
-	if err != nil {
-		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "custodian: %v", err)
-	}
-	client.ClearToken() // NewClient reads VAULT_TOKEN, VAULT_NAMESPACE and VAULT_HEADERS
-	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
-	if c.Namespace != "" {
-		client.SetNamespace(c.Namespace)
-	}
-	return client, nil
-}
-
-// bounded ends the body of every answer, good or bad, at maxAnswer.
-type bounded struct{ http.RoundTripper }
-
-func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := b.RoundTripper.RoundTrip(r)
-	if err == nil && resp.Body != nil {
-		resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
-	}
-	return resp, err
-}
-
-// CloseIdleConnections lets http.Client reach the transport's.
-func (b bounded) CloseIdleConnections() {
-	if c, ok := b.RoundTripper.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
+func (c *Config) endpoint() Endpoint {
+	return Endpoint{
+		Address: c.Address, CAFile: c.CAFile, Namespace: c.Namespace, ClusterID: c.ClusterID, Timeout: c.Timeout, Transport: c.Transport,
 	}
 }

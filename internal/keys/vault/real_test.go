@@ -289,54 +289,6 @@ func TestRealVault(t *testing.T) {
 		}
 	})
 
-	t.Run("Custodian", func(t *testing.T) { // the shipped policy of the people
-		tn := vaulttest.Tenant(t, s, "officer")
-		as := func(policy, name string) string {
-			t.Helper()
-			must(t, s.Request(t.Context(), http.MethodPut, "sys/policies/acl/"+name, map[string]string{"policy": policy}, nil))
-			var out struct {
-				Auth struct {
-					Token string `json:"client_token"`
-				}
-			}
-			must(t, s.Request(t.Context(), http.MethodPost, "auth/token/create", map[string]any{"policies": []string{name}, "no_default_policy": true}, &out))
-			return out.Auth.Token
-		}
-		officer, destroyer := as(vaultpolicy.CustodyOfficer(tn.Mount), "officer"), as(vaultpolicy.Destroyer(tn.Mount), "destroyer")
-		for _, c := range []struct {
-			who, token, method, path string
-			body                     map[string]any
-			may                      bool
-		}{
-			{"officer", officer, "POST", "keys/new", map[string]any{"type": "aes256-gcm96", "derived": true}, true},
-			{"officer", officer, "POST", "keys/new/rotate", nil, true},
-			{"officer", officer, "GET", "keys/new", nil, true},
-			{"officer", officer, "GET", "wrapping_key", nil, true},
-			{"officer", officer, "POST", "keys/new/config", map[string]any{"min_decryption_version": 2}, true},
-			{"officer", officer, "POST", "keys/new2", map[string]any{"type": "aes256-gcm96", "exportable": true}, false},
-			{"officer", officer, "POST", "keys/new/config", map[string]any{"exportable": true}, false},
-			{"officer", officer, "POST", "keys/new/config", map[string]any{"deletion_allowed": true}, false},
-			{"officer", officer, "POST", "keys/new/trim", map[string]any{"min_available_version": 2}, false},
-			{"officer", officer, "DELETE", "keys/new", nil, false},
-			{"officer", officer, "POST", "encrypt/root", map[string]any{"plaintext": "AAAA", "context": "AAAA"}, false},
-			{"officer", officer, "POST", "decrypt/root", map[string]any{"ciphertext": "vault:v1:AAAA", "context": "AAAA"}, false},
-			{"officer", officer, "POST", "sign/sign", map[string]any{"input": "AAAA"}, false},
-			{"officer", officer, "GET", "export/encryption-key/root", nil, false},
-			{"officer", officer, "GET", "backup/root", nil, false},
-			{"destroyer", destroyer, "POST", "keys/new/config", map[string]any{"min_encryption_version": 2}, true},
-			{"destroyer", destroyer, "POST", "keys/new/trim", map[string]any{"min_available_version": 2}, true},
-			{"destroyer", destroyer, "POST", "keys/new/config", map[string]any{"exportable": true}, false},
-			{"destroyer", destroyer, "POST", "keys/new/rotate", nil, false},
-			{"destroyer", destroyer, "POST", "decrypt/root", map[string]any{"ciphertext": "vault:v1:AAAA", "context": "AAAA"}, false},
-		} {
-			err := s.RequestAs(t.Context(), c.token, c.method, tn.Mount+"/"+c.path, c.body, nil)
-			denied, _ := errors.AsType[*realvault.StatusError](err)
-			if c.may != (err == nil) || !c.may && denied.Status != http.StatusForbidden {
-				t.Errorf("%s, %s %s %v: %v", c.who, c.method, c.path, c.body, err)
-			}
-		}
-	})
-
 	t.Run("SealAndUnseal", func(t *testing.T) {
 		v := open(t, vaulttest.Tenant(t, s, "seal"))
 		it, _ := wrapOne(t, v)

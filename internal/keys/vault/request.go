@@ -28,8 +28,8 @@ func (r *refused) Unwrap() error { return r.err }
 
 // send makes one request with the given token and returns Vault's answer, a
 // *refused, or an error of the way there. It never repeats anything.
-func (v *Vault) send(ctx context.Context, method, path, token string, body any) (*answer, error) {
-	status, b, err := v.exchange(ctx, method, path, nil, token, body)
+func (c *Connection) send(ctx context.Context, method, path, token string, body any) (*answer, error) {
+	status, b, err := c.exchange(ctx, method, path, nil, token, body)
 	if err != nil {
 		return nil, err
 	}
@@ -51,10 +51,10 @@ func (v *Vault) send(ctx context.Context, method, path, token string, body any) 
 }
 
 // exchange makes one HTTP exchange.
-func (v *Vault) exchange(ctx context.Context, method, path string, query url.Values, token string, body any) (int, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, v.cfg.Timeout)
+func (c *Connection) exchange(ctx context.Context, method, path string, query url.Values, token string, body any) (int, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.endpoint.Timeout)
 	defer cancel()
-	req := v.client.NewRequest(method, "/v1/"+path)
+	req := c.client.NewRequest(method, "/v1/"+path)
 	req.ClientToken = token
 	if query != nil {
 		req.Params = query
@@ -67,7 +67,7 @@ func (v *Vault) exchange(ctx context.Context, method, path string, query url.Val
 		defer clear(b) // it may hold a generation
 		req.BodyBytes = b
 	}
-	resp, err := v.client.RawRequestWithContext(ctx, req) //nolint:staticcheck // the only call that keeps the body of an answer that is not a success
+	resp, err := c.client.RawRequestWithContext(ctx, req) //nolint:staticcheck // the only call that keeps the body of an answer that is not a success
 	if resp == nil || resp.Response == nil {
 		return 0, nil, unreachable(ctx, err)
 	}
@@ -100,7 +100,7 @@ func (v *Vault) call(ctx context.Context, method, path string, body any) (*answe
 	if err != nil {
 		return nil, err
 	}
-	a, err := v.send(ctx, method, path, token, body)
+	a, err := v.conn.send(ctx, method, path, token, body)
 	if r, ok := errors.AsType[*refused](err); ok && r.status == http.StatusForbidden {
 		fresh, loginErr := v.session.anew(ctx, token)
 		switch {
@@ -109,7 +109,7 @@ func (v *Vault) call(ctx context.Context, method, path string, body any) (*answe
 		case fresh == "":
 			return nil, err
 		}
-		a, err = v.send(ctx, method, path, fresh, body)
+		a, err = v.conn.send(ctx, method, path, fresh, body)
 	}
 	return a, err
 }

@@ -118,7 +118,7 @@ func (s *session) anew(ctx context.Context, bad string) (string, error) {
 // login logs in. A pinned cluster is recognised first: no other one gets to
 // see a credential.
 func (s *session) login(ctx context.Context) (login, error) {
-	if _, err := s.v.expected(ctx); err != nil {
+	if _, err := s.v.conn.expected(ctx); err != nil {
 		return login{}, err
 	}
 	if s.v.cfg.TokenFile != "" {
@@ -138,7 +138,7 @@ func (s *session) appRoleLogin(ctx context.Context) (login, error) {
 		return login{}, err
 	}
 	started := s.v.cfg.Now()
-	ans, err := s.v.send(ctx, http.MethodPost, "auth/"+a.Mount+"/login", "", map[string]string{"role_id": roleID, "secret_id": secretID})
+	ans, err := s.v.conn.send(ctx, http.MethodPost, "auth/"+a.Mount+"/login", "", map[string]string{"role_id": roleID, "secret_id": secretID})
 	if r, ok := errors.AsType[*refused](err); ok && (r.status == http.StatusBadRequest || r.status == http.StatusForbidden) {
 		return login{}, vocab.Errorf(vocab.ReasonCustodianRefused, "the tenant's Vault does not accept the service's login").
 			WithNext("This is the customer's own switch, or the secret ID ran out: ask the key custodian").Because(r.err)
@@ -169,7 +169,7 @@ func (s *session) tokenLogin(ctx context.Context) (login, error) {
 		return login{}, err
 	}
 	started := s.v.cfg.Now()
-	ans, err := s.v.send(ctx, http.MethodGet, "auth/token/lookup-self", token, nil)
+	ans, err := s.v.conn.send(ctx, http.MethodGet, "auth/token/lookup-self", token, nil)
 	if err != nil {
 		return login{}, unrefused(err)
 	}
@@ -222,7 +222,7 @@ func (s *session) unwrapSecretID(ctx context.Context, wrapping string) (string, 
 			WithNext("Unless this service itself took it before a restart, somebody else has it: have the key custodian destroy it and deliver a new one").
 			Because(unrefused(err))
 	}
-	ans, err := s.v.send(ctx, http.MethodPost, "sys/wrapping/lookup", "", map[string]string{"token": wrapping})
+	ans, err := s.v.conn.send(ctx, http.MethodPost, "sys/wrapping/lookup", "", map[string]string{"token": wrapping})
 	if err != nil {
 		return "", alarm(err)
 	}
@@ -238,7 +238,7 @@ func (s *session) unwrapSecretID(ctx context.Context, wrapping string) (string, 
 		return "", vocab.Errorf(vocab.ReasonCustodyIntegrity, "what was delivered as a wrapped secret ID is something else").
 			WithNext("Ask the key custodian who delivered it").Because(fmt.Errorf("wrapped at %.200q", info.Path))
 	}
-	ans, err = s.v.send(ctx, http.MethodPost, "sys/wrapping/unwrap", wrapping, nil)
+	ans, err = s.v.conn.send(ctx, http.MethodPost, "sys/wrapping/unwrap", wrapping, nil)
 	if err != nil {
 		return "", alarm(err)
 	}
@@ -312,7 +312,7 @@ func (s *session) untilDue(l login) (time.Duration, bool) {
 func (s *session) refresh(ctx context.Context, l login) bool {
 	if l.renewable {
 		started := s.v.cfg.Now()
-		ans, err := s.v.send(ctx, http.MethodPost, "auth/token/renew-self", l.token, struct{}{})
+		ans, err := s.v.conn.send(ctx, http.MethodPost, "auth/token/renew-self", l.token, struct{}{})
 		switch {
 		case err == nil && ans.Auth != nil && ans.Auth.LeaseDuration > 0:
 			next := login{l.token, started, seconds(ans.Auth.LeaseDuration), ans.Auth.Renewable}
@@ -344,7 +344,7 @@ func (s *session) close() {
 	l, _ := s.get()
 	if l.token != "" && s.v.cfg.AppRole != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_, _ = s.v.send(ctx, http.MethodPost, "auth/token/revoke-self", l.token, struct{}{})
+		_, _ = s.v.conn.send(ctx, http.MethodPost, "auth/token/revoke-self", l.token, struct{}{})
 		cancel()
 	}
 	s.set(login{})

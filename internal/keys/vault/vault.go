@@ -6,12 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strconv"
 	"sync"
 	"sync/atomic"
-
-	"github.com/hashicorp/vault/api"
 
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/license"
@@ -22,7 +19,7 @@ import (
 // exact paths, its login is its own.
 type Vault struct {
 	cfg     Config
-	client  *api.Client
+	conn    *Connection
 	session *session
 	closed  atomic.Bool
 	stop    context.CancelFunc
@@ -38,11 +35,11 @@ func Open(c Config) (*Vault, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	client, err := c.newClient()
+	conn, err := Connect(c.endpoint())
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{cfg: c, client: client}
+	v := &Vault{cfg: c, conn: conn}
 	v.session = newSession(v)
 	ctx, stop := context.WithCancel(context.Background())
 	v.stop = stop
@@ -61,7 +58,7 @@ func (v *Vault) Close() error {
 	v.stop()
 	v.done.Wait()
 	v.session.close()
-	v.client.CloneConfig().HttpClient.CloseIdleConnections()
+	v.conn.Close()
 	return nil
 }
 
@@ -270,7 +267,7 @@ func parseSignature(data json.RawMessage) (uint32, []byte, error) {
 
 // Describe implements [keys.Custodian].
 func (v *Vault) Describe(ctx context.Context) (*keys.Facts, error) {
-	h, err := v.expected(ctx)
+	h, err := v.conn.expected(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -299,50 +296,10 @@ func (v *Vault) Describe(ctx context.Context) (*keys.Facts, error) {
 	return f, nil
 }
 
-// expected asks for the cluster's health and refuses one that is sealed or is
-// not the one that was pinned.
-func (v *Vault) expected(ctx context.Context) (*health, error) {
-	h, err := v.health(ctx)
-	switch {
-	case err != nil:
-		return nil, err
-	case !*h.Initialized:
-		return nil, refusal(http.StatusNotImplemented, []string{"not initialized"})
-	case *h.Sealed:
-		return nil, refusal(http.StatusServiceUnavailable, []string{"sealed"})
-	case v.cfg.ClusterID != "" && h.ClusterID != v.cfg.ClusterID:
-		return nil, vocab.Errorf(vocab.ReasonCustodianChanged, "the tenant's Vault is another cluster than the pinned one").
-			WithNext("If it was replaced on purpose, change cluster_id; otherwise treat it as an attack").
-			Because(fmt.Errorf("cluster ID is %.128q", h.ClusterID))
-	case v.cfg.Namespace != "" && !h.Enterprise:
-		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "custodian: a namespace is configured, but this Vault ignores namespaces").
-			WithNext("Remove namespace, or name the right Vault")
-	}
-	return h, nil
-}
-
-func (v *Vault) health(ctx context.Context) (*health, error) {
-	// Standby nodes forward what they are asked, so they are as good; the
-	// codes make Vault put the state into the body.
-	q := url.Values{"standbyok": {"true"}, "perfstandbyok": {"true"}, "sealedcode": {"200"}, "uninitcode": {"200"}}
-	status, b, err := v.exchange(ctx, http.MethodGet, "sys/health", q, "", nil)
-	if err != nil {
-		return nil, err
-	}
-	if status != http.StatusOK {
-		return nil, refusal(status, nil)
-	}
-	h, err := parseHealth(b)
-	if err != nil {
-		return nil, vocab.Errorf(vocab.ReasonCustodianUnreachable, "the tenant's Vault did not answer as Vault does").Because(err)
-	}
-	return h, nil
-}
-
 // Health implements [keys.Custodian].
 func (v *Vault) Health(ctx context.Context) keys.Health {
 	started := v.cfg.Now()
-	h, err := v.expected(ctx)
+	h, err := v.conn.expected(ctx)
 	out := keys.Health{Latency: v.cfg.Now().Sub(started)}
 	if err != nil {
 		out.Reason, out.Message = vocab.ReasonOf(err), err.Error()

@@ -1196,6 +1196,134 @@ func (x *SyncKeyRequest) GetProvenance() *Provenance {
 	return nil
 }
 
+// ProbeKeyRequest names a key.
+type ProbeKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeKeyRequest) Reset() {
+	*x = ProbeKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeKeyRequest) ProtoMessage() {}
+
+func (x *ProbeKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeKeyRequest.ProtoReflect.Descriptor instead.
+func (*ProbeKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ProbeKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ProbeKeyResponse is what the custodian sealed.
+type ProbeKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By which version.
+	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The context it was given.
+	Context []byte `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`
+	// What was sealed: random bytes that are the key of nothing.
+	Plaintext []byte `protobuf:"bytes,3,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
+	// What came of it: nonce, ciphertext and tag, without the custodian's prefix.
+	Ciphertext []byte `protobuf:"bytes,4,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
+	// The custodian's ID of the request.
+	CustodianRequestId string `protobuf:"bytes,5,opt,name=custodian_request_id,json=custodianRequestId,proto3" json:"custodian_request_id,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *ProbeKeyResponse) Reset() {
+	*x = ProbeKeyResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeKeyResponse) ProtoMessage() {}
+
+func (x *ProbeKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeKeyResponse.ProtoReflect.Descriptor instead.
+func (*ProbeKeyResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ProbeKeyResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ProbeKeyResponse) GetContext() []byte {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+func (x *ProbeKeyResponse) GetPlaintext() []byte {
+	if x != nil {
+		return x.Plaintext
+	}
+	return nil
+}
+
+func (x *ProbeKeyResponse) GetCiphertext() []byte {
+	if x != nil {
+		return x.Ciphertext
+	}
+	return nil
+}
+
+func (x *ProbeKeyResponse) GetCustodianRequestId() string {
+	if x != nil {
+		return x.CustodianRequestId
+	}
+	return ""
+}
+
 // RotateKeyRequest names a key in the embedded keyring.
 type RotateKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1207,7 +1335,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	mi := &file_rms_v1_custody_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1347,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[12]
+	mi := &file_rms_v1_custody_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1360,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{12}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RotateKeyRequest) GetName() string {
@@ -1256,7 +1384,7 @@ type SuspendKeyRequest struct {
 
 func (x *SuspendKeyRequest) Reset() {
 	*x = SuspendKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	mi := &file_rms_v1_custody_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1396,7 @@ func (x *SuspendKeyRequest) String() string {
 func (*SuspendKeyRequest) ProtoMessage() {}
 
 func (x *SuspendKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[13]
+	mi := &file_rms_v1_custody_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1409,7 @@ func (x *SuspendKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendKeyRequest.ProtoReflect.Descriptor instead.
 func (*SuspendKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{13}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SuspendKeyRequest) GetName() string {
@@ -1311,7 +1439,7 @@ type ResumeKeyRequest struct {
 
 func (x *ResumeKeyRequest) Reset() {
 	*x = ResumeKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[14]
+	mi := &file_rms_v1_custody_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1451,7 @@ func (x *ResumeKeyRequest) String() string {
 func (*ResumeKeyRequest) ProtoMessage() {}
 
 func (x *ResumeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[14]
+	mi := &file_rms_v1_custody_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1464,7 @@ func (x *ResumeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeKeyRequest.ProtoReflect.Descriptor instead.
 func (*ResumeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{14}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResumeKeyRequest) GetName() string {
@@ -1366,7 +1494,7 @@ type CompromiseKeyRequest struct {
 
 func (x *CompromiseKeyRequest) Reset() {
 	*x = CompromiseKeyRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[15]
+	mi := &file_rms_v1_custody_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1506,7 @@ func (x *CompromiseKeyRequest) String() string {
 func (*CompromiseKeyRequest) ProtoMessage() {}
 
 func (x *CompromiseKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[15]
+	mi := &file_rms_v1_custody_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1519,7 @@ func (x *CompromiseKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompromiseKeyRequest.ProtoReflect.Descriptor instead.
 func (*CompromiseKeyRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{15}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CompromiseKeyRequest) GetName() string {
@@ -1419,7 +1547,7 @@ type KeyStateResponse struct {
 
 func (x *KeyStateResponse) Reset() {
 	*x = KeyStateResponse{}
-	mi := &file_rms_v1_custody_proto_msgTypes[16]
+	mi := &file_rms_v1_custody_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1559,7 @@ func (x *KeyStateResponse) String() string {
 func (*KeyStateResponse) ProtoMessage() {}
 
 func (x *KeyStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[16]
+	mi := &file_rms_v1_custody_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1572,7 @@ func (x *KeyStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyStateResponse.ProtoReflect.Descriptor instead.
 func (*KeyStateResponse) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{16}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KeyStateResponse) GetEvent() string {
@@ -1465,7 +1593,7 @@ type GetInventoryRequest struct {
 
 func (x *GetInventoryRequest) Reset() {
 	*x = GetInventoryRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[17]
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1605,7 @@ func (x *GetInventoryRequest) String() string {
 func (*GetInventoryRequest) ProtoMessage() {}
 
 func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[17]
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1618,7 @@ func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInventoryRequest.ProtoReflect.Descriptor instead.
 func (*GetInventoryRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{17}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetInventoryRequest) GetParent() string {
@@ -1516,7 +1644,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_rms_v1_custody_proto_msgTypes[18]
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1656,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[18]
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1669,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Inventory) GetLines() []*Inventory_Line {
@@ -1583,7 +1711,7 @@ type GetEvidenceRequest struct {
 
 func (x *GetEvidenceRequest) Reset() {
 	*x = GetEvidenceRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1723,7 @@ func (x *GetEvidenceRequest) String() string {
 func (*GetEvidenceRequest) ProtoMessage() {}
 
 func (x *GetEvidenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1736,7 @@ func (x *GetEvidenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEvidenceRequest.ProtoReflect.Descriptor instead.
 func (*GetEvidenceRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetEvidenceRequest) GetParent() string {
@@ -1650,7 +1778,7 @@ type GetEvidenceResponse struct {
 
 func (x *GetEvidenceResponse) Reset() {
 	*x = GetEvidenceResponse{}
-	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1790,7 @@ func (x *GetEvidenceResponse) String() string {
 func (*GetEvidenceResponse) ProtoMessage() {}
 
 func (x *GetEvidenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1803,7 @@ func (x *GetEvidenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEvidenceResponse.ProtoReflect.Descriptor instead.
 func (*GetEvidenceResponse) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetEvidenceResponse) GetData() []byte {
@@ -1696,7 +1824,7 @@ type RehearseSuspensionRequest struct {
 
 func (x *RehearseSuspensionRequest) Reset() {
 	*x = RehearseSuspensionRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1836,7 @@ func (x *RehearseSuspensionRequest) String() string {
 func (*RehearseSuspensionRequest) ProtoMessage() {}
 
 func (x *RehearseSuspensionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1849,7 @@ func (x *RehearseSuspensionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RehearseSuspensionRequest.ProtoReflect.Descriptor instead.
 func (*RehearseSuspensionRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RehearseSuspensionRequest) GetParent() string {
@@ -1754,7 +1882,7 @@ type SuspensionRehearsal struct {
 
 func (x *SuspensionRehearsal) Reset() {
 	*x = SuspensionRehearsal{}
-	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1894,7 @@ func (x *SuspensionRehearsal) String() string {
 func (*SuspensionRehearsal) ProtoMessage() {}
 
 func (x *SuspensionRehearsal) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1907,7 @@ func (x *SuspensionRehearsal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspensionRehearsal.ProtoReflect.Descriptor instead.
 func (*SuspensionRehearsal) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SuspensionRehearsal) GetEvent() string {
@@ -1844,7 +1972,7 @@ type RehearseRefusalRequest struct {
 
 func (x *RehearseRefusalRequest) Reset() {
 	*x = RehearseRefusalRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +1984,7 @@ func (x *RehearseRefusalRequest) String() string {
 func (*RehearseRefusalRequest) ProtoMessage() {}
 
 func (x *RehearseRefusalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[23]
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +1997,7 @@ func (x *RehearseRefusalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RehearseRefusalRequest.ProtoReflect.Descriptor instead.
 func (*RehearseRefusalRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{23}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RehearseRefusalRequest) GetName() string {
@@ -1911,7 +2039,7 @@ type RehearseRefusalResponse struct {
 
 func (x *RehearseRefusalResponse) Reset() {
 	*x = RehearseRefusalResponse{}
-	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2051,7 @@ func (x *RehearseRefusalResponse) String() string {
 func (*RehearseRefusalResponse) ProtoMessage() {}
 
 func (x *RehearseRefusalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[24]
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2064,7 @@ func (x *RehearseRefusalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RehearseRefusalResponse.ProtoReflect.Descriptor instead.
 func (*RehearseRefusalResponse) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RehearseRefusalResponse) GetTime() *timestamppb.Timestamp {
@@ -2017,7 +2145,7 @@ type Inventory_Line struct {
 
 func (x *Inventory_Line) Reset() {
 	*x = Inventory_Line{}
-	mi := &file_rms_v1_custody_proto_msgTypes[25]
+	mi := &file_rms_v1_custody_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2157,7 @@ func (x *Inventory_Line) String() string {
 func (*Inventory_Line) ProtoMessage() {}
 
 func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[25]
+	mi := &file_rms_v1_custody_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2170,7 @@ func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Line.ProtoReflect.Descriptor instead.
 func (*Inventory_Line) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{18, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 0}
 }
 
 func (x *Inventory_Line) GetKey() string {
@@ -2226,7 +2354,18 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x122\n" +
 	"\n" +
 	"provenance\x18\x02 \x01(\v2\x12.rms.v1.ProvenanceR\n" +
-	"provenance\"2\n" +
+	"provenance\"1\n" +
+	"\x0fProbeKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"\xb6\x01\n" +
+	"\x10ProbeKeyResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
+	"\acontext\x18\x02 \x01(\fR\acontext\x12\x1c\n" +
+	"\tplaintext\x18\x03 \x01(\fR\tplaintext\x12\x1e\n" +
+	"\n" +
+	"ciphertext\x18\x04 \x01(\fR\n" +
+	"ciphertext\x120\n" +
+	"\x14custodian_request_id\x18\x05 \x01(\tR\x12custodianRequestId\"2\n" +
 	"\x10RotateKeyRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"U\n" +
@@ -2295,7 +2434,7 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x14custodian_request_id\x18\x04 \x01(\tR\x12custodianRequestId\x12\x14\n" +
 	"\x05event\x18\x05 \x01(\tR\x05event\x12<\n" +
 	"\fcached_delay\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vcachedDelay\x12@\n" +
-	"\x0epromised_delay\x18\a \x01(\v2\x19.google.protobuf.DurationR\rpromisedDelay2\xd8\b\n" +
+	"\x0epromised_delay\x18\a \x01(\v2\x19.google.protobuf.DurationR\rpromisedDelay2\xa4\t\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -2305,7 +2444,8 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12C\n" +
 	"\vRegisterKey\x12\x1a.rms.v1.RegisterKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12C\n" +
 	"\vActivateKey\x12\x1a.rms.v1.ActivateKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12;\n" +
-	"\aSyncKey\x12\x16.rms.v1.SyncKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12?\n" +
+	"\aSyncKey\x12\x16.rms.v1.SyncKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
+	"\bProbeKey\x12\x17.rms.v1.ProbeKeyRequest\x1a\x18.rms.v1.ProbeKeyResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12?\n" +
 	"\tRotateKey\x12\x18.rms.v1.RotateKeyRequest\x1a\v.rms.v1.Key\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12N\n" +
 	"\n" +
 	"SuspendKey\x12\x19.rms.v1.SuspendKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12L\n" +
@@ -2330,7 +2470,7 @@ func file_rms_v1_custody_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_rms_v1_custody_proto_goTypes = []any{
 	(KeyVersion_Origin)(0),            // 0: rms.v1.KeyVersion.Origin
 	(Key_Custodian)(0),                // 1: rms.v1.Key.Custodian
@@ -2347,55 +2487,57 @@ var file_rms_v1_custody_proto_goTypes = []any{
 	(*RegisterKeyRequest)(nil),        // 12: rms.v1.RegisterKeyRequest
 	(*ActivateKeyRequest)(nil),        // 13: rms.v1.ActivateKeyRequest
 	(*SyncKeyRequest)(nil),            // 14: rms.v1.SyncKeyRequest
-	(*RotateKeyRequest)(nil),          // 15: rms.v1.RotateKeyRequest
-	(*SuspendKeyRequest)(nil),         // 16: rms.v1.SuspendKeyRequest
-	(*ResumeKeyRequest)(nil),          // 17: rms.v1.ResumeKeyRequest
-	(*CompromiseKeyRequest)(nil),      // 18: rms.v1.CompromiseKeyRequest
-	(*KeyStateResponse)(nil),          // 19: rms.v1.KeyStateResponse
-	(*GetInventoryRequest)(nil),       // 20: rms.v1.GetInventoryRequest
-	(*Inventory)(nil),                 // 21: rms.v1.Inventory
-	(*GetEvidenceRequest)(nil),        // 22: rms.v1.GetEvidenceRequest
-	(*GetEvidenceResponse)(nil),       // 23: rms.v1.GetEvidenceResponse
-	(*RehearseSuspensionRequest)(nil), // 24: rms.v1.RehearseSuspensionRequest
-	(*SuspensionRehearsal)(nil),       // 25: rms.v1.SuspensionRehearsal
-	(*RehearseRefusalRequest)(nil),    // 26: rms.v1.RehearseRefusalRequest
-	(*RehearseRefusalResponse)(nil),   // 27: rms.v1.RehearseRefusalResponse
-	(*Inventory_Line)(nil),            // 28: rms.v1.Inventory.Line
-	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 30: google.protobuf.Duration
-	(CustodyMode)(0),                  // 31: rms.v1.CustodyMode
+	(*ProbeKeyRequest)(nil),           // 15: rms.v1.ProbeKeyRequest
+	(*ProbeKeyResponse)(nil),          // 16: rms.v1.ProbeKeyResponse
+	(*RotateKeyRequest)(nil),          // 17: rms.v1.RotateKeyRequest
+	(*SuspendKeyRequest)(nil),         // 18: rms.v1.SuspendKeyRequest
+	(*ResumeKeyRequest)(nil),          // 19: rms.v1.ResumeKeyRequest
+	(*CompromiseKeyRequest)(nil),      // 20: rms.v1.CompromiseKeyRequest
+	(*KeyStateResponse)(nil),          // 21: rms.v1.KeyStateResponse
+	(*GetInventoryRequest)(nil),       // 22: rms.v1.GetInventoryRequest
+	(*Inventory)(nil),                 // 23: rms.v1.Inventory
+	(*GetEvidenceRequest)(nil),        // 24: rms.v1.GetEvidenceRequest
+	(*GetEvidenceResponse)(nil),       // 25: rms.v1.GetEvidenceResponse
+	(*RehearseSuspensionRequest)(nil), // 26: rms.v1.RehearseSuspensionRequest
+	(*SuspensionRehearsal)(nil),       // 27: rms.v1.SuspensionRehearsal
+	(*RehearseRefusalRequest)(nil),    // 28: rms.v1.RehearseRefusalRequest
+	(*RehearseRefusalResponse)(nil),   // 29: rms.v1.RehearseRefusalResponse
+	(*Inventory_Line)(nil),            // 30: rms.v1.Inventory.Line
+	(*timestamppb.Timestamp)(nil),     // 31: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 32: google.protobuf.Duration
+	(CustodyMode)(0),                  // 33: rms.v1.CustodyMode
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
 	3,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
-	29, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	29, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	31, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	31, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: rms.v1.KeyVersion.state:type_name -> rms.v1.Key.State
-	29, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
+	31, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: rms.v1.KeyVersion.origin:type_name -> rms.v1.KeyVersion.Origin
 	6,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
-	29, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
+	31, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
 	1,  // 9: rms.v1.Key.custodian:type_name -> rms.v1.Key.Custodian
 	2,  // 10: rms.v1.Key.state:type_name -> rms.v1.Key.State
 	7,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
-	29, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
-	30, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
-	29, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
+	31, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
+	32, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
+	31, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
 	8,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
 	6,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
 	6,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
-	28, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
-	31, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
-	30, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
-	29, // 21: rms.v1.GetEvidenceRequest.since:type_name -> google.protobuf.Timestamp
-	30, // 22: rms.v1.SuspensionRehearsal.stopped_after:type_name -> google.protobuf.Duration
-	30, // 23: rms.v1.SuspensionRehearsal.opened_after:type_name -> google.protobuf.Duration
-	30, // 24: rms.v1.RehearseRefusalRequest.wait:type_name -> google.protobuf.Duration
-	29, // 25: rms.v1.RehearseRefusalResponse.time:type_name -> google.protobuf.Timestamp
-	30, // 26: rms.v1.RehearseRefusalResponse.cached_delay:type_name -> google.protobuf.Duration
-	30, // 27: rms.v1.RehearseRefusalResponse.promised_delay:type_name -> google.protobuf.Duration
-	29, // 28: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
-	29, // 29: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
+	30, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
+	33, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
+	32, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
+	31, // 21: rms.v1.GetEvidenceRequest.since:type_name -> google.protobuf.Timestamp
+	32, // 22: rms.v1.SuspensionRehearsal.stopped_after:type_name -> google.protobuf.Duration
+	32, // 23: rms.v1.SuspensionRehearsal.opened_after:type_name -> google.protobuf.Duration
+	32, // 24: rms.v1.RehearseRefusalRequest.wait:type_name -> google.protobuf.Duration
+	31, // 25: rms.v1.RehearseRefusalResponse.time:type_name -> google.protobuf.Timestamp
+	32, // 26: rms.v1.RehearseRefusalResponse.cached_delay:type_name -> google.protobuf.Duration
+	32, // 27: rms.v1.RehearseRefusalResponse.promised_delay:type_name -> google.protobuf.Duration
+	31, // 28: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
+	31, // 29: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
 	2,  // 30: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
 	4,  // 31: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
 	9,  // 32: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
@@ -2403,30 +2545,32 @@ var file_rms_v1_custody_proto_depIdxs = []int32{
 	12, // 34: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
 	13, // 35: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
 	14, // 36: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
-	15, // 37: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
-	16, // 38: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
-	17, // 39: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
-	18, // 40: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
-	20, // 41: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	22, // 42: rms.v1.CustodyService.GetEvidence:input_type -> rms.v1.GetEvidenceRequest
-	24, // 43: rms.v1.CustodyService.RehearseSuspension:input_type -> rms.v1.RehearseSuspensionRequest
-	26, // 44: rms.v1.CustodyService.RehearseRefusal:input_type -> rms.v1.RehearseRefusalRequest
-	5,  // 45: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	10, // 46: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	8,  // 47: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	8,  // 48: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	8,  // 49: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	8,  // 50: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	8,  // 51: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	19, // 52: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	19, // 53: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	19, // 54: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	21, // 55: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	23, // 56: rms.v1.CustodyService.GetEvidence:output_type -> rms.v1.GetEvidenceResponse
-	25, // 57: rms.v1.CustodyService.RehearseSuspension:output_type -> rms.v1.SuspensionRehearsal
-	27, // 58: rms.v1.CustodyService.RehearseRefusal:output_type -> rms.v1.RehearseRefusalResponse
-	45, // [45:59] is the sub-list for method output_type
-	31, // [31:45] is the sub-list for method input_type
+	15, // 37: rms.v1.CustodyService.ProbeKey:input_type -> rms.v1.ProbeKeyRequest
+	17, // 38: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
+	18, // 39: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
+	19, // 40: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
+	20, // 41: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
+	22, // 42: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
+	24, // 43: rms.v1.CustodyService.GetEvidence:input_type -> rms.v1.GetEvidenceRequest
+	26, // 44: rms.v1.CustodyService.RehearseSuspension:input_type -> rms.v1.RehearseSuspensionRequest
+	28, // 45: rms.v1.CustodyService.RehearseRefusal:input_type -> rms.v1.RehearseRefusalRequest
+	5,  // 46: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	10, // 47: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	8,  // 48: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	8,  // 49: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	8,  // 50: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	8,  // 51: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	16, // 52: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
+	8,  // 53: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	21, // 54: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	21, // 55: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	21, // 56: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	23, // 57: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	25, // 58: rms.v1.CustodyService.GetEvidence:output_type -> rms.v1.GetEvidenceResponse
+	27, // 59: rms.v1.CustodyService.RehearseSuspension:output_type -> rms.v1.SuspensionRehearsal
+	29, // 60: rms.v1.CustodyService.RehearseRefusal:output_type -> rms.v1.RehearseRefusalResponse
+	46, // [46:61] is the sub-list for method output_type
+	31, // [31:46] is the sub-list for method input_type
 	31, // [31:31] is the sub-list for extension type_name
 	31, // [31:31] is the sub-list for extension extendee
 	0,  // [0:31] is the sub-list for field type_name
@@ -2445,7 +2589,7 @@ func file_rms_v1_custody_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_custody_proto_rawDesc), len(file_rms_v1_custody_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	CustodyService_RegisterKey_FullMethodName        = "/rms.v1.CustodyService/RegisterKey"
 	CustodyService_ActivateKey_FullMethodName        = "/rms.v1.CustodyService/ActivateKey"
 	CustodyService_SyncKey_FullMethodName            = "/rms.v1.CustodyService/SyncKey"
+	CustodyService_ProbeKey_FullMethodName           = "/rms.v1.CustodyService/ProbeKey"
 	CustodyService_RotateKey_FullMethodName          = "/rms.v1.CustodyService/RotateKey"
 	CustodyService_SuspendKey_FullMethodName         = "/rms.v1.CustodyService/SuspendKey"
 	CustodyService_ResumeKey_FullMethodName          = "/rms.v1.CustodyService/ResumeKey"
@@ -61,6 +62,9 @@ type CustodyServiceClient interface {
 	// of an hour are an alarm. After a rotation of the active key, what is new is
 	// under the new version when the call returns.
 	SyncKey(ctx context.Context, in *SyncKeyRequest, opts ...grpc.CallOption) (*Key, error)
+	// ProbeKey has the custodian seal something that is no secret, for whoever has
+	// the key at hand and wants to see that the custodian holds this very key.
+	ProbeKey(ctx context.Context, in *ProbeKeyRequest, opts ...grpc.CallOption) (*ProbeKeyResponse, error)
 	// RotateKey makes a new version of a key in the embedded keyring. A key in
 	// Vault is rotated there: CUSTODIAN_ACTS.
 	RotateKey(ctx context.Context, in *RotateKeyRequest, opts ...grpc.CallOption) (*Key, error)
@@ -152,6 +156,16 @@ func (c *custodyServiceClient) SyncKey(ctx context.Context, in *SyncKeyRequest, 
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Key)
 	err := c.cc.Invoke(ctx, CustodyService_SyncKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) ProbeKey(ctx context.Context, in *ProbeKeyRequest, opts ...grpc.CallOption) (*ProbeKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProbeKeyResponse)
+	err := c.cc.Invoke(ctx, CustodyService_ProbeKey_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -282,6 +296,9 @@ type CustodyServiceServer interface {
 	// of an hour are an alarm. After a rotation of the active key, what is new is
 	// under the new version when the call returns.
 	SyncKey(context.Context, *SyncKeyRequest) (*Key, error)
+	// ProbeKey has the custodian seal something that is no secret, for whoever has
+	// the key at hand and wants to see that the custodian holds this very key.
+	ProbeKey(context.Context, *ProbeKeyRequest) (*ProbeKeyResponse, error)
 	// RotateKey makes a new version of a key in the embedded keyring. A key in
 	// Vault is rotated there: CUSTODIAN_ACTS.
 	RotateKey(context.Context, *RotateKeyRequest) (*Key, error)
@@ -336,6 +353,9 @@ func (UnimplementedCustodyServiceServer) ActivateKey(context.Context, *ActivateK
 }
 func (UnimplementedCustodyServiceServer) SyncKey(context.Context, *SyncKeyRequest) (*Key, error) {
 	return nil, status.Error(codes.Unimplemented, "method SyncKey not implemented")
+}
+func (UnimplementedCustodyServiceServer) ProbeKey(context.Context, *ProbeKeyRequest) (*ProbeKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProbeKey not implemented")
 }
 func (UnimplementedCustodyServiceServer) RotateKey(context.Context, *RotateKeyRequest) (*Key, error) {
 	return nil, status.Error(codes.Unimplemented, "method RotateKey not implemented")
@@ -486,6 +506,24 @@ func _CustodyService_SyncKey_Handler(srv interface{}, ctx context.Context, dec f
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(CustodyServiceServer).SyncKey(ctx, req.(*SyncKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_ProbeKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProbeKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).ProbeKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_ProbeKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).ProbeKey(ctx, req.(*ProbeKeyRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -650,6 +688,10 @@ var CustodyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SyncKey",
 			Handler:    _CustodyService_SyncKey_Handler,
+		},
+		{
+			MethodName: "ProbeKey",
+			Handler:    _CustodyService_ProbeKey_Handler,
 		},
 		{
 			MethodName: "RotateKey",
