@@ -107,14 +107,11 @@ func (v *Verified) Summaries() (out []KeySummary) {
 // custody says whether the key may have left its custodian, and by what that is
 // known.
 func (v *Verified) custody(f *Facts, k *record.TenantKey) string {
-	looks, alarms := 0, 0
+	alarms := 0
 	for _, entry := range v.Events {
 		e := entry.Event
 		if e.Custodian != k.ID {
 			continue
-		}
-		if e.Kind == audit.KindKeyNoted || e.Kind == audit.KindKeyRotated || e.Kind == audit.KindKeyClaimed {
-			looks++
 		}
 		if e.Reason == vocab.ReasonKeyAttributesUnsafe || e.Reason == vocab.ReasonCustodianChanged || e.Reason == vocab.ReasonCustodyIntegrity {
 			alarms++
@@ -130,7 +127,7 @@ func (v *Verified) custody(f *Facts, k *record.TenantKey) string {
 	case !v.Since.IsZero():
 		return fmt.Sprintf("not exportable, as read %s; what came before %s is not in this evidence", stamp(f.ReadAt), v.Since.Format(time.DateOnly))
 	}
-	text := fmt.Sprintf("not exportable, as read %s and at each look since it was registered %s: no alarm in %d notes", stamp(f.ReadAt), stamp(k.Registered), looks)
+	text := fmt.Sprintf("not exportable, as read %s; no look since it was registered %s found otherwise", stamp(f.ReadAt), stamp(k.Registered))
 	if len(f.Requests) > 0 {
 		text += "; the custodian's own log has these reads as " + strings.Join(f.Requests, ", ")
 	}

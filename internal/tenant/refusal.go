@@ -67,12 +67,13 @@ func (t *Tenant) RehearseRefusal(
 		return nil, vocab.EventID{}, noKey()
 	}
 	first := t.newEvent(audit.KindRehearsed, c, t.now())
-	first.Target, first.Custodian, first.Detail = record.KeyName(name), k.ID, "began to watch for the custodian's refusal"
+	first.Target, first.Custodian = record.KeyName(name), k.ID
 	probe, err := t.newProbe(ctx, name, k)
 	if err != nil {
 		return nil, vocab.EventID{}, t.refuse(ctx, first, err)
 	}
 	defer probe.ring.Close()
+	first.Detail = "began to watch for the custodian's refusal"
 	if err := t.commit(ctx, func(store.Tx) error { return nil }, first); err != nil {
 		return nil, vocab.EventID{}, err
 	}
