@@ -210,8 +210,12 @@ func (t *Tenant) tryKey(ctx context.Context, reg Registration, e *audit.Event) (
 		return nil, nil, vocab.Errorf(vocab.ReasonResourceNotFound, "the tenant's file names no custodian %q", reg.Custodian).
 			WithNext("It names %s; the operator adds others and reloads", strings.Join(names, ", "))
 	}
+	kind := t.custodians.Named()[i].Kind
+	if kind == keys.KindEmbedded {
+		reg.Root, reg.Sign = rootKeyName, signKeyName // it has no others
+	}
 	k := &record.TenantKey{
-		ID: vocab.NewCustodianID(), Custodian: reg.Custodian, Kind: string(t.custodians.Named()[i].Kind), Root: reg.Root, Sign: reg.Sign,
+		ID: vocab.NewCustodianID(), Custodian: reg.Custodian, Kind: string(kind), Root: reg.Root, Sign: reg.Sign,
 		State: uint8(keys.PreActive), Since: record.ToMillis(e.Time), Registered: record.ToMillis(e.Time),
 	}
 	custodian, err := t.custodians.Open(k.ID, k.Custodian, k.Root, k.Sign)

@@ -204,16 +204,16 @@ func (t *Tenant) openKey(k *record.TenantKey) (keys.Custodian, error) {
 	return c, nil
 }
 
-// allow tells a custodian which root keys are registered there.
+// allow tells a custodian which keys are registered there.
 func (t *Tenant) allow(custodian string) {
-	var roots []string
+	var names []string
 	for _, k := range t.live.registered() {
 		if k.Custodian == custodian && needed(k) {
-			roots = append(roots, k.Root)
+			names = append(names, k.Root, k.Sign)
 		}
 	}
-	slices.Sort(roots)
-	t.custodians.Allow(custodian, slices.Compact(roots)...)
+	slices.Sort(names)
+	t.custodians.Allow(custodian, slices.Compact(names)...)
 }
 
 // closeKeys closes every custodian that was opened.

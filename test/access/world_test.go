@@ -45,7 +45,7 @@ roles:
   recovery-officer: ["user:rita@contoso.test"]
 providers: [dev-contoso]
 services: {dlp-scanner: "spiffe://contoso.test/dlp"}
-custodian: {embedded: {}}
+custodians: {keyring: {embedded: {}}, another: {embedded: {keyring: another.ring, key_file: another.key}}}
 `
 	fabrikam = `id: fabrikam
 domains: [fabrikam.test]
@@ -56,7 +56,7 @@ roles:
   auditor: ["user:dave@fabrikam.test"]
   recovery-officer: ["user:dave@fabrikam.test"]
 providers: [dev-fabrikam]
-custodian: {embedded: {}}
+custodians: {keyring: {embedded: {}}}
 `
 )
 

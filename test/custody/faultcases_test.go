@@ -58,7 +58,7 @@ var faults = map[string]fault{
 			w.ageLogin()
 			w.must(w.tenant.SetPolicy(w.Context(), ""))
 		},
-		undo: func(w *world) { w.must(w.tenant.SetPolicy(w.Context(), vaultpolicy.Daemon(w.tenant.Mount))) },
+		undo: func(w *world) { w.must(w.tenant.SetPolicy(w.Context(), vaultpolicy.Daemon(w.tenant.Mount, "root"))) },
 	},
 	"token-revoked": {
 		asked: 2,
@@ -203,9 +203,9 @@ var faults = map[string]fault{
 	},
 	"namespace": {
 		do: func(w *world) {
-			w.restart(func() { w.site.SetCustodian(w.custodian(", namespace: contoso")) })
+			w.restart(func() { w.site.SetCustodians(w.custodian(", namespace: contoso")) })
 		},
-		undo: func(w *world) { w.restart(func() { w.site.SetCustodian(w.custodian("")) }) },
+		undo: func(w *world) { w.restart(func() { w.site.SetCustodians(w.custodian("")) }) },
 	},
 	"swapped": {
 		asked: 1,

@@ -22,11 +22,11 @@ import (
 	"github.com/openrms/rms/test/rmsdtest"
 )
 
-// custodianOf is the custodian part of a tenant's file: its keys in a Vault, or
+// custodianOf are the custodians of a tenant's file: its keys in a Vault, or
 // in one behind an address. more is YAML that is added to the Vault's.
 func custodianOf(v *realvault.Server, place *realvault.Tenant, address, ca, more string) string {
 	return fmt.Sprintf(
-		"{vault: {address: %q, ca: %q, mount: %s, cluster_id: %s%s}, approle: {role: %s, role_id_file: %q, secret_id_file: %q, wrapped: true}}",
+		"{contoso-vault: {vault: {address: %q, ca: %q, mount: %s, cluster_id: %s%s}, approle: {role: %s, role_id_file: %q, secret_id_file: %q, wrapped: true}}}",
 		address, ca, place.Mount, v.ClusterID, more, place.Role, place.RoleIDFile, place.SecretIDFile)
 }
 

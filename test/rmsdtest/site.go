@@ -51,12 +51,12 @@ type Site struct {
 	Verifier *license.Verifier
 }
 
-// Embedded is a tenant's custodian part with the keyring in the data directory.
-const Embedded = "{embedded: {}}"
+// Embedded are a tenant's custodians: the keyring in the data directory alone.
+const Embedded = "{keyring: {embedded: {}}}"
 
-// New sets a site up for the life of a test. custodian is that part of the
-// tenant's file, in YAML flow style.
-func New(tb testing.TB, custodian string) *Site {
+// New sets a site up for the life of a test. custodians is that part of the
+// tenant's file: in YAML flow style, or a block on lines of its own.
+func New(tb testing.TB, custodians string) *Site {
 	tb.Helper()
 	f := daemontest.NewFolder(tb)
 	tb.Cleanup(func() {
@@ -78,13 +78,13 @@ identity_providers:
 tenants_dir: tenants.d
 limits: {per_caller: 1000000, per_tenant: 1000000, connections: 10000}
 `, s.Address, s.providerText()))
-	s.SetCustodian(custodian)
+	s.SetCustodians(custodians)
 	return s
 }
 
 // AddTenant adds another tenant with people of its own, alice, bob and erin,
 // who have there the roles that those of the first tenant have.
-func (s *Site) AddTenant(tb testing.TB, name, custodian string) *Site {
+func (s *Site) AddTenant(tb testing.TB, name, custodians string) *Site {
 	tb.Helper()
 	next := *s
 	next.Name, next.TenantID, next.Verifier = name, vocab.TenantID{}, nil
@@ -98,7 +98,7 @@ func (s *Site) AddTenant(tb testing.TB, name, custodian string) *Site {
 		tb.Fatal(err)
 	}
 	s.Write("rmsd.yaml", strings.Replace(string(text), "\ntenants_dir:", "\n"+next.providerText()+"\ntenants_dir:", 1))
-	next.SetCustodian(custodian)
+	next.SetCustodians(custodians)
 	return &next
 }
 
@@ -126,9 +126,9 @@ func (s *Site) providerText() string {
 	return fmt.Sprintf("  people-of-%s: {issuer: %q, audiences: [rms], addresses: {claims: [email], domains: [%s.test]}}", s.Name, s.IdP.Issuer(), s.Name)
 }
 
-// SetCustodian writes the tenant's file, which the next daemon reads. custodian
+// SetCustodians writes the tenant's file, which the next daemon reads. custodians
 // is as for [New].
-func (s *Site) SetCustodian(custodian string) {
+func (s *Site) SetCustodians(custodians string) {
 	s.Write("tenants.d/"+s.Name+".yaml", strings.ReplaceAll(`
 id: NAME
 domains: [NAME.test]
@@ -137,7 +137,7 @@ roles:
   policy-admin: ["user:alice@NAME.test"]
   auditor: ["user:erin@NAME.test"]
 providers: [people-of-NAME]
-custodian: `, "NAME", s.Name)+custodian+"\n")
+custodians: `, "NAME", s.Name)+custodians+"\n")
 }
 
 // Parent is the tenant's resource name.

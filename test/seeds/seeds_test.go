@@ -63,7 +63,7 @@ var parsers = []struct {
 			"claims.text claims.list claims.date claims.isTrue claims.matches claims.has claims.application",
 	},
 	{"keys of an identity provider", "internal/identity", "parseKeys algorithmOf"},
-	{"configuration", "internal/config", "decode aliasLine Tenant.check checkHolders Custodian.check checkVaultAddress"},
+	{"configuration", "internal/config", "decode aliasLine formerKeys pairs Tenant.check Tenant.checkCustodians checkHolders Custodian.check Custodian.places checkVaultAddress"},
 	{"files for people", "internal/policy/strictyaml", "Kind.Documents Kind.Field Fail Mapping Plain Scalar Text List Word Message Clip"},
 	{"template file", "internal/policy/templatefile", "Parse parseTemplate principal texts parseGrant parseRights ParseTime ParsePeriod ParseOffline ParseExpiry"},
 	{"group file", "internal/policy/groupfile", "Parse parseGroup parseMember CheckApart"},
