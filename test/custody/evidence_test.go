@@ -1,7 +1,6 @@
 package custody_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,10 +86,7 @@ func TestEvidence(t *testing.T) {
 	t.Run("vault", func(t *testing.T) {
 		server := vaulttest.Start(t)
 		place := vaulttest.Tenant(t, server, rmsdtest.Tenant)
-		site := custodians(t, fmt.Sprintf(
-			"{vault: {address: %q, ca: %q, mount: %s, cluster_id: %s}, approle: {role: %s, role_id_file: %q, secret_id_file: %q, wrapped: true}}",
-			server.Address, server.CAFile, place.Mount, server.ClusterID, place.Role, place.RoleIDFile, place.SecretIDFile))
-		l := live(t, site, func(evidencetest.Person) {
+		l := live(t, custodians(t, custodianOf(server, place, server.Address, server.CAFile, "")), func(evidencetest.Person) {
 			if err := place.Rotate(t.Context(), "root"); err != nil {
 				t.Fatal(err)
 			}

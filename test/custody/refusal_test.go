@@ -1,114 +1,91 @@
 package custody_test
 
 import (
-	"log/slog"
-	"path/filepath"
+	"errors"
+	"io"
 	"slices"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	vaultpolicy "github.com/openrms/rms/deploy/vault"
-	"github.com/openrms/rms/internal/audit"
-	"github.com/openrms/rms/internal/config"
-	"github.com/openrms/rms/internal/keys"
-	"github.com/openrms/rms/internal/keys/embedded"
-	"github.com/openrms/rms/internal/keys/vault"
-	"github.com/openrms/rms/internal/record"
-	"github.com/openrms/rms/internal/store"
-	"github.com/openrms/rms/internal/store/bolt"
-	"github.com/openrms/rms/internal/tenant"
-	"github.com/openrms/rms/internal/tenant/tenanttest"
 	"github.com/openrms/rms/internal/vaulttest"
 	"github.com/openrms/rms/internal/vaulttest/realvault"
 	"github.com/openrms/rms/internal/vocab"
+	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+	"github.com/openrms/rms/test/rmsdtest"
 )
 
-// TestRefusalRehearsed has a tenant watch a canary key in a real Vault while its
-// policy there is withdrawn: the next use is refused, what is held in memory ends
-// within the promise, and Vault's audit file has the refusal under the ID that the
-// log names.
+// TestRefusalRehearsed has a daemon watch a canary key in a real Vault while its
+// part of the policy there is withdrawn: the next use is refused, what is held in
+// memory ends within the promise, Vault's audit file has the looks under the IDs
+// that the daemon told, and everybody else's documents go on opening.
 func TestRefusalRehearsed(t *testing.T) {
 	server := vaulttest.Start(t)
-	place := vaulttest.Tenant(t, server, "canary")
-	dir := t.TempDir()
-	s, err := bolt.Open(bolt.Options{Path: filepath.Join(dir, "rms.db"), Stamp: store.Development, Schema: record.Schema, MinFree: -1})
-	if err != nil {
-		t.Fatal(err)
+	place := vaulttest.Tenant(t, server, rmsdtest.Tenant)
+	site := custodians(t, custodianOf(server, place, server.Address, server.CAFile, ""))
+	site.Start(t, rmsdtest.Build(t, "")).AwaitServing(t)
+	prepare(t, site)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	t.Cleanup(func() { _ = s.Close() })
-	custodians := tenanttest.Embedded(func(id vocab.CustodianID) (keys.Custodian, error) {
-		return embedded.Create(embedded.Config{ID: id, Path: filepath.Join(dir, "keyring"), KeyFile: filepath.Join(dir, "key")})
-	})
-	log := audit.New(s)
-	o, err := tenant.Open(t.Context(), tenant.Deps{
-		File: config.Tenant{
-			ID: "contoso", Domains: []string{"contoso.test"}, Admins: []vocab.Principal{{Kind: vocab.KindUser, Value: "alice@contoso.test"}},
-			Roles: map[vocab.Role][]vocab.Principal{vocab.RoleKeyCustodian: {{Kind: vocab.KindUser, Value: "carla@contoso.test"}}},
-		},
-		Store: s, Log: log, Custodians: custodians, Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = o.Close() })
-	if err := o.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	custodians.Add("vault", keys.KindVault, func(id vocab.CustodianID) (keys.Custodian, error) { return vault.Open(place.Config(id)) })
-	call := func(name string) tenant.Call {
-		return tenant.Call{Method: "test", Caller: &vocab.Identity{
-			Issuer: "https://idp.contoso.test", Subject: name, Provider: "contoso", Addresses: []string{name + "@contoso.test"}, Member: "contoso",
-		}}
-	}
-	short := func(s *record.Settings) error { s.CacheTTL = keys.MinTTL; return nil }
-	if _, _, err := o.UpdateSettings(t.Context(), call("alice"), 0, true, short); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := o.RegisterKey(t.Context(), call("carla"), tenant.Registration{Name: "canary", Custodian: "vault"}); err != nil {
-		t.Fatal(err)
-	}
+	doc := site.Caller(t, "alice").Publish(t.Context(), "strict")
+	must(doc.Err)
+	bob := site.Caller(t, "bob")
 
-	var looks []tenant.Look
-	var withdrawn time.Time
-	r, event, err := o.RehearseRefusal(t.Context(), call("carla"), "canary", time.Minute, func(vocab.EventID) {}, func(l tenant.Look) error {
-		looks = append(looks, l)
-		if len(looks) == 3 {
-			withdrawn = time.Now()
-			return place.SetPolicy(t.Context(), "")
+	must(place.AddRoot(t.Context(), "canary", "root"))
+	conn, carla := site.Caller(t, "carla").Conn()
+	custody := rmsv1.NewCustodyServiceClient(conn)
+	_, err := custody.RegisterKey(t.Context(), &rmsv1.RegisterKeyRequest{
+		Parent: site.Parent(), KeyId: "canary", Custodian: "contoso-vault", RootKey: "canary",
+	}, carla)
+	must(err)
+	rehearse := func(wait time.Duration, at func(look int)) (looks []*rmsv1.RehearseRefusalResponse, end *rmsv1.RehearseRefusalResponse) {
+		s, err := custody.RehearseRefusal(t.Context(), &rmsv1.RehearseRefusalRequest{
+			Name: site.Parent() + "/keys/canary", Wait: durationpb.New(wait),
+		}, carla)
+		must(err)
+		for {
+			r, err := s.Recv()
+			if errors.Is(err, io.EOF) {
+				return looks, looks[len(looks)-1]
+			}
+			must(err)
+			looks = append(looks, r)
+			at(len(looks))
 		}
-		return nil
+	}
+	const withdrawnAt = 3
+	looks, end := rehearse(time.Minute, func(look int) {
+		if look == withdrawnAt {
+			must(place.SetPolicy(t.Context(), vaultpolicy.Daemon(place.Mount, "root")))
+		}
+		if r := bob.Acquire(t.Context(), doc.Document); r.Outcome != rmsdtest.Received {
+			t.Errorf("look %d: a document under another key: %v", look, r.Err)
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Refused.Before(withdrawn) || r.Refused.Sub(r.LastUse) > 2*time.Second || !r.Stopped || r.CachedDelay > r.Promised || r.Promised != keys.MinTTL {
-		t.Errorf("%+v, withdrawn at %s", r, withdrawn)
-	}
 	for i, l := range looks {
-		if got := vocab.ReasonOf(l.Strict); i >= 3 && got != vocab.ReasonCustodianRefused || i < 3 && l.Strict != nil {
-			t.Errorf("look %d at the custodian: %v", i, l.Strict)
+		if got := vocab.Reason(l.GetStrict()); i >= withdrawnAt && got != vocab.ReasonCustodianRefused || i < withdrawnAt && got != "" {
+			t.Errorf("look %d at the custodian: %q", i+1, got)
 		}
 	}
-	e, err := log.Get(t.Context(), o.ID(), event)
-	if err != nil {
-		t.Fatal(err)
+	if end.GetEvent() == "" || end.GetCachedDelay() == nil || end.GetPromisedDelay().AsDuration() != ttl || end.GetCachedDelay().AsDuration() > ttl {
+		t.Errorf("the end is %v", end)
 	}
 	entries, err := server.ReadAudit()
-	if err != nil {
-		t.Fatal(err)
+	must(err)
+	if !slices.ContainsFunc(entries, func(a realvault.AuditEntry) bool {
+		return a.Request.ID == looks[0].GetCustodianRequestId() && a.Request.Path == place.Mount+"/decrypt/canary" && a.Error == ""
+	}) {
+		t.Errorf("Vault's audit file has no decryption %s", looks[0].GetCustodianRequestId())
 	}
-	opened := slices.ContainsFunc(entries, func(a realvault.AuditEntry) bool {
-		return a.Request.ID == looks[0].Request && a.Request.Path == place.Mount+"/decrypt/root" && a.Error == ""
-	})
-	if e.Event.Kind != audit.KindRehearsed || !opened {
-		t.Errorf("the event is %s %q, and Vault's audit file has the first look: %t", e.Event.Kind, e.Event.Detail, opened)
-	}
-	// Given back, it can be rehearsed again.
-	if err := place.SetPolicy(t.Context(), vaultpolicy.Daemon(place.Mount)); err != nil {
-		t.Fatal(err)
-	}
-	again, _, err := o.RehearseRefusal(t.Context(), call("carla"), "canary", 0, func(vocab.EventID) {}, func(tenant.Look) error { return nil })
-	if err != nil || !again.Refused.IsZero() {
-		t.Errorf("given back: %+v, %v", again, err)
+	// Given back, it opens.
+	must(place.SetPolicy(t.Context(), vaultpolicy.Daemon(place.Mount, "canary", "root")))
+	if again, _ := rehearse(0, func(int) {}); again[0].GetStrict() != "" || again[0].GetCached() != "" {
+		t.Errorf("given back, it is %v", again[0])
 	}
 }
