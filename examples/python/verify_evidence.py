@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Verifies a bundle of evidence about a tenant's keys, from docs/formats.md §13 alone.
+"""Verifies a bundle of evidence about a tenant's keys, from docs/formats.md §14 alone.
 
     verify_evidence.py FILE SHA256:ROOT [CHECKPOINT]
 
@@ -53,7 +53,7 @@ def string(b, major=2):  # a byte string; major 3: text, 4: an array's head
     return head + (b"" if major == 4 else b)
 
 
-def items(b):  # §13: u32 length ‖ item, one after the other
+def items(b):  # §14: u32 length ‖ item, one after the other
     while b:
         n = int.from_bytes(b[:4], "big")
         need(len(b) >= 4 + n, "a file is truncated")

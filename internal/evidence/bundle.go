@@ -1,7 +1,7 @@
 // Package evidence is the bundle that proves the life of a tenant's keys to
 // somebody who has nothing but the tenant's root key ID: what the custodians say
 // of the keys, what was registered, and every event about them with the proof
-// that it is in the tenant's log. docs/formats.md §13 is its format. Nothing in
+// that it is in the tenant's log. docs/formats.md §14 is its format. Nothing in
 // it is secret, and nothing of any document is in it.
 package evidence
 

@@ -119,7 +119,7 @@ func (v *verification) checkpoint() error {
 func (v *verification) continues(from *audit.Checkpoint) error {
 	now := v.out.Checkpoint
 	if p := v.Consistency; p != nil {
-		if !(audit.Consistency{From: p.From, FromRoot: p.FromRoot, Size: now.Size, Root: now.Root, Hashes: p.Path}).Verify() {
+		if p.From == 0 || !(audit.Consistency{From: p.From, FromRoot: p.FromRoot, Size: now.Size, Root: now.Root, Hashes: p.Path}).Verify() {
 			return bad("%s: the log does not continue the one of %d events", fileConsistency, p.From)
 		}
 		v.out.Continues = p.From
