@@ -164,11 +164,11 @@ def main(path, pin, saved=None):
         if 181 in leaf and 180 in leaf and 16 not in leaf:
             writers.setdefault(leaf[180], []).append(leaf)
     need(any(e[160] == m[200] and e[161] == 62 for e in events), "the event that says this was made is missing")
-    resources, keys = {}, {}
+    resources, keys, before = {}, {}, ""
     for raw in items(f["resources.bin"]):
         r = decode(raw)
-        need(not resources or r[1] > max(resources), "a resource is out of order")
-        w = writers.get(r[1], [])
+        need(r[1] > before, "a resource is out of order")
+        w, before = writers.get(r[1], []), r[1]
         need(w and w[-1][160] == r[4] and w[-1][181] == H(raw), f"{r[1]} is not what the log says")
         need(len(w) == r[2] or 202 in m and len(w) < r[2], f"events of {r[1]} are missing")
         resources[r[1]] = r

@@ -246,5 +246,3 @@ func TestEvidenceDoesNotTrustTheStore(t *testing.T) {
 		}
 	})
 }
-
-func asVocabError(err error) (*vocab.Error, bool) { return errors.AsType[*vocab.Error](err) }

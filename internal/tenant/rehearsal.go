@@ -54,6 +54,9 @@ func shortly(d time.Duration) time.Duration {
 }
 
 func (t *Tenant) rehearse(ctx context.Context, c Call, e *audit.Event) (*Rehearsal, error) {
+	if err := t.State().Err; err != nil {
+		return nil, err // a canary is never the first generation of a tenant
+	}
 	canary, err := t.canary(ctx, c)
 	if err != nil {
 		return nil, err
