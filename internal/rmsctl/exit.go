@@ -77,6 +77,7 @@ var exits = map[vocab.Reason]int{
 	vocab.ReasonCustodianActs:       exitConflict,
 	vocab.ReasonStoreNewer:          exitConflict,
 	vocab.ReasonOperationState:      exitConflict,
+	vocab.ReasonRotationUnclaimed:   exitConflict,
 	vocab.ReasonEtagMismatch:        exitConflict,
 	vocab.ReasonResourceExists:      exitConflict,
 	vocab.ReasonContentIDTaken:      exitConflict,

@@ -229,12 +229,16 @@ func (t *Tenant) tryKey(ctx context.Context, reg Registration, e *audit.Event) (
 	if err == nil {
 		err = custodian.Check(ctx)
 	}
+	if vocab.ReasonOf(err) == vocab.ReasonCustodianRefused {
+		err = vocab.Errorf(vocab.ReasonCustodianRefused, "the custodian does not let the service use the keys %s and %s", k.Root, k.Sign).
+			WithNext("Give its login the policy for them (deploy/vault), then register the key again").Because(err)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, custodian.Close())
 	}
 	k = noted(k, facts.MarkOf(keys.Mark{}), facts, e.Time)
 	for i := range k.Versions {
-		k.Versions[i].ClaimedBy = e.Principal.Name
+		k.Versions[i].ClaimedBy = e.Principal.Name // who registers it
 	}
 	if v := k.Version(k.RootLatest); v != nil && reg.Provenance != nil {
 		v.Provenance = reg.Provenance

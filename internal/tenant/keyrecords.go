@@ -249,7 +249,7 @@ func noted(k *record.TenantKey, m keys.Mark, f *keys.Facts, now time.Time) *reco
 		}
 		switch before := next.Version(v.Version - 1); {
 		case k.RootLatest == 0:
-			add.Claim = record.Claimed // the key was registered with it
+			add.Claim, add.ClaimedBy = record.Claimed, "its registration"
 		case k.Rotates > 0 && before != nil && v.Created.Sub(before.Created.Time())+tickOfVault >= time.Duration(k.Rotates)*time.Millisecond:
 			add.Claim, add.ClaimedBy = record.Claimed, "its schedule"
 		}

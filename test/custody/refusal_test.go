@@ -24,7 +24,7 @@ import (
 func TestRefusalRehearsed(t *testing.T) {
 	server := vaulttest.Start(t)
 	place := vaulttest.Tenant(t, server, rmsdtest.Tenant)
-	site := custodians(t, custodianOf(server, place, server.Address, server.CAFile, ""))
+	site := rmsdtest.New(t, custodianOf(server, place, server.Address, server.CAFile, ""))
 	site.Start(t, rmsdtest.Build(t, "")).AwaitServing(t)
 	prepare(t, site)
 	must := func(err error) {

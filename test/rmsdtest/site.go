@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/openrms/rms"
+	"github.com/openrms/rms/internal/contexts"
 	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/devidp"
 	"github.com/openrms/rms/internal/license"
@@ -136,6 +138,7 @@ admins: ["user:alice@NAME.test"]
 roles:
   policy-admin: ["user:alice@NAME.test"]
   auditor: ["user:erin@NAME.test"]
+  key-custodian: ["user:carla@NAME.test", "user:dan@NAME.test", "user:grace@NAME.test"]
 providers: [people-of-NAME]
 custodians: `, "NAME", s.Name)+custodians+"\n")
 }
@@ -188,6 +191,62 @@ func (s *Site) On(tb testing.TB, data string) *Site {
 		tb.Fatal(err)
 	}
 	return &next
+}
+
+// Contexts writes a context of rmsctl for each person of the tenant, named as
+// they are, with the root pinned that the daemon has now, and returns the folder.
+func (s *Site) Contexts(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	trust, err := daemontest.FetchTrust(tb.Context(), s.Connect(tb, nil), s.Name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for user, who := range s.people {
+		name := user
+		c := &contexts.Context{Name: name, Server: s.Address, CA: string(s.Authority.PEM), Tenant: s.Name, TenantID: trust.TenantID, TokenFile: name + ".token"}
+		for _, root := range trust.Roots {
+			c.Roots = append(c.Roots, contexts.KeyID(root))
+		}
+		text, err := c.Encode()
+		if err == nil {
+			err = os.MkdirAll(filepath.Join(dir, "contexts"), 0o700)
+		}
+		if err == nil {
+			err = contexts.WritePrivate(filepath.Join(dir, "contexts", name+".yaml"), text)
+		}
+		if err == nil {
+			err = contexts.WritePrivate(filepath.Join(dir, c.TokenFile), []byte(who.Token()+"\n"))
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// Client is a person as the public SDK has them, with the root pinned that the
+// daemon has now.
+func (s *Site) Client(tb testing.TB, user string) (*rms.Client, error) {
+	tb.Helper()
+	trust, err := daemontest.FetchTrust(tb.Context(), s.Connect(tb, nil), s.Name)
+	if err != nil {
+		return nil, err
+	}
+	who := s.people[user]
+	config := rms.Config{
+		Address: s.Address, Tenant: s.Name, TLS: &tls.Config{RootCAs: s.Authority.Pool},
+		Token: func(context.Context) (string, error) { return who.Token(), nil },
+		Trust: rms.Trust{TenantID: rms.TenantID(trust.TenantID), Bundle: trust.Bundle},
+	}
+	for _, root := range trust.Roots {
+		config.Trust.RootKeyIDs = append(config.Trust.RootKeyIDs, root)
+	}
+	c, err := rms.Dial(tb.Context(), config)
+	if err == nil {
+		tb.Cleanup(func() { _ = c.Close() })
+	}
+	return c, err
 }
 
 // Connect opens a connection of its own. bound, if not nil, is told the local
