@@ -9,7 +9,7 @@ history of the keys, or exit 9 and the first thing that is wrong."""
 import base64, hashlib, json, sys, time, zipfile
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-FILES = ["evidence.cose", "trust-bundle.cose", "checkpoint-certificate.cose", "checkpoint.txt", "consistency.bin", "events.bin", "resources.bin", "facts.bin"]
+FILES = ["evidence.cose", "trust-bundle.cose", "transitions.bin", "checkpoint-certificate.cose", "checkpoint.txt", "consistency.bin", "events.bin", "resources.bin", "facts.bin"]
 KINDS = {3: "refused", 30: "tenant created", 31: "settings changed", 35: "role changed", 37: "key noted", 38: "key claimed", 39: "key compromised",
          40: "key registered", 41: "key activated", 42: "key suspended", 43: "key resumed", 44: "key retired", 45: "key rotated", 46: "generation created",
          47: "generation rewrapped", 48: "signer certified", 49: "bundle published", 50: "requested", 51: "approved", 52: "rejected", 54: "succeeded",
@@ -129,7 +129,11 @@ def main(path, pin, saved=None):
     f = {n: z.read(n) for n in names}
     # The chain from the pinned root to the manifest, and the files.
     bundle = signed(f["trust-bundle.cose"], "bundle", None, signers=87)
-    need(base64.b64decode(pin.removeprefix("SHA256:") + "=") in bundle[87], "the root is not the one that is trusted")
+    trusted = {base64.b64decode(pin.removeprefix("SHA256:") + "=")}
+    for t in (signed(raw, "bundle", None, signers=87) for raw in items(f["transitions.bin"])):
+        if t[2] == bundle[2] and trusted & set(t[87]):
+            trusted = (trusted | {r[1] for r in t[81]}) - {r[1] for r in t[81] if r[4] == 3}
+    need(trusted & set(bundle[87]), "the root is not the one that is trusted")
     current = [r[1] for r in bundle[81] if r[4] == 1]
     need(current == bundle[87][:1], "the trust bundle is not signed by its current root")
     hdr = decode(decode(decode(f["evidence.cose"][1:])[2])[0])

@@ -27,14 +27,17 @@ const (
 	MaxEvents = 100_000
 	// MaxResources is how many resources one can hold.
 	MaxResources = 20_000
-	maxKeys      = 64
-	maxPath      = 64 // hashes of a proof
+	// MaxTransitions is how many changes of root one leads along.
+	MaxTransitions = 64
+	maxKeys        = 64
+	maxPath        = 64 // hashes of a proof
 )
 
 // The files of a bundle, in their order.
 const (
 	fileManifest    = "evidence.cose"
 	fileTrust       = "trust-bundle.cose"
+	fileTransitions = "transitions.bin"
 	fileCertificate = "checkpoint-certificate.cose"
 	fileCheckpoint  = "checkpoint.txt"
 	fileConsistency = "consistency.bin" // only if an earlier checkpoint was named
@@ -48,6 +51,9 @@ type Content struct {
 	// Trust is the tenant's trust bundle, Certificate that of the key which
 	// signed Checkpoint, a signed note. All as they were signed.
 	Trust, Certificate, Checkpoint []byte
+	// Transitions are the trust bundles with which the tenant changed its root,
+	// oldest first, so that whoever knows an earlier root finds the way.
+	Transitions [][]byte
 	// Consistency proves that the log of the checkpoint continues an earlier
 	// one; nil if none was named.
 	Consistency *Consistency
@@ -113,7 +119,7 @@ type file struct {
 
 // files encodes what a manifest names.
 func (c *Content) files() ([]file, error) {
-	out := []file{{fileTrust, c.Trust}, {fileCertificate, c.Certificate}, {fileCheckpoint, c.Checkpoint}}
+	out := []file{{fileTrust, c.Trust}, {fileTransitions, frames(c.Transitions)}, {fileCertificate, c.Certificate}, {fileCheckpoint, c.Checkpoint}}
 	if c.Consistency != nil {
 		b, err := items([]*Consistency{c.Consistency})
 		if err != nil {
@@ -177,6 +183,9 @@ func Read(b []byte) (*Bundle, error) {
 		byName[f.name] = f.content
 	}
 	out.Trust, out.Certificate, out.Checkpoint = byName[fileTrust], byName[fileCertificate], byName[fileCheckpoint]
+	if out.Transitions, err = unframe(fileTransitions, byName[fileTransitions], MaxTransitions); err != nil {
+		return nil, err
+	}
 	if p, ok := byName[fileConsistency]; ok {
 		list, err := parseItems[Consistency](fileConsistency, p, 1)
 		if err != nil {
@@ -205,7 +214,7 @@ func Read(b []byte) (*Bundle, error) {
 // sameFiles compares what a manifest names with what is there: the files this
 // version knows, in their order.
 func sameFiles(named []license.EvidenceFile, there []file) error {
-	known := []string{fileTrust, fileCertificate, fileCheckpoint, fileConsistency, fileEvents, fileResources, fileFacts}
+	known := []string{fileTrust, fileTransitions, fileCertificate, fileCheckpoint, fileConsistency, fileEvents, fileResources, fileFacts}
 	if len(there) == len(known)-1 {
 		known = slices.DeleteFunc(known, func(s string) bool { return s == fileConsistency })
 	}

@@ -59,6 +59,7 @@ func (s *sealer) bundle(files []file) []byte {
 func someContent() *Content {
 	return &Content{
 		Trust: []byte("trust"), Certificate: []byte("certificate"), Checkpoint: []byte("checkpoint"),
+		Transitions: [][]byte{[]byte("transition")},
 		Consistency: &Consistency{From: 1, FromRoot: [32]byte{1}, Path: [][32]byte{{2}}},
 		Events:      []Event{{Index: 1, Leaf: []byte("leaf"), Path: [][32]byte{{3}, {4}}}, {Index: 2, Leaf: []byte("leaf")}},
 		Resources:   [][]byte{[]byte("one"), {}},
@@ -99,7 +100,7 @@ func seeds(tb testing.TB) (out [][]byte) {
 		with(fileConsistency, nil), with(fileConsistency, frames([][]byte{{0xa0}})),
 		with(fileConsistency, must[[]byte](tb)(items([]Consistency{{From: 1, Path: path}}))),
 		with(fileConsistency, must[[]byte](tb)(items([]Consistency{{From: 1}, {From: 2}}))),
-		with(fileEvents, []byte{0}), with(fileEvents, []byte{0, 0, 0, 9, 1}), with(fileEvents, long), with(fileEvents, frames([][]byte{{0xff}})),
+		with(fileTransitions, []byte{1}), with(fileEvents, []byte{0}), with(fileEvents, []byte{0, 0, 0, 9, 1}), with(fileEvents, long), with(fileEvents, frames([][]byte{{0xff}})),
 		with(fileEvents, must[[]byte](tb)(items([]Event{{Index: 1, Leaf: make([]byte, 40<<10)}}))),
 		with(fileResources, []byte{1, 2, 3}), with(fileFacts, frames([][]byte{{0xa0}})),
 		with(fileFacts, frames(slices.Repeat([][]byte{{}}, maxKeys+1))),

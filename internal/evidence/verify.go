@@ -71,6 +71,7 @@ type writers struct {
 // signatures verifies the chain from the caller's root to the manifest.
 func (v *verification) signatures(trusted []license.KeyID) error {
 	m := v.manifest
+	trusted = license.Follow(v.Transitions, m.Tenant, trusted)
 	var err error
 	if v.verifier, err = license.NewVerifier(v.Trust, m.Tenant, trusted, 0); err != nil {
 		return bad("%s: %s", fileTrust, why(err)).Because(err)

@@ -174,6 +174,9 @@ func (x *extract) content(ctx context.Context) (*evidence.Content, error) {
 				return err
 			}
 		}
+		if out.Transitions, err = record.ListTransitions(r, t.id, evidence.MaxTransitions); err != nil {
+			return err
+		}
 		if err := x.resources(r, out); err != nil {
 			return err
 		}

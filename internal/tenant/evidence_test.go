@@ -246,3 +246,29 @@ func TestEvidenceDoesNotTrustTheStore(t *testing.T) {
 		}
 	})
 }
+
+// Whoever pinned a tenant's first root can verify evidence after every change of
+// it.
+func TestEvidenceIsVerifiedByTheFirstRoot(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *house) {
+		first := o.roots()[:1]
+		for _, name := range []string{"second", "third"} {
+			o.custodians.Add(name, keys.KindEmbedded, func(id vocab.CustodianID) (keys.Custodian, error) { return o.keyring(id, name) })
+			_, _, err := o.RegisterKey(t.Context(), person("carla"), tenant.Registration{Name: name, Custodian: name})
+			o.check(err)
+			_, _, err = o.ActivateKey(t.Context(), person("carla"), name, false)
+			o.check(err)
+		}
+		time.Sleep(13 * time.Hour) // the keys of the day follow the new root
+		b, _, err := o.Evidence(t.Context(), person("carla"), tenant.EvidenceScope{})
+		o.check(err)
+		v, err := evidence.Verify(b, first, nil)
+		o.check(err)
+		if v.Root == first[0] {
+			t.Error("the root did not change")
+		}
+		if _, err := evidence.Verify(b, []license.KeyID{{1}}, nil); err == nil {
+			t.Error("it verifies under a root that never was the tenant's")
+		}
+	})
+}

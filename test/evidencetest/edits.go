@@ -71,7 +71,7 @@ var ofContent = map[string]func(*Forger, *evidence.Content){
 // ofFiles are edits of the files, after which nothing can be sealed.
 var ofFiles = map[string]func(*Forger, []File) []byte{
 	"the manifest names another hash": func(f *Forger, files []File) []byte {
-		sum := canon.Hash(files[5].Content)
+		sum := canon.Hash(files[len(files)-1].Content)
 		files[0].Content = bytes.Replace(files[0].Content, sum[:], make([]byte, 32), 1)
 		return Join(files)
 	},
@@ -90,7 +90,7 @@ var ofFiles = map[string]func(*Forger, []File) []byte{
 	"a file is added":     func(_ *Forger, files []File) []byte { return Join(append(files, File{"readme.txt", []byte("x")})) },
 	"a file is removed":   func(_ *Forger, files []File) []byte { return Join(files[:len(files)-1]) },
 	"two files are exchanged": func(_ *Forger, files []File) []byte {
-		files[2], files[3] = files[3], files[2]
+		files[3], files[4] = files[4], files[3]
 		return Join(files)
 	},
 	"it is truncated": func(f *Forger, _ []File) []byte { return f.genuine[:len(f.genuine)-40] },

@@ -193,7 +193,7 @@ func (f *Forger) Root() license.KeyID { return license.KeyIDOf(f.root.PublicKey(
 func (f *Forger) Thief(edit string) []byte {
 	f.tb.Helper()
 	c := f.content()
-	c.Trust, c.Certificate, c.Checkpoint = f.trust, f.certificate, f.note
+	c.Trust, c.Transitions, c.Certificate, c.Checkpoint = f.trust, nil, f.certificate, f.note
 	if edit != "" {
 		ofContent[edit](f, c)
 	}
