@@ -48,7 +48,9 @@ type EvidenceScope struct {
 // by a key that the tenant's root certifies for it, so a tenant whose active key
 // is switched off makes none. It has verified as an auditor would verify it.
 func (t *Tenant) Evidence(ctx context.Context, c Call, scope EvidenceScope) ([]byte, vocab.EventID, error) {
-	t.provingKeys.Lock()
+	if !t.provingKeys.TryLock() {
+		return nil, vocab.EventID{}, oneAtATime("evidence is being made for somebody else")
+	}
 	defer t.provingKeys.Unlock()
 	e := t.newEvent(audit.KindEvidenceMade, c, t.now())
 	x := &extract{t: t, scope: scope, event: e.ID}
@@ -69,6 +71,11 @@ func (t *Tenant) Evidence(ctx context.Context, c Call, scope EvidenceScope) ([]b
 		return nil, vocab.EventID{}, t.refuse(ctx, e, err)
 	}
 	return b, e.ID, nil
+}
+
+// oneAtATime refuses what costs much while it is being done for another caller.
+func oneAtATime(what string) error {
+	return vocab.Errorf(vocab.ReasonOverloaded, "%s", what).WithNext("Try again when it is done")
 }
 
 func (t *Tenant) makeEvidence(ctx context.Context, x *extract, e *audit.Event) ([]byte, error) {

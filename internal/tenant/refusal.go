@@ -66,6 +66,10 @@ func (t *Tenant) RehearseRefusal(
 	if k == nil {
 		return nil, vocab.EventID{}, noKey()
 	}
+	if !t.watching.TryLock() {
+		return nil, vocab.EventID{}, oneAtATime("somebody else rehearses a refusal")
+	}
+	defer t.watching.Unlock()
 	first := t.newEvent(audit.KindRehearsed, c, t.now())
 	first.Target, first.Custodian = record.KeyName(name), k.ID
 	probe, err := t.newProbe(ctx, name, k)

@@ -117,12 +117,20 @@ func TestRefusalIsSeenAtOnceAndInMemoryWithinThePromise(t *testing.T) {
 		_, _, err := o.RegisterKey(t.Context(), person("carla"), tenant.Registration{Name: "canary", Custodian: "second"})
 		o.check(err)
 		p := o.publish("bob", "", "dan")
+		var during vocab.Reason
 		r, looks, err := o.watch(t.Context(), time.Hour, func(n int) {
+			if n == 2 {
+				_, _, err := o.RehearseRefusal(t.Context(), person("carla"), "canary", 0, func(vocab.EventID) {}, func(tenant.Look) error { return nil })
+				during = vocab.ReasonOf(err)
+			}
 			if n == 5 {
 				second.be(func(m *moody) { m.err = vocab.Errorf(vocab.ReasonCustodianRefused, "no") })
 			}
 		})
 		o.check(err)
+		if during != vocab.ReasonOverloaded {
+			t.Errorf("a second rehearsal at the same time: %q", during)
+		}
 		if r.Refused.Sub(r.LastUse) != time.Second || !r.Stopped || r.CachedDelay <= 0 || r.CachedDelay > r.Promised || r.Promised != 5*time.Minute {
 			t.Errorf("%+v", r)
 		}

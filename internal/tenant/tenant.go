@@ -97,6 +97,8 @@ type Tenant struct {
 	provingKeys sync.Mutex
 	// rehearsing is held while the switch is tried on the canary.
 	rehearsing sync.Mutex
+	// watching is held while a canary key's refusal is waited for.
+	watching sync.Mutex
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
