@@ -63,6 +63,8 @@ const (
 	KindRehearsed    Kind = 61 // the switch was tried on a canary
 	KindEvidenceMade Kind = 62 // a bundle of evidence about the tenant's keys was signed
 
+	KindApproversChanged Kind = 66 // who approves what is under dual control, or how many of them
+
 	KindServiceStarted Kind = 70
 	KindServiceStopped Kind = 71
 )
@@ -86,7 +88,8 @@ var kindNames = map[Kind]string{
 	KindOperationSucceeded: "operation-succeeded", KindOperationFailed: "operation-failed",
 	KindOperationCancelled: "operation-cancelled", KindRecoveryAnnounced: "recovery-announced",
 	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
-	KindAlarm: "alarm", KindRehearsed: "rehearsed", KindEvidenceMade: "evidence-made",
+	KindApproversChanged: "approvers-changed",
+	KindAlarm:            "alarm", KindRehearsed: "rehearsed", KindEvidenceMade: "evidence-made",
 	KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 

@@ -1,8 +1,8 @@
 package record
 
 import (
-	"slices"
 	"bytes"
+	"slices"
 	"time"
 
 	"github.com/openrms/rms/internal/policy"

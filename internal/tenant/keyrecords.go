@@ -151,7 +151,7 @@ func (k *keyRecords) Keys(ctx context.Context) (out []keys.KeyStates, err error)
 
 // statesOf are a key's states as the ring takes them.
 func statesOf(name string, k *record.TenantKey) keys.KeyStates {
-	out := keys.KeyStates{Key: k.ID, Name: name, State: keys.State(k.State), Versions: map[uint32]keys.State{}}
+	out := keys.KeyStates{Key: k.ID, Name: name, State: keys.State(k.State), Versions: map[uint32]keys.State{}, Latest: k.RootLatest}
 	for _, v := range k.Versions {
 		if v.State != 0 {
 			out.Versions[v.Number] = keys.State(v.State)

@@ -245,7 +245,7 @@ func (t *Tenant) workOn(ctx context.Context, r *runner, id vocab.OperationID) (t
 	}
 	var pause time.Duration
 	switch o.Kind {
-	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate:
+	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate, operation.ApproversUpdate, operation.CustodyLower:
 		err = t.carryOut(ctx, id, o)
 	case operation.Transfer:
 		pause, err = t.workTransfer(ctx, id, o)
@@ -303,6 +303,9 @@ func (t *Tenant) carryOut(ctx context.Context, id vocab.OperationID, o *operatio
 		if err := t.stillStands(o); err != nil {
 			return err
 		}
+		if err := t.checkBasis(tx, o); err != nil {
+			return err
+		}
 		result, err := effect(tx, o, id, e.Time)
 		if err != nil {
 			return err
@@ -326,6 +329,10 @@ func (t *Tenant) prepare(ctx context.Context, o *operation.Operation) (effect, e
 		return t.prepareTemplate(ctx, o)
 	case operation.LicenseUpdate:
 		return t.prepareLicense(ctx, o)
+	case operation.ApproversUpdate:
+		return t.prepareApprovers(o)
+	case operation.CustodyLower:
+		return t.prepareCustody(ctx, o)
 	}
 	return nil, contradicts("an operation")
 }
@@ -347,6 +354,9 @@ func (t *Tenant) checkBasis(r store.Reader, o *operation.Operation) error {
 		return t.checkTemplateBasis(r, o)
 	case operation.LicenseUpdate:
 		return t.checkLicenseBasis(r, o)
+	}
+	if underDualControl(o.Kind) {
+		return t.checkDualBasis(r, o)
 	}
 	return nil
 }

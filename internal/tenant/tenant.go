@@ -177,6 +177,7 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	t.stop = stop
 	t.running.Go(func() { t.run(run) })
 	t.running.Go(func() { t.operate(run) })
+	t.running.Go(func() { t.watchApprovers(run) })
 	return t, nil
 }
 

@@ -3,6 +3,7 @@ package tenant_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/keys/embedded"
 	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
@@ -136,7 +138,8 @@ func keep(t *testing.T, first func(*moody)) *kept {
 	}}
 	first(k.custodian)
 	k.Tenant, err = tenant.Open(t.Context(), tenant.Deps{
-		File: config.Tenant{ID: "contoso", Domains: []string{"contoso.test"}}, Store: s, Log: k.log,
+		File:  config.Tenant{ID: "contoso", Domains: []string{"contoso.test"}, Admins: []vocab.Principal{user("alice"), user("bob")}},
+		Store: s, Log: k.log,
 		Custodians: tenanttest.Embedded(func(id vocab.CustodianID) (keys.Custodian, error) {
 			ring, err := embedded.Create(embedded.Config{ID: id, Path: filepath.Join(dir, "keyring"), KeyFile: filepath.Join(dir, "keyring.key")})
 			k.custodian.Custodian = ring
@@ -286,8 +289,17 @@ func TestSwitchDropsWhatWasUnwrapped(t *testing.T) {
 					s.CacheTTL = time.Hour
 					return nil
 				})
+				// An hour is longer than usual: a second person approves it.
+				waits, ok := errors.AsType[*vocab.Error](err)
+				if !ok || waits.Reason != vocab.ReasonApprovalRequired {
+					t.Fatal(err)
+				}
+				v, err := k.GetOperation(t.Context(), k.call.Caller, waits.Operation)
 				if err != nil {
 					t.Fatal(err)
+				}
+				if v, _, err = k.ApproveOperation(t.Context(), person("bob"), v.ID, v.ParamsHash()); err != nil || v.State != operation.Succeeded {
+					t.Fatalf("%v, it is %s", err, v.State)
 				}
 				k.custodian.be(throw)
 				k.expect(t, "") // still held

@@ -56,7 +56,7 @@ type readers struct {
 	mu     sync.Mutex
 	papers []*paper
 	stops  map[string]ordered // papers that need not, or must not, open now
-	moved  uint64          // grows when stops changes
+	moved  uint64             // grows when stops changes
 
 	opened, refused atomic.Int64
 	longest         atomic.Int64 // pause between two opens of anybody, in ms

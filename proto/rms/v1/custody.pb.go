@@ -2240,7 +2240,7 @@ var File_rms_v1_custody_proto protoreflect.FileDescriptor
 
 const file_rms_v1_custody_proto_rawDesc = "" +
 	"\n" +
-	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"\xb7\x01\n" +
+	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x16rms/v1/operation.proto\x1a\x12rms/v1/types.proto\"\xb7\x01\n" +
 	"\tCustodian\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.rms.v1.Key.CustodianR\x04kind\x12\x18\n" +
@@ -2434,7 +2434,8 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x14custodian_request_id\x18\x04 \x01(\tR\x12custodianRequestId\x12\x14\n" +
 	"\x05event\x18\x05 \x01(\tR\x05event\x12<\n" +
 	"\fcached_delay\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vcachedDelay\x12@\n" +
-	"\x0epromised_delay\x18\a \x01(\v2\x19.google.protobuf.DurationR\rpromisedDelay2\xa4\t\n" +
+	"\x0epromised_delay\x18\a \x01(\v2\x19.google.protobuf.DurationR\rpromisedDelay2\xc5\n" +
+	"\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -2455,7 +2456,9 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12V\n" +
 	"\vGetEvidence\x12\x1a.rms.v1.GetEvidenceRequest\x1a\x1b.rms.v1.GetEvidenceResponse\"\f\xca\xf3\x18\b\b\x04\x12\x02\x03\x04\x18\x010\x01\x12a\n" +
 	"\x12RehearseSuspension\x12!.rms.v1.RehearseSuspensionRequest\x1a\x1b.rms.v1.SuspensionRehearsal\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12a\n" +
-	"\x0fRehearseRefusal\x12\x1e.rms.v1.RehearseRefusalRequest\x1a\x1f.rms.v1.RehearseRefusalResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x010\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"\x0fRehearseRefusal\x12\x1e.rms.v1.RehearseRefusalRequest\x1a\x1f.rms.v1.RehearseRefusalResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x010\x01\x12K\n" +
+	"\fGetApprovers\x12\x1b.rms.v1.GetApproversRequest\x1a\x11.rms.v1.Approvers\"\v\xca\xf3\x18\a\b\x04\x12\x03\x01\x03\x04\x12R\n" +
+	"\x0fUpdateApprovers\x12\x1e.rms.v1.UpdateApproversRequest\x1a\x11.rms.v1.Operation\"\f\xca\xf3\x18\b\b\x04\x12\x02\x01\x03\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_custody_proto_rawDescOnce sync.Once
@@ -2506,6 +2509,10 @@ var file_rms_v1_custody_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),     // 31: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),       // 32: google.protobuf.Duration
 	(CustodyMode)(0),                  // 33: rms.v1.CustodyMode
+	(*GetApproversRequest)(nil),       // 34: rms.v1.GetApproversRequest
+	(*UpdateApproversRequest)(nil),    // 35: rms.v1.UpdateApproversRequest
+	(*Approvers)(nil),                 // 36: rms.v1.Approvers
+	(*Operation)(nil),                 // 37: rms.v1.Operation
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
@@ -2554,23 +2561,27 @@ var file_rms_v1_custody_proto_depIdxs = []int32{
 	24, // 43: rms.v1.CustodyService.GetEvidence:input_type -> rms.v1.GetEvidenceRequest
 	26, // 44: rms.v1.CustodyService.RehearseSuspension:input_type -> rms.v1.RehearseSuspensionRequest
 	28, // 45: rms.v1.CustodyService.RehearseRefusal:input_type -> rms.v1.RehearseRefusalRequest
-	5,  // 46: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	10, // 47: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	8,  // 48: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	8,  // 49: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	8,  // 50: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	8,  // 51: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	16, // 52: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
-	8,  // 53: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	21, // 54: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	21, // 55: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	21, // 56: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	23, // 57: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	25, // 58: rms.v1.CustodyService.GetEvidence:output_type -> rms.v1.GetEvidenceResponse
-	27, // 59: rms.v1.CustodyService.RehearseSuspension:output_type -> rms.v1.SuspensionRehearsal
-	29, // 60: rms.v1.CustodyService.RehearseRefusal:output_type -> rms.v1.RehearseRefusalResponse
-	46, // [46:61] is the sub-list for method output_type
-	31, // [31:46] is the sub-list for method input_type
+	34, // 46: rms.v1.CustodyService.GetApprovers:input_type -> rms.v1.GetApproversRequest
+	35, // 47: rms.v1.CustodyService.UpdateApprovers:input_type -> rms.v1.UpdateApproversRequest
+	5,  // 48: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	10, // 49: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	8,  // 50: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	8,  // 51: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	8,  // 52: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	8,  // 53: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	16, // 54: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
+	8,  // 55: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	21, // 56: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	21, // 57: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	21, // 58: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	23, // 59: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	25, // 60: rms.v1.CustodyService.GetEvidence:output_type -> rms.v1.GetEvidenceResponse
+	27, // 61: rms.v1.CustodyService.RehearseSuspension:output_type -> rms.v1.SuspensionRehearsal
+	29, // 62: rms.v1.CustodyService.RehearseRefusal:output_type -> rms.v1.RehearseRefusalResponse
+	36, // 63: rms.v1.CustodyService.GetApprovers:output_type -> rms.v1.Approvers
+	37, // 64: rms.v1.CustodyService.UpdateApprovers:output_type -> rms.v1.Operation
+	48, // [48:65] is the sub-list for method output_type
+	31, // [31:48] is the sub-list for method input_type
 	31, // [31:31] is the sub-list for extension type_name
 	31, // [31:31] is the sub-list for extension extendee
 	0,  // [0:31] is the sub-list for field type_name
@@ -2582,6 +2593,8 @@ func file_rms_v1_custody_proto_init() {
 		return
 	}
 	file_rms_v1_access_proto_init()
+	file_rms_v1_approver_proto_init()
+	file_rms_v1_operation_proto_init()
 	file_rms_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -34,6 +34,8 @@ const (
 	CustodyService_GetEvidence_FullMethodName        = "/rms.v1.CustodyService/GetEvidence"
 	CustodyService_RehearseSuspension_FullMethodName = "/rms.v1.CustodyService/RehearseSuspension"
 	CustodyService_RehearseRefusal_FullMethodName    = "/rms.v1.CustodyService/RehearseRefusal"
+	CustodyService_GetApprovers_FullMethodName       = "/rms.v1.CustodyService/GetApprovers"
+	CustodyService_UpdateApprovers_FullMethodName    = "/rms.v1.CustodyService/UpdateApprovers"
 )
 
 // CustodyServiceClient is the client API for CustodyService service.
@@ -92,6 +94,12 @@ type CustodyServiceClient interface {
 	// changes nothing at the custodian: whoever rehearses takes the right to use
 	// the canary key away there.
 	RehearseRefusal(ctx context.Context, in *RehearseRefusalRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RehearseRefusalResponse], error)
+	// GetApprovers returns who approves what is under dual control.
+	GetApprovers(ctx context.Context, in *GetApproversRequest, opts ...grpc.CallOption) (*Approvers, error)
+	// UpdateApprovers asks for other approvers. The first ones a second person
+	// approves; from then on the approvers change only by their own quorum, and are
+	// never removed.
+	UpdateApprovers(ctx context.Context, in *UpdateApproversRequest, opts ...grpc.CallOption) (*Operation, error)
 }
 
 type custodyServiceClient struct {
@@ -270,6 +278,26 @@ func (c *custodyServiceClient) RehearseRefusal(ctx context.Context, in *Rehearse
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type CustodyService_RehearseRefusalClient = grpc.ServerStreamingClient[RehearseRefusalResponse]
 
+func (c *custodyServiceClient) GetApprovers(ctx context.Context, in *GetApproversRequest, opts ...grpc.CallOption) (*Approvers, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Approvers)
+	err := c.cc.Invoke(ctx, CustodyService_GetApprovers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) UpdateApprovers(ctx context.Context, in *UpdateApproversRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, CustodyService_UpdateApprovers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CustodyServiceServer is the server API for CustodyService service.
 // All implementations must embed UnimplementedCustodyServiceServer
 // for forward compatibility.
@@ -326,6 +354,12 @@ type CustodyServiceServer interface {
 	// changes nothing at the custodian: whoever rehearses takes the right to use
 	// the canary key away there.
 	RehearseRefusal(*RehearseRefusalRequest, grpc.ServerStreamingServer[RehearseRefusalResponse]) error
+	// GetApprovers returns who approves what is under dual control.
+	GetApprovers(context.Context, *GetApproversRequest) (*Approvers, error)
+	// UpdateApprovers asks for other approvers. The first ones a second person
+	// approves; from then on the approvers change only by their own quorum, and are
+	// never removed.
+	UpdateApprovers(context.Context, *UpdateApproversRequest) (*Operation, error)
 	mustEmbedUnimplementedCustodyServiceServer()
 }
 
@@ -380,6 +414,12 @@ func (UnimplementedCustodyServiceServer) RehearseSuspension(context.Context, *Re
 }
 func (UnimplementedCustodyServiceServer) RehearseRefusal(*RehearseRefusalRequest, grpc.ServerStreamingServer[RehearseRefusalResponse]) error {
 	return status.Error(codes.Unimplemented, "method RehearseRefusal not implemented")
+}
+func (UnimplementedCustodyServiceServer) GetApprovers(context.Context, *GetApproversRequest) (*Approvers, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetApprovers not implemented")
+}
+func (UnimplementedCustodyServiceServer) UpdateApprovers(context.Context, *UpdateApproversRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateApprovers not implemented")
 }
 func (UnimplementedCustodyServiceServer) mustEmbedUnimplementedCustodyServiceServer() {}
 func (UnimplementedCustodyServiceServer) testEmbeddedByValue()                        {}
@@ -658,6 +698,42 @@ func _CustodyService_RehearseRefusal_Handler(srv interface{}, stream grpc.Server
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type CustodyService_RehearseRefusalServer = grpc.ServerStreamingServer[RehearseRefusalResponse]
 
+func _CustodyService_GetApprovers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetApproversRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).GetApprovers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_GetApprovers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).GetApprovers(ctx, req.(*GetApproversRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_UpdateApprovers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateApproversRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).UpdateApprovers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_UpdateApprovers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).UpdateApprovers(ctx, req.(*UpdateApproversRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CustodyService_ServiceDesc is the grpc.ServiceDesc for CustodyService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -716,6 +792,14 @@ var CustodyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RehearseSuspension",
 			Handler:    _CustodyService_RehearseSuspension_Handler,
+		},
+		{
+			MethodName: "GetApprovers",
+			Handler:    _CustodyService_GetApprovers_Handler,
+		},
+		{
+			MethodName: "UpdateApprovers",
+			Handler:    _CustodyService_UpdateApprovers_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
