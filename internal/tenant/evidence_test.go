@@ -272,3 +272,15 @@ func TestEvidenceIsVerifiedByTheFirstRoot(t *testing.T) {
 		}
 	})
 }
+
+// What is under dual control is in the evidence by itself: the approvers, and who
+// signed what.
+func TestEvidenceOfDualControl(t *testing.T) {
+	inDualControl(t, 2, []string{"carla", "dora", "emil"}, func(t *testing.T, o *house) {
+		v := o.evidence(tenant.EvidenceScope{})
+		want := []string{"operation-requested", "operation-approved", "approvers-changed", "operation-succeeded"}
+		if got := lines(v, "approvers"); !slices.Equal(got, want) {
+			t.Errorf("the approvers went through %v", got)
+		}
+	})
+}
