@@ -35,6 +35,7 @@ const (
 	KindBundle      Kind = 5 // trust bundle
 	KindGeneration  Kind = 6 // generation record
 	KindTemplate    Kind = 7 // template revision
+	KindEvidence    Kind = 8 // manifest of a bundle of evidence
 )
 
 var kinds = map[Kind]struct{ token, what string }{
@@ -45,6 +46,7 @@ var kinds = map[Kind]struct{ token, what string }{
 	KindBundle:      {"bundle", "trust bundle"},
 	KindGeneration:  {"generation", "generation record"},
 	KindTemplate:    {"template", "template revision"},
+	KindEvidence:    {"evidence", "evidence"},
 }
 
 // String returns the word in the content type: "pl", "ul", "cert" and so on.

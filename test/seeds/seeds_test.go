@@ -43,6 +43,8 @@ var parsers = []struct {
 	{"trust bundle", "internal/license", "ParseBundle bundleHeader.check"},
 	{"generation", "internal/license", "ParseGeneration generationHeader.check"},
 	{"signed template", "internal/license", "ParseTemplate templateFields.template fromPairs"},
+	{"manifest of evidence", "internal/license", "ParseEvidence evidenceHeader.check"},
+	{"evidence", "internal/evidence", "Read sameFiles parseItems unframe unarchive"},
 	{"wrapped key", "internal/license", "ParseWrap Wrap.check"},
 	{"recipient key", "internal/license", "ParseRecipient checkX25519"},
 	{"policy in a license", "internal/license", "DecodePolicy policyFields.policy principal fromOffline fromGrants networks"},
