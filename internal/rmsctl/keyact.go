@@ -183,7 +183,7 @@ sign, unless you say otherwise; both must be there, made by a custody officer.`,
 }
 
 func (a *app) keyActivateCommand() *cobra.Command {
-	var alone bool
+	var alone, leave bool
 	c := &cobra.Command{
 		Use:   "activate KEY",
 		Short: "Make a registered key the one that wraps and signs what is new",
@@ -195,7 +195,7 @@ next one. If its custodian cannot be reached, the activation is refused, unless
 --without-previous says that every client shall sign in anew.`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.online(func(ctx context.Context, s *server, args []string) error {
-			k, err := s.Custody().ActivateKey(ctx, &rmsv1.ActivateKeyRequest{Name: keyName(s, args[0]), WithoutPrevious: alone})
+			k, err := s.Custody().ActivateKey(ctx, &rmsv1.ActivateKeyRequest{Name: keyName(s, args[0]), WithoutPrevious: alone, WithoutRewrap: leave})
 			if err != nil {
 				return err
 			}
@@ -207,12 +207,21 @@ next one. If its custodian cannot be reached, the activation is refused, unless
 			return nil
 		}),
 	}
+	leaveFlag(c, &leave)
 	c.Flags().BoolVar(&alone, "without-previous", false, "even if the key before cannot sign the way; every client signs in anew")
 	return a.formatFlag(c)
 }
 
+// leaveFlag lets what is wrapped already stay where it is.
+func leaveFlag(c *cobra.Command, leave *bool) {
+	c.Flags().BoolVar(leave, "no-rewrap", false, "leave what was wrapped before where it is; rmsctl key rewrap moves it later")
+}
+
 func (a *app) keySyncCommand() *cobra.Command {
-	var stated string
+	var (
+		stated string
+		leave  bool
+	)
 	c := &cobra.Command{
 		Use:   "sync KEY",
 		Short: "Have the service look at a key now, because you acted on it",
@@ -226,7 +235,7 @@ is new is under the new version when this returns.`,
 			if err != nil {
 				return err
 			}
-			k, err := s.Custody().SyncKey(ctx, &rmsv1.SyncKeyRequest{Name: keyName(s, args[0]), Provenance: p})
+			k, err := s.Custody().SyncKey(ctx, &rmsv1.SyncKeyRequest{Name: keyName(s, args[0]), Provenance: p, WithoutRewrap: leave})
 			if err != nil {
 				return err
 			}
@@ -237,6 +246,7 @@ is new is under the new version when this returns.`,
 			return nil
 		}),
 	}
+	leaveFlag(c, &leave)
 	c.Flags().StringVar(&stated, "provenance", "", "what key import or rotate wrote about the newest version")
 	return a.formatFlag(c)
 }

@@ -316,6 +316,7 @@ func (a *app) keyRotateCommand() *cobra.Command {
 		file     string
 		generate bool
 		signing  bool
+		leave    bool
 	)
 	c := &cobra.Command{
 		Use:   "rotate [KEY]",
@@ -342,7 +343,7 @@ their generation until that is destroyed or they are reprotected.`,
 				if file != "" || signing || generate {
 					return usagef("a key of the service's own keyring is made there: rotate it without these flags")
 				}
-				after, err := s.Custody().RotateKey(ctx, &rmsv1.RotateKeyRequest{Name: k.GetName()})
+				after, err := s.Custody().RotateKey(ctx, &rmsv1.RotateKeyRequest{Name: k.GetName(), WithoutRewrap: leave})
 				if err != nil {
 					return err
 				}
@@ -357,7 +358,7 @@ their generation until that is destroyed or they are reprotected.`,
 			if err != nil {
 				return err
 			}
-			after, err := s.Custody().SyncKey(ctx, &rmsv1.SyncKeyRequest{Name: k.GetName(), Provenance: stated})
+			after, err := s.Custody().SyncKey(ctx, &rmsv1.SyncKeyRequest{Name: k.GetName(), Provenance: stated, WithoutRewrap: leave})
 			if err != nil {
 				return a.saveStated(name, stated, err)
 			}
@@ -366,6 +367,7 @@ their generation until that is destroyed or they are reprotected.`,
 	}
 	flags.on(c)
 	from.on(c)
+	leaveFlag(c, &leave)
 	c.Flags().StringVar(&file, "import", "", "take the new version from this file (- is standard input)")
 	c.Flags().BoolVar(&generate, "generate-in-vault", false, "of an imported key: let Vault make the new version, and take none from outside any more")
 	c.Flags().BoolVar(&signing, "signing-key", false, "rotate the signing key beside it instead")

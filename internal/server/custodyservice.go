@@ -76,7 +76,7 @@ func (k *custody) ActivateKey(ctx context.Context, req *rmsv1.ActivateKeyRequest
 	if err != nil {
 		return nil, err
 	}
-	v, event, err := c.tenant.ActivateKey(ctx, c.domain(nil), name, req.GetWithoutPrevious())
+	v, event, err := c.tenant.ActivateKey(ctx, c.domain(nil), name, req.GetWithoutPrevious(), req.GetWithoutRewrap())
 	return acted(c, v, event, err)
 }
 
@@ -90,7 +90,7 @@ func (k *custody) SyncKey(ctx context.Context, req *rmsv1.SyncKeyRequest) (*rmsv
 	if err != nil {
 		return nil, err
 	}
-	v, event, err := c.tenant.SyncKey(ctx, c.domain(nil), name, stated)
+	v, event, err := c.tenant.SyncKey(ctx, c.domain(nil), name, stated, req.GetWithoutRewrap())
 	return acted(c, v, event, err)
 }
 
@@ -100,7 +100,7 @@ func (k *custody) RotateKey(ctx context.Context, req *rmsv1.RotateKeyRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	v, event, err := c.tenant.RotateKey(ctx, c.domain(nil), name)
+	v, event, err := c.tenant.RotateKey(ctx, c.domain(nil), name, req.GetWithoutRewrap())
 	return acted(c, v, event, err)
 }
 

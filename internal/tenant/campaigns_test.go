@@ -38,7 +38,7 @@ func (o *house) newVersion() vocab.OperationID {
 	time.Sleep(time.Second) // two keys of one millisecond have no order
 	_, err := o.ringOf().RotateRoot(o.t.Context())
 	o.check(err)
-	_, _, err = o.SyncKey(o.t.Context(), carla, "root", nil)
+	_, _, err = o.SyncKey(o.t.Context(), carla, "root", nil, false)
 	o.check(err)
 	return o.RewrapOf()
 }
@@ -305,7 +305,7 @@ func TestActivationRewraps(t *testing.T) {
 		o.custodians.Add("other", keys.KindEmbedded, func(id vocab.CustodianID) (keys.Custodian, error) { return o.keyring(id, "other") })
 		_, _, err := o.RegisterKey(t.Context(), carla, tenant.Registration{Name: "next", Custodian: "other"})
 		o.check(err)
-		_, _, err = o.ActivateKey(t.Context(), carla, "next", false)
+		_, _, err = o.ActivateKey(t.Context(), carla, "next", false, false)
 		o.check(err)
 		id := o.RewrapOf()
 		if id.IsZero() {

@@ -83,7 +83,7 @@ func (v *vault) rotate() {
 
 func (o *house) sync(key string) {
 	o.t.Helper()
-	_, _, err := o.SyncKey(o.t.Context(), person("carla"), key, nil)
+	_, _, err := o.SyncKey(o.t.Context(), person("carla"), key, nil, false)
 	o.check(err)
 }
 
@@ -468,7 +468,7 @@ func TestCrashesWhileDestroying(t *testing.T) {
 					})
 					_, _, err := o.RegisterKey(t.Context(), person("carla"), tenant.Registration{Name: "archive", Custodian: "second"})
 					o.check(err)
-					_, _, err = o.RotateKey(t.Context(), person("carla"), "archive")
+					_, _, err = o.RotateKey(t.Context(), person("carla"), "archive", false)
 					o.check(err)
 					o.idle()
 					d := tenant.Destruction{Target: version("archive", 1)}

@@ -80,9 +80,9 @@ func (o *house) live() (recovery *tenant.OperationView) {
 	_, err = o.custodian.Custodian.(*embedded.Keyring).RotateRoot(ctx)
 	o.check(err)
 	time.Sleep(time.Minute)
-	_, _, err = o.SyncKey(ctx, carla, "root", nil)
+	_, _, err = o.SyncKey(ctx, carla, "root", nil, false)
 	o.check(err)
-	_, _, err = o.ActivateKey(ctx, carla, "hsm", false)
+	_, _, err = o.ActivateKey(ctx, carla, "hsm", false, false)
 	o.check(err)
 	_, err = o.SetKeyState(ctx, carla, tenant.KeyTarget{Generation: 1}, tenant.Compromise, "seen in a dump")
 	o.check(err)
@@ -256,7 +256,7 @@ func TestEvidenceIsVerifiedByTheFirstRoot(t *testing.T) {
 			o.custodians.Add(name, keys.KindEmbedded, func(id vocab.CustodianID) (keys.Custodian, error) { return o.keyring(id, name) })
 			_, _, err := o.RegisterKey(t.Context(), person("carla"), tenant.Registration{Name: name, Custodian: name})
 			o.check(err)
-			_, _, err = o.ActivateKey(t.Context(), person("carla"), name, false)
+			_, _, err = o.ActivateKey(t.Context(), person("carla"), name, false, false)
 			o.check(err)
 		}
 		time.Sleep(13 * time.Hour) // the keys of the day follow the new root

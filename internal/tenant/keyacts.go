@@ -260,8 +260,9 @@ func (t *Tenant) tryKey(ctx context.Context, reg Registration, e *audit.Event) (
 // follow, because it signs the trust bundle that names the next one: if it cannot
 // be reached, the key is not activated unless alone is set, and then every client
 // has to sign in anew. When it returns, what is new is under the new key, or
-// will be as soon as its custodian answers again.
-func (t *Tenant) ActivateKey(ctx context.Context, c Call, name string, alone bool) (*KeyView, vocab.EventID, error) {
+// will be as soon as its custodian answers again. What was wrapped before moves to
+// it by a rewrap, unless leave says that it shall stay for now.
+func (t *Tenant) ActivateKey(ctx context.Context, c Call, name string, alone, leave bool) (*KeyView, vocab.EventID, error) {
 	k := t.live.key(name)
 	if k == nil {
 		return nil, vocab.EventID{}, noKey()
@@ -281,7 +282,9 @@ func (t *Tenant) ActivateKey(ctx context.Context, c Call, name string, alone boo
 	if err := t.followKey(ctx); err != nil {
 		t.logger.Warn("the new key is active, but not everything follows it yet", "tenant", t.name, "key", name, "error", err)
 	}
-	t.followUp(ctx, c)
+	if !leave {
+		t.followUp(ctx, c)
+	}
 	v := t.viewKey(ctx, name, t.live.key(name))
 	return &v, event, nil
 }
@@ -394,7 +397,7 @@ func claimedVersion(k *record.TenantKey) (newest uint32) {
 // versions that were found for the caller's: they are not alarmed. What is
 // stated of the newest is written down. If it is the active key and has a newer
 // version, what is new follows it when this returns.
-func (t *Tenant) SyncKey(ctx context.Context, c Call, name string, stated *record.Provenance) (*KeyView, vocab.EventID, error) {
+func (t *Tenant) SyncKey(ctx context.Context, c Call, name string, stated *record.Provenance, leave bool) (*KeyView, vocab.EventID, error) {
 	k := t.live.key(name)
 	if k == nil {
 		return nil, vocab.EventID{}, noKey()
@@ -427,7 +430,9 @@ func (t *Tenant) SyncKey(ctx context.Context, c Call, name string, stated *recor
 		if err := t.followKey(ctx); err != nil {
 			t.logger.Warn("the key was looked at, but not everything follows it yet", "tenant", t.name, "key", name, "error", err)
 		}
-		t.followUp(ctx, c)
+		if !leave {
+			t.followUp(ctx, c)
+		}
 	}
 	v := t.viewKey(ctx, name, t.live.key(name))
 	return &v, event, nil
@@ -543,7 +548,7 @@ func (t *Tenant) ProbeKey(ctx context.Context, c Call, name string) (*Probe, voc
 // RotateKey makes a new version of a key whose custodian is this daemon itself.
 // A key in Vault is rotated by its custodian, with rights of their own, who then
 // calls SyncKey: CUSTODIAN_ACTS.
-func (t *Tenant) RotateKey(ctx context.Context, c Call, name string) (*KeyView, vocab.EventID, error) {
+func (t *Tenant) RotateKey(ctx context.Context, c Call, name string, leave bool) (*KeyView, vocab.EventID, error) {
 	k := t.live.key(name)
 	if k == nil {
 		return nil, vocab.EventID{}, noKey()
@@ -558,5 +563,5 @@ func (t *Tenant) RotateKey(ctx context.Context, c Call, name string) (*KeyView, 
 	if _, err := rotator.RotateRoot(ctx); err != nil {
 		return nil, vocab.EventID{}, err
 	}
-	return t.SyncKey(ctx, c, name, nil)
+	return t.SyncKey(ctx, c, name, nil, leave)
 }

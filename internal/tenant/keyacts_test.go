@@ -29,14 +29,14 @@ func (o *house) register(name, custodian string) *tenant.KeyView {
 
 func (o *house) activate(name string) {
 	o.t.Helper()
-	_, _, err := o.ActivateKey(o.t.Context(), person("carla"), name, false)
+	_, _, err := o.ActivateKey(o.t.Context(), person("carla"), name, false, false)
 	o.check(err)
 }
 
 // rotate rotates a keyring's root and says that it was meant.
 func (o *house) rotate(name string) {
 	o.t.Helper()
-	_, _, err := o.RotateKey(o.t.Context(), person("carla"), name)
+	_, _, err := o.RotateKey(o.t.Context(), person("carla"), name, false)
 	o.check(err)
 }
 
@@ -173,13 +173,13 @@ func testActivationNeedsTheRootBefore(t *testing.T) {
 	o.addKeyring("second")
 	o.register("next", "second")
 	o.custodian.be(func(m *moody) { m.err = vocab.Errorf(vocab.ReasonCustodianUnreachable, "test: away") })
-	if _, _, err := o.ActivateKey(t.Context(), person("carla"), "next", false); !errors.Is(err, vocab.ReasonCustodianUnreachable) {
+	if _, _, err := o.ActivateKey(t.Context(), person("carla"), "next", false, false); !errors.Is(err, vocab.ReasonCustodianUnreachable) {
 		t.Errorf("without the root before: %v", err)
 	}
 	if got := o.states(); got["next"] != keys.PreActive || got["root"] != keys.Active {
 		t.Errorf("states %v", got)
 	}
-	if _, _, err := o.ActivateKey(t.Context(), person("carla"), "next", true); err != nil {
+	if _, _, err := o.ActivateKey(t.Context(), person("carla"), "next", true, false); err != nil {
 		t.Errorf("on purpose without it: %v", err)
 	}
 	if key, _, _ := o.under(o.publish("alice", "", "bob")); key != "next" {
@@ -233,7 +233,7 @@ func testRotations(t *testing.T) {
 	if n := alarms(); n != 1 {
 		t.Errorf("%d alarms after a quarter of an hour, want 1", n)
 	}
-	v, _, err := o.SyncKey(t.Context(), person("dan"), "root", &record.Provenance{Form: "generated", KCV: "8F21C3", Requests: "a b"})
+	v, _, err := o.SyncKey(t.Context(), person("dan"), "root", &record.Provenance{Form: "generated", KCV: "8F21C3", Requests: "a b"}, false)
 	o.check(err)
 	if got := v.Version(3); got == nil || got.Claim != record.Claimed || got.ClaimedBy != "dan@contoso.test" || got.Provenance == nil {
 		t.Errorf("claimed: %+v", got)
@@ -241,7 +241,7 @@ func testRotations(t *testing.T) {
 	if _, v, g := o.under(o.publish("alice", "", "bob")); v != 3 || g != 3 {
 		t.Errorf("after the claim something new is under v%d g%d", v, g)
 	}
-	if _, _, err := o.SyncKey(t.Context(), person("dan"), "root", &record.Provenance{Form: "byok"}); !errors.Is(err, vocab.ReasonResourceExists) {
+	if _, _, err := o.SyncKey(t.Context(), person("dan"), "root", &record.Provenance{Form: "byok"}, false); !errors.Is(err, vocab.ReasonResourceExists) {
 		t.Errorf("another statement about the same version: %v", err)
 	}
 }
@@ -363,7 +363,7 @@ func testRotationsBySchedule(t *testing.T) {
 	if got, _ := claimed(2); got != record.Unclaimed {
 		t.Errorf("without a confirmed schedule v2 is %d", got)
 	}
-	_, _, err := o.SyncKey(t.Context(), person("carla"), "root", nil)
+	_, _, err := o.SyncKey(t.Context(), person("carla"), "root", nil, false)
 	o.check(err)
 	rotate(period)
 	if got, by := claimed(3); got != record.Claimed || by != "its schedule" {

@@ -205,7 +205,7 @@ func TestACanaryKeyWasNeverActivated(t *testing.T) {
 			t.Errorf("a key that is refused already: %v", err)
 		}
 		second.be(func(m *moody) { m.err = nil })
-		_, _, err = o.ActivateKey(t.Context(), person("carla"), "hsm", false)
+		_, _, err = o.ActivateKey(t.Context(), person("carla"), "hsm", false, false)
 		o.check(err)
 		for name, want := range map[string]vocab.Reason{
 			"root": vocab.ReasonKeyState, "hsm": vocab.ReasonKeyState, "nosuch": vocab.ReasonResourceNotFound,

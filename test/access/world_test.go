@@ -334,7 +334,7 @@ func (w *world) oldGeneration(t *testing.T) string {
 	custody := rmsv1.NewCustodyServiceClient(conn)
 	inv, err := custody.GetInventory(ctx, &rmsv1.GetInventoryRequest{Parent: "tenants/contoso"})
 	if err == nil {
-		_, err = custody.RotateKey(ctx, &rmsv1.RotateKeyRequest{Name: "tenants/contoso/keys/root"})
+		_, err = custody.RotateKey(ctx, &rmsv1.RotateKeyRequest{Name: "tenants/contoso/keys/root", WithoutRewrap: true})
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -117,7 +117,7 @@ func TestDestroyInVault(t *testing.T) {
 	officer := w.token("officer", vaultpolicy.CustodyOfficer(w.tenant.Mount, w.tenant.Policy))
 	destroyer := w.token("destroyer", vaultpolicy.Destroyer(w.tenant.Mount))
 	for range 2 {
-		w.run("carla", 0, "key rotate --vault-token-file "+officer)
+		w.run("carla", 0, "key rotate --no-rewrap --vault-token-file "+officer)
 	}
 	file := filepath.Join(w.dir, "q3.txt")
 	if err := os.WriteFile(file, []byte("the third quarter"), 0o600); err != nil {
@@ -194,7 +194,7 @@ func TestDestroyInVault(t *testing.T) {
 	w.run("carla", 0, "key sync root")
 	w.run("carla", 0, "key show root", "deletion_allowed is on for root")
 	w.ask(http.MethodPost, w.tenant.Mount+"/keys/root/config", map[string]any{"deletion_allowed": false}, nil)
-	w.run("carla", 0, "key rotate --vault-token-file "+officer)
+	w.run("carla", 0, "key rotate --no-rewrap --vault-token-file "+officer)
 	w.ask(http.MethodPost, w.tenant.Mount+"/keys/root/config", map[string]any{"min_decryption_version": 4, "min_encryption_version": 4}, nil)
 	w.ask(http.MethodPost, w.tenant.Mount+"/keys/root/trim", map[string]any{"min_available_version": 4}, nil)
 	w.run("carla", 0, "key sync root")

@@ -265,9 +265,9 @@ grants: [{to: "user:bob@contoso.test", rights: viewer}]
 			_, _ = rand.Read(next) // a test value
 			s.write("next.hex", []byte(hex.EncodeToString(next)))
 			if n < 2 {
-				s.run("carla", "key", "rotate", "byok", "--import", "next.hex")
+				s.run("carla", "key", "rotate", "byok", "--import", "next.hex", "--no-rewrap")
 			} else {
-				s.run("carla", "key", "rotate", "byok", "--generate-in-vault")
+				s.run("carla", "key", "rotate", "byok", "--generate-in-vault", "--no-rewrap")
 			}
 			s.rounds++
 			strict, cached := s.protect()

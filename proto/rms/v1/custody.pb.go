@@ -1176,8 +1176,10 @@ type ActivateKeyRequest struct {
 	// Activate it even if the key before cannot sign the way to it: every client
 	// has to sign in anew then.
 	WithoutPrevious bool `protobuf:"varint,2,opt,name=without_previous,json=withoutPrevious,proto3" json:"without_previous,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Leave what was wrapped before where it is: no rewrap begins.
+	WithoutRewrap bool `protobuf:"varint,3,opt,name=without_rewrap,json=withoutRewrap,proto3" json:"without_rewrap,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ActivateKeyRequest) Reset() {
@@ -1224,13 +1226,22 @@ func (x *ActivateKeyRequest) GetWithoutPrevious() bool {
 	return false
 }
 
+func (x *ActivateKeyRequest) GetWithoutRewrap() bool {
+	if x != nil {
+		return x.WithoutRewrap
+	}
+	return false
+}
+
 // SyncKeyRequest names a key that its custodian acted on.
 type SyncKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}/keys/{key}.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Where its newest version comes from, if that is stated for the first time.
-	Provenance    *Provenance `protobuf:"bytes,2,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	Provenance *Provenance `protobuf:"bytes,2,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	// Leave what was wrapped before where it is: no rewrap begins.
+	WithoutRewrap bool `protobuf:"varint,3,opt,name=without_rewrap,json=withoutRewrap,proto3" json:"without_rewrap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1277,6 +1288,13 @@ func (x *SyncKeyRequest) GetProvenance() *Provenance {
 		return x.Provenance
 	}
 	return nil
+}
+
+func (x *SyncKeyRequest) GetWithoutRewrap() bool {
+	if x != nil {
+		return x.WithoutRewrap
+	}
+	return false
 }
 
 // ProbeKeyRequest names a key.
@@ -1411,7 +1429,9 @@ func (x *ProbeKeyResponse) GetCustodianRequestId() string {
 type RotateKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}/keys/{key}.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Leave what was wrapped before where it is: no rewrap begins.
+	WithoutRewrap bool `protobuf:"varint,2,opt,name=without_rewrap,json=withoutRewrap,proto3" json:"without_rewrap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1451,6 +1471,13 @@ func (x *RotateKeyRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *RotateKeyRequest) GetWithoutRewrap() bool {
+	if x != nil {
+		return x.WithoutRewrap
+	}
+	return false
 }
 
 // SuspendKeyRequest names what shall not be used for now.
@@ -3489,17 +3516,19 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\bsign_key\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\asignKey\x122\n" +
 	"\n" +
 	"provenance\x18\x06 \x01(\v2\x12.rms.v1.ProvenanceR\n" +
-	"provenance\"_\n" +
+	"provenance\"\x86\x01\n" +
 	"\x12ActivateKeyRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12)\n" +
-	"\x10without_previous\x18\x02 \x01(\bR\x0fwithoutPrevious\"d\n" +
+	"\x10without_previous\x18\x02 \x01(\bR\x0fwithoutPrevious\x12%\n" +
+	"\x0ewithout_rewrap\x18\x03 \x01(\bR\rwithoutRewrap\"\x8b\x01\n" +
 	"\x0eSyncKeyRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x122\n" +
 	"\n" +
 	"provenance\x18\x02 \x01(\v2\x12.rms.v1.ProvenanceR\n" +
-	"provenance\"1\n" +
+	"provenance\x12%\n" +
+	"\x0ewithout_rewrap\x18\x03 \x01(\bR\rwithoutRewrap\"1\n" +
 	"\x0fProbeKeyRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"\xb6\x01\n" +
@@ -3510,10 +3539,11 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\n" +
 	"ciphertext\x18\x04 \x01(\fR\n" +
 	"ciphertext\x120\n" +
-	"\x14custodian_request_id\x18\x05 \x01(\tR\x12custodianRequestId\"2\n" +
+	"\x14custodian_request_id\x18\x05 \x01(\tR\x12custodianRequestId\"Y\n" +
 	"\x10RotateKeyRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\"U\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12%\n" +
+	"\x0ewithout_rewrap\x18\x02 \x01(\bR\rwithoutRewrap\"U\n" +
 	"\x11SuspendKeyRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12 \n" +
