@@ -44,6 +44,9 @@ type TrustInfo struct {
 	// Bundle is the trust bundle, which verifies under RootKeyIDs.
 	Bundle    []byte
 	BundleSeq uint64
+	// Transitions are earlier bundles, with which the tenant went from root to
+	// root, oldest first: a client that pinned an older root follows them.
+	Transitions [][]byte
 	// LogKey is the key that signs checkpoints of the tenant's log, as a note
 	// verifier key, LogCertificate the signed certificate of it.
 	LogKey         string
@@ -91,7 +94,7 @@ func readTrust(answer *rmsv1.GetTrustResponse, tenant string) (*TrustInfo, error
 		return vocab.Errorf(vocab.ReasonTrustRootMismatch, "the server's answer cannot be trusted: %s", what)
 	}
 	info := &TrustInfo{
-		Bundle: answer.GetTrustBundle(), LogKey: answer.GetLogKey(), LogCertificate: answer.GetLogCertificate(),
+		Bundle: answer.GetTrustBundle(), Transitions: answer.GetTrustTransitions(), LogKey: answer.GetLogKey(), LogCertificate: answer.GetLogCertificate(),
 		IdentityProviders: answer.GetIdentityProviders(), ServerVersion: clip(answer.GetServerVersion()), Development: answer.GetDevelopment(),
 	}
 	info.Tenant, _ = trimTenant(answer.GetTenant())
@@ -139,8 +142,6 @@ const (
 	// make the client look for a newer bundle: a document must not be able to
 	// make it call the server again and again.
 	refreshPause = time.Minute
-	// maxTransitions bounds how many changes of root are followed at once.
-	maxTransitions = 64
 )
 
 // keeper holds the newest verified trust bundle and the highest time the client
@@ -287,14 +288,7 @@ func (k *keeper) refresh(ctx context.Context, v *license.Verifier) (*license.Ver
 		return nil, vocab.Errorf(vocab.ReasonTrustRootMismatch, "the server gives the tenant another identity than the pinned one").
 			WithNext("Do not go on; ask the tenant's administrator")
 	}
-	pinned := pins(t.RootKeyIDs)
-	newer, err := license.NewVerifier(answer.GetTrustBundle(), t.TenantID, pinned, t.BundleSeq)
-	if ReasonOf(err) == vocab.ReasonTrustRootMismatch {
-		// The tenant may have gone to another root while this client was away.
-		transitions := answer.GetTrustTransitions()
-		pinned = license.Follow(transitions[:min(len(transitions), maxTransitions)], t.TenantID, pinned)
-		newer, err = license.NewVerifier(answer.GetTrustBundle(), t.TenantID, pinned, t.BundleSeq)
-	}
+	newer, err := license.FollowVerifier(answer.GetTrustBundle(), answer.GetTrustTransitions(), t.TenantID, pins(t.RootKeyIDs), t.BundleSeq)
 	if err != nil {
 		return nil, err
 	}

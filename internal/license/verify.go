@@ -76,6 +76,21 @@ func NewVerifier(bundle []byte, t vocab.TenantID, trusted []KeyID, minSeq uint64
 	return &Verifier{bundle: b}, nil
 }
 
+// maxTransitions bounds how many changes of root are followed at once.
+const maxTransitions = 64
+
+// FollowVerifier is [NewVerifier] for a client that may have been away: where no
+// trusted root has signed the bundle, it follows the tenant from root to root
+// along transitions first, see [Follow].
+func FollowVerifier(bundle []byte, transitions [][]byte, t vocab.TenantID, trusted []KeyID, minSeq uint64) (*Verifier, error) {
+	v, err := NewVerifier(bundle, t, trusted, minSeq)
+	if vocab.ReasonOf(err) == vocab.ReasonTrustRootMismatch && len(transitions) > 0 {
+		trusted = Follow(transitions[:min(len(transitions), maxTransitions)], t, trusted)
+		return NewVerifier(bundle, t, trusted, minSeq)
+	}
+	return v, err
+}
+
 // Follow returns the roots that may be trusted after a tenant went from root to
 // root: transitions are the bundles with which it did, oldest first. Each counts
 // if a root that is trusted by then has signed it; what does not is passed over.

@@ -50,6 +50,12 @@ func (k Kind) String() string {
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
 
+// DualControl reports whether operations of the kind are approved by the tenant's
+// approvers, with signatures, once there are any.
+func (k Kind) DualControl() bool {
+	return k == ApproversUpdate || k == CustodyLower || k == KeyDestroy
+}
+
 // Long reports whether operations of the kind work through many licenses: these
 // alone can be paused.
 func (k Kind) Long() bool { return k == Transfer || k == Reseal || k == Rewrap }

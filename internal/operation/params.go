@@ -101,6 +101,26 @@ type KeyDestroyParams struct {
 	Shown     []string `cbor:"7,keyasint"`
 }
 
+// Words say what a destruction destroys and in spite of what, by the parameters
+// themselves, and then what depended on it, as Shown says.
+func (p *KeyDestroyParams) Words() []string {
+	what := fmt.Sprintf("destroy version v%d of key %s, for ever", p.Version, p.Key)
+	switch {
+	case p.Generation > 0:
+		what = fmt.Sprintf("destroy generation g%d, for ever", p.Generation)
+	case p.Version == 0:
+		what = fmt.Sprintf("destroy key %s with all its versions, for ever", p.Key)
+	}
+	out := []string{what}
+	if p.DespiteSoak != 0 {
+		out = append(out, "do not wait for its soak period to end")
+	}
+	if p.DespiteBackups != 0 {
+		out = append(out, "although backups may need it")
+	}
+	return append(append(out, fmt.Sprintf("bound to inventory %x, of which the service says:", p.Inventory)), p.Shown...)
+}
+
 // ApproversParams are those of [ApproversUpdate].
 type ApproversParams struct {
 	// Base is the revision of the set that is changed, From that set; 0 and empty

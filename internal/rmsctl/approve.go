@@ -100,6 +100,12 @@ func (a *app) dualWords(ctx context.Context, s *server, o *operation.Operation) 
 			return a.floorWords(ctx, s, p.Template)
 		}
 		return nil, contradicted("its parameters")
+	case operation.KeyDestroy:
+		p, err := operation.Params[operation.KeyDestroyParams](o)
+		if err != nil || (p.Key == "") == (p.Generation == 0) || p.Generation > 0 && p.Version > 0 {
+			return nil, contradicted("its parameters")
+		}
+		return p.Words(), nil
 	}
 	return nil, vocab.Errorf(vocab.ReasonSuiteUnsupported, "this rmsctl cannot say what a %s does, so it signs none", o.Kind).
 		WithNext("Use an rmsctl of the service's version")

@@ -60,6 +60,49 @@ func offered(t *testing.T, tenant vocab.TenantID, kind operation.Kind, params an
 	}
 }
 
+// Whatever is under dual control can be signed with this program: it has words
+// for it.
+func TestEveryDualControlHasWords(t *testing.T) {
+	tenant := vocab.NewTenantID()
+	s, a := &server{Context: &contexts.Context{TenantID: tenant}}, &app{}
+	set := &operation.ApproverSet{Threshold: 2, Approvers: []operation.Approver{
+		{Principal: "user:anna@contoso.test", Keys: keysOf(t, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICERnv2bPnuIRF48UqwlGOVuMB/1pC8K7uwN9I4Xud4N")},
+		{Principal: "user:ben@contoso.test", Keys: keysOf(t, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f")},
+	}}
+	to, err := set.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	destroyed := [32]byte{0xfe}
+	samples := map[operation.Kind][]struct {
+		params any
+		says   string
+	}{
+		operation.ApproversUpdate: {{&operation.ApproversParams{To: to}, "adds anna@contoso.test"}},
+		operation.CustodyLower:    {{&operation.CustodyParams{Settings: &operation.CustodySettings{To: operation.CustodyTimes{CacheTTL: 60_000}}}, "cache_ttl from 0s to 1m0s"}},
+		operation.KeyDestroy: {
+			{&operation.KeyDestroyParams{Generation: 7, DespiteSoak: 1, Inventory: destroyed, Shown: []string{"1 license"}}, "destroy generation g7, for ever; do not wait for its soak period to end; bound to inventory fe"},
+			{&operation.KeyDestroyParams{Key: "root", Version: 2, DespiteBackups: 1, Shown: []string{"1 license"}}, "destroy version v2 of key root, for ever; although backups may need it; bound"},
+			{&operation.KeyDestroyParams{Key: "root"}, "destroy key root with all its versions, for ever; bound"},
+		},
+	}
+	for number := range rmsv1.Operation_Kind_name {
+		kind := operation.Kind(number)
+		if kind.DualControl() != (samples[kind] != nil) {
+			t.Errorf("%s: under dual control: %t, but it has %d cases here", kind, kind.DualControl(), len(samples[kind]))
+		}
+		for _, c := range samples[kind] {
+			d, err := a.dualOf(t.Context(), s, offered(t, tenant, kind, c.params))
+			if err != nil || !strings.Contains(strings.Join(d.words, "; "), c.says) {
+				t.Errorf("%s: %v, %+v, want %q", kind, err, d, c.says)
+			}
+		}
+	}
+	if _, err := a.dualOf(t.Context(), s, offered(t, tenant, operation.KeyDestroy, &operation.KeyDestroyParams{Key: "root", Generation: 3})); !errors.Is(err, vocab.ReasonTrustRootMismatch) {
+		t.Errorf("a destruction of two things: %v", err)
+	}
+}
+
 // What is signed is made of what is shown: a service that shows one thing and has
 // another signed gets no signature.
 func TestALyingServiceGetsNoSignature(t *testing.T) {

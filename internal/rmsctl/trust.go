@@ -64,7 +64,7 @@ func adopt(c *contexts.Context, info *rms.TrustInfo) (*license.Verifier, error) 
 	for i, r := range c.Roots {
 		pins[i] = license.KeyID(r)
 	}
-	v, err := license.NewVerifier(info.Bundle, c.TenantID, pins, c.BundleSeq)
+	v, err := license.FollowVerifier(info.Bundle, info.Transitions, c.TenantID, pins, c.BundleSeq)
 	if err != nil {
 		return nil, err
 	}

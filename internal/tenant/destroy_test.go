@@ -327,7 +327,8 @@ func TestDestroyAVersionThatAPersonTrims(t *testing.T) {
 // A generation goes with its wrap, in one transaction.
 func TestDestroyAGeneration(t *testing.T) {
 	inVault(t, func(t *testing.T, o *vault) {
-		o.activate("archive") // g2
+		_, _, err := o.ActivateKey(t.Context(), person("carla"), "archive", false, true) // g2; g1 stays
+		o.check(err)
 		o.idle()
 		v := o.mustDestroy(tenant.Destruction{Target: generation(1), Reason: "a test"})
 		v = o.mustApprove(person("dan"), v)

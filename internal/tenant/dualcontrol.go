@@ -27,7 +27,7 @@ import (
 // dualControl is what a kind of operation has to say to be under dual control.
 //
 // To put another kind under it: give it roles in operationRoles and a case in
-// dualControlOf, and ask for it as for any other, with [Tenant.request] or
+// dualControlOf, count it in [operation.Kind.DualControl], and ask for it as for any other, with [Tenant.request] or
 // [Tenant.requestApproval]. Approvers sign no kind that rmsctl has no words for:
 // give it a case in dualWords there. What carries it out in one transaction has its basis
 // and its approvals looked at in that transaction (see carryOut); what takes more
@@ -54,11 +54,6 @@ func dualControlOf(k operation.Kind) (dualControl, bool) {
 	return dualControl{}, false
 }
 
-func underDualControl(k operation.Kind) bool {
-	_, ok := dualControlOf(k)
-	return ok
-}
-
 // DualView is how far the signed approvals of an operation are.
 type DualView struct {
 	*operation.Tally
@@ -73,12 +68,12 @@ type DualView struct {
 // askQuorum makes a new operation of a kind under dual control one that rests on
 // what is there now and, if the tenant has approvers, one that they approve.
 func (t *Tenant) askQuorum(r store.Reader, id vocab.OperationID, o *operation.Operation) error {
-	d, ok := dualControlOf(o.Kind)
-	if !ok {
+	if !o.Kind.DualControl() {
 		return nil
 	}
-	if o.Needed == 0 {
-		return contradicts("an operation under dual control that nobody approves")
+	d, ok := dualControlOf(o.Kind)
+	if !ok || o.Needed == 0 {
+		return contradicts("an operation under dual control that rests on nothing, or that nobody approves")
 	}
 	var err error
 	if o.Basis, err = d.basis(t, r, o); err != nil {

@@ -247,7 +247,7 @@ func (t *Tenant) ApproveSigned(ctx context.Context, c Call, id vocab.OperationID
 		if err := t.mayApprove(c.Caller, o.Kind); err != nil {
 			return err
 		}
-		if underDualControl(o.Kind) {
+		if o.Kind.DualControl() {
 			if done, err := t.voidIfStale(tx, o, e); done || err != nil {
 				return err
 			}

@@ -302,7 +302,7 @@ func (t *Tenant) stillStands(o *operation.Operation) error {
 	if err := t.standsFor(&o.Requester, "asked for", operationRoles[o.Kind].ask); err != nil {
 		return err
 	}
-	if underDualControl(o.Kind) && (o.Quorum != nil || t.approvers() != nil) {
+	if o.Kind.DualControl() && (o.Quorum != nil || t.approvers() != nil) {
 		return t.quorumStands(o)
 	}
 	for i := range o.Approvals {

@@ -401,7 +401,7 @@ func (t *Tenant) checkBasis(r store.Reader, o *operation.Operation) error {
 	case operation.LicenseUpdate:
 		return t.checkLicenseBasis(r, o)
 	}
-	if underDualControl(o.Kind) {
+	if o.Kind.DualControl() {
 		return t.checkDualBasis(r, o)
 	}
 	return nil
