@@ -61,6 +61,11 @@ const (
 
 	KindAlarm Kind = 60 // something does not add up, outside a call that could be refused
 
+	// The tenant was frozen for its move to another service, or thawed, or an
+	// archive of it was begun or is whole: the detail says which.
+	KindTenantFrozen   Kind = 68
+	KindTenantImported Kind = 69 // the log goes on at another service, with another custodian
+
 	KindServiceStarted Kind = 70
 	KindServiceStopped Kind = 71
 )
@@ -84,7 +89,8 @@ var kindNames = map[Kind]string{
 	KindOperationSucceeded: "operation-succeeded", KindOperationFailed: "operation-failed",
 	KindOperationCancelled: "operation-cancelled", KindRecoveryAnnounced: "recovery-announced",
 	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
-	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
+	KindAlarm: "alarm", KindTenantFrozen: "tenant-frozen", KindTenantImported: "tenant-imported",
+	KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 
 // String returns the kind's name, such as "license-revoked".

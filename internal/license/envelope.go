@@ -35,6 +35,7 @@ const (
 	KindBundle      Kind = 5 // trust bundle
 	KindGeneration  Kind = 6 // generation record
 	KindTemplate    Kind = 7 // template revision
+	KindArchive     Kind = 9 // end of an archive of a tenant
 )
 
 var kinds = map[Kind]struct{ token, what string }{
@@ -45,6 +46,7 @@ var kinds = map[Kind]struct{ token, what string }{
 	KindBundle:      {"bundle", "trust bundle"},
 	KindGeneration:  {"generation", "generation record"},
 	KindTemplate:    {"template", "template revision"},
+	KindArchive:     {"archive", "archive of a tenant"},
 }
 
 // String returns the word in the content type: "pl", "ul", "cert" and so on.

@@ -23,11 +23,14 @@ const (
 	Recovery       Kind = 4 // break-glass: somebody may open what no grant lets them open
 	Transfer       Kind = 5 // all licenses of one owner become another's
 	Reseal         Kind = 6 // licenses of a template get the custody the template demands
+	// TenantExport freezes the tenant for its move to another service, or thaws it.
+	TenantExport Kind = 11
 )
 
 var kindNames = map[Kind]string{
 	RoleGrant: "role-grant", TemplateUpdate: "template-update", LicenseUpdate: "license-update",
 	Recovery: "recovery", Transfer: "transfer", Reseal: "reseal",
+	TenantExport: "tenant-export",
 }
 
 // String returns the kind's name, such as "role-grant".

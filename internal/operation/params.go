@@ -61,6 +61,21 @@ type ResealParams struct {
 	Template vocab.TemplateUID `cbor:"1,keyasint"`
 }
 
+// ExportParams are those of [TenantExport].
+type ExportParams struct {
+	// Thaw is 1 if the tenant shall be thawed; the other fields but Base are
+	// then empty.
+	Thaw uint8 `cbor:"1,keyasint,omitempty"`
+	// KEM and Recipient are the key that archives may be sealed to.
+	KEM       uint16 `cbor:"2,keyasint,omitempty"`
+	Recipient []byte `cbor:"3,keyasint,omitempty"`
+	// WithoutLost is 1 if generations whose custodian does not give them back for
+	// good may be left out.
+	WithoutLost uint8 `cbor:"4,keyasint,omitempty"`
+	// Base is the hash of what it rests on.
+	Base [32]byte `cbor:"5,keyasint"`
+}
+
 // EncodeParams returns the canonical bytes of a kind's parameters. The error is
 // REQUEST_INVALID.
 func EncodeParams(params any) ([]byte, error) {

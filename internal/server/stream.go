@@ -10,8 +10,9 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// stream is the interceptor of server streams. Its event is made durable
-// before the first message leaves.
+// stream is the interceptor of server streams. Its event is durable before the
+// first message leaves: that of a read before the method begins, that of an act
+// when the method has acted.
 func (d *door) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	if passesFreely(info.FullMethod) {
 		// A watch of health goes on for ever; a stop must not wait for it.
@@ -35,6 +36,9 @@ func (d *door) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 	s := &doorStream{ServerStream: ss, door: d, call: c, method: info.FullMethod, ctx: context.WithValue(ctx, callKey{}, c), stop: func() {}}
 	defer func() { s.stop() }()
 	err = handler(srv, s)
+	if err == nil && !s.left { // an act that said nothing must have its event too
+		err = s.leave()
+	}
 	if ended := s.ended(); err != nil && ended != nil {
 		err = ended
 	}
@@ -63,6 +67,7 @@ type doorStream struct {
 	ctx     context.Context // ends when the caller is no longer admitted
 	stop    func()
 	entered bool
+	left    bool // what the method did is recorded
 }
 
 func (s *doorStream) Context() context.Context { return s.ctx }
@@ -79,8 +84,10 @@ func (s *doorStream) RecvMsg(m any) error {
 		return s.door.refuse(s.ctx, s.call, err)
 	}
 	s.ctx = s.call.admitted(s.ctx)
-	if err := s.door.leave(s.ctx, s.call); err != nil {
-		return s.door.refuse(s.ctx, s.call, err)
+	if !s.call.access.GetActs() {
+		if err := s.leave(); err != nil {
+			return s.door.refuse(s.ctx, s.call, err)
+		}
 	}
 	if s.call.caller != nil {
 		s.ctx, s.stop = s.call.tenant.WhileAdmitted(s.ctx)
@@ -96,7 +103,21 @@ func (s *doorStream) SendMsg(m any) error {
 	if err := s.ended(); err != nil {
 		return err
 	}
+	if !s.left {
+		if err := s.leave(); err != nil {
+			return err
+		}
+	}
 	return s.ServerStream.SendMsg(m)
+}
+
+// leave makes sure of the event of what the method did or is about to do.
+func (s *doorStream) leave() error {
+	if err := s.door.leave(s.ctx, s.call); err != nil {
+		return err
+	}
+	s.left = true
+	return nil
 }
 
 // ended is why the caller may not call any more, nil if they may.

@@ -27,6 +27,7 @@ type (
 	templateKind   struct{}
 	certKind       struct{}
 	operationKind  struct{}
+	archiveKind    struct{}
 )
 
 // The identifiers of the service.
@@ -50,6 +51,9 @@ type (
 	CertID = ID[certKind]
 	// OperationID is something that takes time or a second person (UUIDv7).
 	OperationID = ID[operationKind]
+	// ArchiveID is one archive of a tenant on its way to another service
+	// (UUIDv7).
+	ArchiveID = ID[archiveKind]
 )
 
 // NewRandom returns an identifier of 16 random bytes in UUIDv4 form.

@@ -15,6 +15,9 @@ func NewContentID() ContentID     { return NewOrdered[contentKind]() }
 func NewEventID() EventID         { return NewOrdered[eventKind]() }
 func NewOperationID() OperationID { return NewOrdered[operationKind]() }
 
+// NewArchiveID returns a time-ordered identifier.
+func NewArchiveID() ArchiveID { return NewOrdered[archiveKind]() }
+
 // ParseContentID, ParseTenantID, ParseEventID and ParseOperationID read the
 // text form.
 func ParseContentID(s string) (ContentID, error)     { return ParseID[contentKind](s) }
