@@ -143,8 +143,7 @@ func (x *Exporter) Export(ctx context.Context, t vocab.TenantID) error {
 	}
 	// The certificate first: a checkpoint is never without the key's proof.
 	if len(certificate) > 0 {
-		sum := canon.Hash(certificate)
-		name := hex.EncodeToString(sum[:8]) + ".cert"
+		name := CertificateName(certificate)
 		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
 			if err := replace(dir, name, certificate); err != nil {
 				return unwritable(err)
@@ -155,6 +154,13 @@ func (x *Exporter) Export(ctx context.Context, t vocab.TenantID) error {
 		return unwritable(err)
 	}
 	return nil
+}
+
+// CertificateName is the name of the file that a certificate is kept in beside
+// the checkpoint that its key signed.
+func CertificateName(certificate []byte) string {
+	sum := canon.Hash(certificate)
+	return hex.EncodeToString(sum[:8]) + ".cert"
 }
 
 // CheckExported compares every checkpoint in dir with the log; call it before

@@ -223,6 +223,14 @@ func root(r store.Reader, t vocab.TenantID, n uint64) ([32]byte, error) {
 	return tlog.TreeHash(int64(n), hashReader{r, t})
 }
 
+// Head returns the size and the root hash of a tenant's log as it is in r.
+func Head(r store.Reader, t vocab.TenantID) (n uint64, h [32]byte, err error) {
+	if n, err = size(r, t); err == nil {
+		h, err = root(r, t, n)
+	}
+	return n, h, err
+}
+
 func key(t vocab.TenantID, parts ...[]byte) []byte {
 	k := append(make([]byte, 0, 48), t[:]...)
 	for _, p := range parts {

@@ -82,6 +82,9 @@ type TenantKey struct {
 	// Rotates is how often the custodian rotates the key by itself, in
 	// milliseconds, as a key custodian last confirmed it; 0: it does not.
 	Rotates Millis `cbor:"17,keyasint,omitempty"`
+	// Elsewhere is when the tenant left the service at which the key is: nothing
+	// can be asked of it here, what it signed stays signed. Zero: it is here.
+	Elsewhere Millis `cbor:"32,keyasint,omitempty"`
 }
 
 // Origins of a version of a key, as far as the custodian said when the version

@@ -371,6 +371,12 @@ func (t *Tenant) release(ctx context.Context, d *sealer, work []*acquisition) {
 			allowed = append(allowed, a)
 		}
 	}
+	if err := t.frozen(); err != nil {
+		for _, a := range allowed {
+			a.err = err
+		}
+		return
+	}
 	if d.unsigned != nil {
 		for _, a := range allowed {
 			a.err = custodyError(d.unsigned, a.decision.Contact)

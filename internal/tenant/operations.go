@@ -23,6 +23,7 @@ var operationRoles = map[operation.Kind]struct{ ask, approve []vocab.Role }{
 	operation.Recovery:       {roles(vocab.RoleRecoveryOfficer), roles(vocab.RoleRecoveryOfficer, vocab.RoleTenantAdmin)},
 	operation.Transfer:       {roles(vocab.RolePolicyAdmin), roles(vocab.RolePolicyAdmin)},
 	operation.Reseal:         {roles(vocab.RolePolicyAdmin), roles(vocab.RolePolicyAdmin)},
+	operation.TenantExport:   {roles(vocab.RoleKeyCustodian), roles(vocab.RoleTenantAdmin)},
 }
 
 func roles(r ...vocab.Role) []vocab.Role { return r }

@@ -101,6 +101,9 @@ func (t *Tenant) commitWork(ctx context.Context, w work, p *record.Progress, lis
 		if o == nil || o.At(now) != operation.Running {
 			return vocab.Errorf(vocab.ReasonOperationState, "it was held up meanwhile")
 		}
+		if err := t.mayWrite(tx, w.kind); err != nil {
+			return err
+		}
 		next := *p
 		for i, l := range list {
 			stale, err := t.putWork(tx, w, l, ready[i], &next, now)

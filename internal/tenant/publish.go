@@ -57,6 +57,9 @@ func (t *Tenant) Publish(ctx context.Context, c Call, req PublishRequest) (*Publ
 		t.rememberDelivery(e, c.Caller)
 		return nil, t.refuse(ctx, e, err)
 	}
+	if err := t.frozen(); err != nil {
+		return nil, t.refuse(ctx, e, err)
+	}
 	for range maxAttempts {
 		// An attempt that comes to nothing leaves nothing in the event.
 		own := *e

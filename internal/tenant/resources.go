@@ -36,6 +36,8 @@ type live struct {
 	keys        map[string]*record.TenantKey
 	generations map[uint32]*record.Generation
 	ring        *keys.Ring
+	// residence is where the tenant lives; nil if nobody ever moved it.
+	residence *record.Residence
 }
 
 // watcher is called after every change of what decisions read.
@@ -143,6 +145,8 @@ func (l *live) set(s *record.Resource) error {
 		return l.setKey(s)
 	case strings.HasPrefix(s.Name, record.PrefixGenerations):
 		return l.setGeneration(s)
+	case s.Name == record.NameResidence:
+		return l.setResidence(s)
 	}
 	return nil // nothing that decisions read
 }
@@ -240,7 +244,7 @@ func isResource(target string) bool {
 			return true
 		}
 	}
-	return false
+	return target == record.NameResidence
 }
 
 // resource reads and verifies one resource; nil if there is none or it is gone.

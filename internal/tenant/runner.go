@@ -243,9 +243,12 @@ func (t *Tenant) workOn(ctx context.Context, r *runner, id vocab.OperationID) (t
 		// It runs without the approvals that make it run: somebody wrote it.
 		return 0, t.giveUp(ctx, id, contradicts("operation "+id.String()))
 	}
+	if err := t.frozen(); err != nil && o.Kind != operation.TenantExport {
+		return 0, err
+	}
 	var pause time.Duration
 	switch o.Kind {
-	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate:
+	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate, operation.TenantExport:
 		err = t.carryOut(ctx, id, o)
 	case operation.Transfer:
 		pause, err = t.workTransfer(ctx, id, o)
@@ -273,7 +276,7 @@ func passes(err error) bool {
 	}
 	switch vocab.ReasonOf(err) {
 	case vocab.ReasonCustodianRefused, vocab.ReasonCustodianChanged, vocab.ReasonKeyAttributesUnsafe, vocab.ReasonStoreFull,
-		vocab.ReasonOverloaded, vocab.ReasonLogDamaged, vocab.ReasonOperationState:
+		vocab.ReasonOverloaded, vocab.ReasonLogDamaged, vocab.ReasonOperationState, vocab.ReasonTenantFrozen:
 		return true
 	}
 	return false
@@ -303,6 +306,9 @@ func (t *Tenant) carryOut(ctx context.Context, id vocab.OperationID, o *operatio
 		if err := t.stillStands(o); err != nil {
 			return err
 		}
+		if err := t.frozen(); err != nil && o.Kind != operation.TenantExport {
+			return err
+		}
 		result, err := effect(tx, o, id, e.Time)
 		if err != nil {
 			return err
@@ -326,6 +332,8 @@ func (t *Tenant) prepare(ctx context.Context, o *operation.Operation) (effect, e
 		return t.prepareTemplate(ctx, o)
 	case operation.LicenseUpdate:
 		return t.prepareLicense(ctx, o)
+	case operation.TenantExport:
+		return t.prepareMove(o)
 	}
 	return nil, contradicts("an operation")
 }
@@ -347,6 +355,8 @@ func (t *Tenant) checkBasis(r store.Reader, o *operation.Operation) error {
 		return t.checkTemplateBasis(r, o)
 	case operation.LicenseUpdate:
 		return t.checkLicenseBasis(r, o)
+	case operation.TenantExport:
+		return t.checkMoveBasis(r, o)
 	}
 	return nil
 }

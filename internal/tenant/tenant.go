@@ -92,6 +92,7 @@ type Tenant struct {
 	parents   parents
 	live      live
 	stuck     stuck
+	exporting sync.Mutex // held while an archive of the tenant is made
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
