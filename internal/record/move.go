@@ -142,12 +142,11 @@ func moveIn(tx store.Tx, t vocab.TenantID, table store.Table, row Moved) error {
 	return tx.Put(table, key(t, row.Key), row.Value)
 }
 
-// NextStrict returns the strict licenses among the next ones behind a content ID,
-// tombstones included, at most limit of them, where to go on, and whether there
-// is more.
-func NextStrict(r store.Reader, t vocab.TenantID, after vocab.ContentID, limit int) (list []*License, next vocab.ContentID, more bool, err error) {
-	rng, looked := store.Range{Prefix: key(t), From: key(t, after[:])}, 0
-	for item, err := range r.Scan(tableLicenses, rng) {
+// NextOf returns the next licenses behind a content ID, tombstones included, at
+// most limit of them, where to go on, and whether there may be more.
+func NextOf(r store.Reader, t vocab.TenantID, after vocab.ContentID, limit int) (list []*License, next vocab.ContentID, more bool, err error) {
+	next = after
+	for item, err := range r.Scan(tableLicenses, store.Range{Prefix: key(t), From: key(t, after[:])}) {
 		if err != nil {
 			return nil, next, false, err
 		}
@@ -158,16 +157,13 @@ func NextStrict(r store.Reader, t vocab.TenantID, after vocab.ContentID, limit i
 		if c == after {
 			continue
 		}
-		if len(list) == limit || looked == 10*maxScan {
-			return list, next, true, nil
-		}
-		looked++
 		l := new(License)
 		if err := canon.Unmarshal(item.Value, l); err != nil || l.Content != c {
 			return nil, next, false, damaged(tableLicenses, err)
 		}
-		if next = c; len(l.Wrap) > 0 {
-			list = append(list, l)
+		list, next = append(list, l), c
+		if len(list) == limit {
+			return list, next, true, nil
 		}
 	}
 	return list, next, false, nil

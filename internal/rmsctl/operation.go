@@ -98,7 +98,7 @@ func (a *app) operationListCommand() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&state, "state", "", "only those that are awaiting-approval, running, paused, succeeded, failed, cancelled, expired or rejected")
-	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer or reseal")
+	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer, reseal or tenant-export")
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many; 0: all")
 	return a.formatFlag(c)
 }
@@ -118,6 +118,8 @@ func operationWhat(o *rmsv1.Operation) string {
 		return "everything of " + shortPrincipal(p.Transfer.GetFrom()) + " to " + shortPrincipal(p.Transfer.GetTo())
 	case *rmsv1.Operation_Reseal_:
 		return "template " + lastPart(p.Reseal.GetTemplate())
+	case *rmsv1.Operation_TenantExport_:
+		return exportWhat(p.TenantExport)
 	}
 	return ""
 }

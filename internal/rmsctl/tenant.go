@@ -15,7 +15,8 @@ import (
 )
 
 func (a *app) tenantCommand() *cobra.Command {
-	return noun("tenant", "The tenant's settings", a.tenantShowCommand(), a.tenantSetCommand())
+	return noun("tenant", "The tenant's settings, and its move to another service",
+		a.tenantShowCommand(), a.tenantSetCommand(), a.tenantExportCommand(), a.tenantThawCommand(), a.tenantResidenceCommand())
 }
 
 func (a *app) tenantShowCommand() *cobra.Command {

@@ -285,6 +285,12 @@ func protoParams(ctx context.Context, t *tenant.Tenant, v *tenant.OperationView,
 			return err
 		}
 		out.Params = &rmsv1.Operation_Reseal_{Reseal: &rmsv1.Operation_Reseal{Template: template(t.TemplateName(ctx, p.Template))}}
+	case operation.TenantExport:
+		m, err := protoExport(t, v.Operation)
+		if err != nil {
+			return err
+		}
+		out.Params = m
 	}
 	return nil
 }

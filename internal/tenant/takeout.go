@@ -54,6 +54,8 @@ type (
 		Event   vocab.EventID
 		SHA256  [32]byte
 		Bytes   int64
+		// Signer is the key ID of the root that signed it.
+		Signer license.KeyID
 		// LogSize and LogRoot are those of the log in it.
 		LogSize uint64
 		LogRoot [32]byte
@@ -70,7 +72,7 @@ type (
 // It can be called again: every archive is another one. Memory is bounded; the
 // store is read in short snapshots, since nothing of a frozen tenant changes. If
 // something did all the same, the archive is broken off: ETAG_MISMATCH.
-func (t *Tenant) Export(ctx context.Context, c Call, id vocab.OperationID, version, source string, w io.Writer, began func(Takeout)) (*TakenOut, error) {
+func (t *Tenant) Export(ctx context.Context, c Call, id vocab.OperationID, version string, w io.Writer, began func(Takeout)) (*TakenOut, error) {
 	if !t.exporting.TryLock() {
 		return nil, vocab.Errorf(vocab.ReasonOverloaded, "an archive of this tenant is being made already").WithNext("Wait for its end, or end that call")
 	}
@@ -94,7 +96,7 @@ func (t *Tenant) Export(ctx context.Context, c Call, id vocab.OperationID, versi
 		return nil, err
 	}
 	began(Takeout{Archive: x.id, Event: e.ID})
-	if err := x.write(ctx, w, e.ID, version, source); err != nil {
+	if err := x.write(ctx, w, e.ID, version); err != nil {
 		return nil, err
 	}
 	defer x.w.Close()
@@ -103,7 +105,7 @@ func (t *Tenant) Export(ctx context.Context, c Call, id vocab.OperationID, versi
 		return nil, err
 	}
 	out := &TakenOut{
-		Archive: x.id, SHA256: end.SHA256, Bytes: end.Bytes, LogSize: x.size, LogRoot: x.root, Secrets: x.secrets, Lost: x.lost,
+		Archive: x.id, SHA256: end.SHA256, Bytes: end.Bytes, Signer: license.KeyIDOf(root.PublicKey()), LogSize: x.size, LogRoot: x.root, Secrets: x.secrets, Lost: x.lost,
 	}
 	if out.Event, err = x.whole(ctx, out, e.ID); err != nil {
 		return nil, err
@@ -171,9 +173,9 @@ func (x *takeout) prepare(ctx context.Context) (*keys.RootKey, error) {
 }
 
 // write writes everything but the end.
-func (x *takeout) write(ctx context.Context, w io.Writer, begun vocab.EventID, version, source string) error {
+func (x *takeout) write(ctx context.Context, w io.Writer, begun vocab.EventID, version string) error {
 	t := x.t
-	m, certificates, err := x.manifest(ctx, begun, version, source)
+	m, certificates, err := x.manifest(ctx, begun, version)
 	if err != nil {
 		return err
 	}
@@ -206,10 +208,10 @@ func (x *takeout) write(ctx context.Context, w io.Writer, begun vocab.EventID, v
 }
 
 // manifest reads what the archive is of, and cuts the log.
-func (x *takeout) manifest(ctx context.Context, begun vocab.EventID, version, source string) (*archive.Manifest, [][]byte, error) {
+func (x *takeout) manifest(ctx context.Context, begun vocab.EventID, version string) (*archive.Manifest, [][]byte, error) {
 	t, now := x.t, record.ToMillis(x.t.now())
 	m := &archive.Manifest{
-		Name: t.name, Schema: record.Schema.Version, Service: version, Source: source, Time: uint64(now), Operation: x.operation,
+		Name: t.name, Schema: record.Schema.Version, Service: version, Source: t.instance, Time: uint64(now), Operation: x.operation,
 		Frozen: t.Residence().Event, Begun: begun,
 	}
 	if err := t.store.View(ctx, func(r store.Reader) error {
@@ -410,11 +412,12 @@ func (x *takeout) documentSecrets(ctx context.Context) error {
 		var list []*record.License
 		more := false
 		if err := t.store.View(ctx, func(r store.Reader) (err error) {
-			list, after, more, err = record.NextStrict(r, t.id, after, keys.MaxBatch)
+			list, after, more, err = record.NextOf(r, t.id, after, keys.MaxBatch)
 			return err
 		}); err != nil {
 			return err
 		}
+		list = slices.DeleteFunc(list, func(l *record.License) bool { return len(l.Wrap) == 0 })
 		items := make([]keys.UnwrapItem, len(list))
 		for i, l := range list {
 			w, err := license.ParseWrap(l.Wrap)

@@ -75,6 +75,7 @@ type Tenant struct {
 	now       func() time.Time
 	syncEvery time.Duration
 
+	instance  string
 	exported  func(vocab.TenantID) (Exported, error)
 	continued bool // the exported checkpoint was verified; of run alone
 
@@ -115,7 +116,7 @@ type State struct {
 // begins to publish and open when the custodian answers. Close it.
 func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	t := &Tenant{
-		name: d.File.ID, store: d.Store, log: d.Log, exported: d.Exported, logger: d.Logger, now: d.Now,
+		name: d.File.ID, instance: d.Instance, store: d.Store, log: d.Log, exported: d.Exported, logger: d.Logger, now: d.Now,
 		syncEvery: cmp.Or(d.SyncEvery, 5*time.Minute), ready: make(chan struct{}), nudge: make(chan struct{}, 1), alarms: make(chan custodianAlarm, 16),
 		custodians: d.Custodians,
 	}

@@ -41,18 +41,21 @@ const (
 	Operation_KIND_TRANSFER Operation_Kind = 5
 	// Licenses of a template get the custody the template demands.
 	Operation_KIND_RESEAL Operation_Kind = 6
+	// The tenant is frozen for its move to another service, or thawed.
+	Operation_KIND_TENANT_EXPORT Operation_Kind = 11
 )
 
 // Enum value maps for Operation_Kind.
 var (
 	Operation_Kind_name = map[int32]string{
-		0: "KIND_UNSPECIFIED",
-		1: "KIND_ROLE_GRANT",
-		2: "KIND_TEMPLATE_UPDATE",
-		3: "KIND_LICENSE_UPDATE",
-		4: "KIND_RECOVERY",
-		5: "KIND_TRANSFER",
-		6: "KIND_RESEAL",
+		0:  "KIND_UNSPECIFIED",
+		1:  "KIND_ROLE_GRANT",
+		2:  "KIND_TEMPLATE_UPDATE",
+		3:  "KIND_LICENSE_UPDATE",
+		4:  "KIND_RECOVERY",
+		5:  "KIND_TRANSFER",
+		6:  "KIND_RESEAL",
+		11: "KIND_TENANT_EXPORT",
 	}
 	Operation_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":     0,
@@ -62,6 +65,7 @@ var (
 		"KIND_RECOVERY":        4,
 		"KIND_TRANSFER":        5,
 		"KIND_RESEAL":          6,
+		"KIND_TENANT_EXPORT":   11,
 	}
 )
 
@@ -225,6 +229,7 @@ type Operation struct {
 	//	*Operation_Recovery_
 	//	*Operation_Transfer_
 	//	*Operation_Reseal_
+	//	*Operation_TenantExport_
 	Params        isOperation_Params `protobuf_oneof:"params"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -468,6 +473,15 @@ func (x *Operation) GetReseal() *Operation_Reseal {
 	return nil
 }
 
+func (x *Operation) GetTenantExport() *Operation_TenantExport {
+	if x != nil {
+		if x, ok := x.Params.(*Operation_TenantExport_); ok {
+			return x.TenantExport
+		}
+	}
+	return nil
+}
+
 type isOperation_Params interface {
 	isOperation_Params()
 }
@@ -502,6 +516,11 @@ type Operation_Reseal_ struct {
 	Reseal *Operation_Reseal `protobuf:"bytes,35,opt,name=reseal,proto3,oneof"`
 }
 
+type Operation_TenantExport_ struct {
+	// Of KIND_TENANT_EXPORT.
+	TenantExport *Operation_TenantExport `protobuf:"bytes,40,opt,name=tenant_export,json=tenantExport,proto3,oneof"`
+}
+
 func (*Operation_RoleGrant_) isOperation_Params() {}
 
 func (*Operation_TemplateUpdate_) isOperation_Params() {}
@@ -513,6 +532,8 @@ func (*Operation_Recovery_) isOperation_Params() {}
 func (*Operation_Transfer_) isOperation_Params() {}
 
 func (*Operation_Reseal_) isOperation_Params() {}
+
+func (*Operation_TenantExport_) isOperation_Params() {}
 
 // GetOperationRequest names an operation.
 type GetOperationRequest struct {
@@ -1834,11 +1855,94 @@ func (x *Operation_Reseal) GetTemplate() string {
 	return ""
 }
 
+// TenantExport is what KIND_TENANT_EXPORT asks for.
+type Operation_TenantExport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That the tenant be thawed; everything else is then unset.
+	Thaw bool `protobuf:"varint,1,opt,name=thaw,proto3" json:"thaw,omitempty"`
+	// The recipient key that archives are sealed to.
+	Recipient *HpkePublicKey `protobuf:"bytes,2,opt,name=recipient,proto3" json:"recipient,omitempty"`
+	// SHA-256 of its KEM's number and the key: what its holder names it by.
+	RecipientFingerprint []byte `protobuf:"bytes,3,opt,name=recipient_fingerprint,json=recipientFingerprint,proto3" json:"recipient_fingerprint,omitempty"`
+	// Generations are left out that no custodian gives back any more.
+	WithoutLost bool `protobuf:"varint,4,opt,name=without_lost,json=withoutLost,proto3" json:"without_lost,omitempty"`
+	// Of a thaw: how many archives were whole when it was looked at, which
+	// somebody may have imported.
+	WholeArchives int32 `protobuf:"varint,5,opt,name=whole_archives,json=wholeArchives,proto3" json:"whole_archives,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_TenantExport) Reset() {
+	*x = Operation_TenantExport{}
+	mi := &file_rms_v1_operation_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_TenantExport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_TenantExport) ProtoMessage() {}
+
+func (x *Operation_TenantExport) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_TenantExport.ProtoReflect.Descriptor instead.
+func (*Operation_TenantExport) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 9}
+}
+
+func (x *Operation_TenantExport) GetThaw() bool {
+	if x != nil {
+		return x.Thaw
+	}
+	return false
+}
+
+func (x *Operation_TenantExport) GetRecipient() *HpkePublicKey {
+	if x != nil {
+		return x.Recipient
+	}
+	return nil
+}
+
+func (x *Operation_TenantExport) GetRecipientFingerprint() []byte {
+	if x != nil {
+		return x.RecipientFingerprint
+	}
+	return nil
+}
+
+func (x *Operation_TenantExport) GetWithoutLost() bool {
+	if x != nil {
+		return x.WithoutLost
+	}
+	return false
+}
+
+func (x *Operation_TenantExport) GetWholeArchives() int32 {
+	if x != nil {
+		return x.WholeArchives
+	}
+	return 0
+}
+
 var File_rms_v1_operation_proto protoreflect.FileDescriptor
 
 const file_rms_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\xdd\x14\n" +
+	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\x95\x17\n" +
 	"\tOperation\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.rms.v1.Operation.KindR\x04kind\x12-\n" +
@@ -1870,7 +1974,8 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\x0elicense_update\x18  \x01(\v2\x1f.rms.v1.Operation.LicenseUpdateH\x00R\rlicenseUpdate\x128\n" +
 	"\brecovery\x18! \x01(\v2\x1a.rms.v1.Operation.RecoveryH\x00R\brecovery\x128\n" +
 	"\btransfer\x18\" \x01(\v2\x1a.rms.v1.Operation.TransferH\x00R\btransfer\x122\n" +
-	"\x06reseal\x18# \x01(\v2\x18.rms.v1.Operation.ResealH\x00R\x06reseal\x1aL\n" +
+	"\x06reseal\x18# \x01(\v2\x18.rms.v1.Operation.ResealH\x00R\x06reseal\x12E\n" +
+	"\rtenant_export\x18( \x01(\v2\x1e.rms.v1.Operation.TenantExportH\x00R\ftenantExport\x1aL\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x03R\x05total\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x16\n" +
@@ -1909,7 +2014,13 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x1a$\n" +
 	"\x06Reseal\x12\x1a\n" +
-	"\btemplate\x18\x01 \x01(\tR\btemplate\"\x9b\x01\n" +
+	"\btemplate\x18\x01 \x01(\tR\btemplate\x1a\xd6\x01\n" +
+	"\fTenantExport\x12\x12\n" +
+	"\x04thaw\x18\x01 \x01(\bR\x04thaw\x123\n" +
+	"\trecipient\x18\x02 \x01(\v2\x15.rms.v1.HpkePublicKeyR\trecipient\x123\n" +
+	"\x15recipient_fingerprint\x18\x03 \x01(\fR\x14recipientFingerprint\x12!\n" +
+	"\fwithout_lost\x18\x04 \x01(\bR\vwithoutLost\x12%\n" +
+	"\x0ewhole_archives\x18\x05 \x01(\x05R\rwholeArchives\"\xb3\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fKIND_ROLE_GRANT\x10\x01\x12\x18\n" +
@@ -1917,7 +2028,8 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\x13KIND_LICENSE_UPDATE\x10\x03\x12\x11\n" +
 	"\rKIND_RECOVERY\x10\x04\x12\x11\n" +
 	"\rKIND_TRANSFER\x10\x05\x12\x0f\n" +
-	"\vKIND_RESEAL\x10\x06\"\xc3\x01\n" +
+	"\vKIND_RESEAL\x10\x06\x12\x16\n" +
+	"\x12KIND_TENANT_EXPORT\x10\v\"\xc3\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17STATE_AWAITING_APPROVAL\x10\x01\x12\x11\n" +
@@ -1979,16 +2091,21 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\x06ticket\x18\a \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06ticket\x12\x16\n" +
 	"\x06notify\x18\b \x01(\bR\x06notifyB\x0e\n" +
-	"\x05scope\x12\x05\xbaH\x02\b\x012\xc9\x05\n" +
-	"\x10OperationService\x12L\n" +
-	"\fGetOperation\x12\x1b.rms.v1.GetOperationRequest\x1a\x11.rms.v1.Operation\"\f\xca\xf3\x18\b\b\x04\x12\x04\x01\x02\x05\x04\x12]\n" +
-	"\x0eListOperations\x12\x1d.rms.v1.ListOperationsRequest\x1a\x1e.rms.v1.ListOperationsResponse\"\f\xca\xf3\x18\b\b\x04\x12\x04\x01\x02\x05\x04\x12U\n" +
-	"\x10ApproveOperation\x12\x1f.rms.v1.ApproveOperationRequest\x1a\x11.rms.v1.Operation\"\r\xca\xf3\x18\t\b\x04\x12\x03\x01\x02\x05\x18\x01\x12S\n" +
-	"\x0fRejectOperation\x12\x1e.rms.v1.RejectOperationRequest\x1a\x11.rms.v1.Operation\"\r\xca\xf3\x18\t\b\x04\x12\x03\x01\x02\x05\x18\x01\x12Q\n" +
-	"\x0ePauseOperation\x12\x1d.rms.v1.PauseOperationRequest\x1a\x11.rms.v1.Operation\"\r\xca\xf3\x18\t\b\x04\x12\x03\x01\x02\x05\x18\x01\x12S\n" +
-	"\x0fResumeOperation\x12\x1e.rms.v1.ResumeOperationRequest\x1a\x11.rms.v1.Operation\"\r\xca\xf3\x18\t\b\x04\x12\x03\x01\x02\x05\x18\x01\x12S\n" +
-	"\x0fCancelOperation\x12\x1e.rms.v1.CancelOperationRequest\x1a\x11.rms.v1.Operation\"\r\xca\xf3\x18\t\b\x04\x12\x03\x01\x02\x05\x18\x01\x12_\n" +
-	"\x0eWatchOperation\x12\x1d.rms.v1.WatchOperationRequest\x1a\x1e.rms.v1.WatchOperationResponse\"\f\xca\xf3\x18\b\b\x04\x12\x04\x01\x02\x05\x040\x012d\n" +
+	"\x05scope\x12\x05\xbaH\x02\b\x012\xd1\x05\n" +
+	"\x10OperationService\x12M\n" +
+	"\fGetOperation\x12\x1b.rms.v1.GetOperationRequest\x1a\x11.rms.v1.Operation\"\r\xca\xf3\x18\t\b\x04\x12\x05\x01\x02\x03\x05\x04\x12^\n" +
+	"\x0eListOperations\x12\x1d.rms.v1.ListOperationsRequest\x1a\x1e.rms.v1.ListOperationsResponse\"\r\xca\xf3\x18\t\b\x04\x12\x05\x01\x02\x03\x05\x04\x12V\n" +
+	"\x10ApproveOperation\x12\x1f.rms.v1.ApproveOperationRequest\x1a\x11.rms.v1.Operation\"\x0e\xca\xf3\x18\n" +
+	"\b\x04\x12\x04\x01\x02\x03\x05\x18\x01\x12T\n" +
+	"\x0fRejectOperation\x12\x1e.rms.v1.RejectOperationRequest\x1a\x11.rms.v1.Operation\"\x0e\xca\xf3\x18\n" +
+	"\b\x04\x12\x04\x01\x02\x03\x05\x18\x01\x12R\n" +
+	"\x0ePauseOperation\x12\x1d.rms.v1.PauseOperationRequest\x1a\x11.rms.v1.Operation\"\x0e\xca\xf3\x18\n" +
+	"\b\x04\x12\x04\x01\x02\x03\x05\x18\x01\x12T\n" +
+	"\x0fResumeOperation\x12\x1e.rms.v1.ResumeOperationRequest\x1a\x11.rms.v1.Operation\"\x0e\xca\xf3\x18\n" +
+	"\b\x04\x12\x04\x01\x02\x03\x05\x18\x01\x12T\n" +
+	"\x0fCancelOperation\x12\x1e.rms.v1.CancelOperationRequest\x1a\x11.rms.v1.Operation\"\x0e\xca\xf3\x18\n" +
+	"\b\x04\x12\x04\x01\x02\x03\x05\x18\x01\x12`\n" +
+	"\x0eWatchOperation\x12\x1d.rms.v1.WatchOperationRequest\x1a\x1e.rms.v1.WatchOperationResponse\"\r\xca\xf3\x18\t\b\x04\x12\x05\x01\x02\x03\x05\x040\x012d\n" +
 	"\x0fRecoveryService\x12Q\n" +
 	"\x0fRequestRecovery\x12\x1e.rms.v1.RequestRecoveryRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x05\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
@@ -2005,7 +2122,7 @@ func file_rms_v1_operation_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_operation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_rms_v1_operation_proto_goTypes = []any{
 	(Operation_Kind)(0),              // 0: rms.v1.Operation.Kind
 	(Operation_State)(0),             // 1: rms.v1.Operation.State
@@ -2030,11 +2147,13 @@ var file_rms_v1_operation_proto_goTypes = []any{
 	(*Operation_Recovery)(nil),       // 20: rms.v1.Operation.Recovery
 	(*Operation_Transfer)(nil),       // 21: rms.v1.Operation.Transfer
 	(*Operation_Reseal)(nil),         // 22: rms.v1.Operation.Reseal
-	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
-	(*Issuer)(nil),                   // 24: rms.v1.Issuer
-	(Role)(0),                        // 25: rms.v1.Role
-	(*Template)(nil),                 // 26: rms.v1.Template
-	(*AdHocPolicy)(nil),              // 27: rms.v1.AdHocPolicy
+	(*Operation_TenantExport)(nil),   // 23: rms.v1.Operation.TenantExport
+	(*timestamppb.Timestamp)(nil),    // 24: google.protobuf.Timestamp
+	(*Issuer)(nil),                   // 25: rms.v1.Issuer
+	(Role)(0),                        // 26: rms.v1.Role
+	(*Template)(nil),                 // 27: rms.v1.Template
+	(*AdHocPolicy)(nil),              // 28: rms.v1.AdHocPolicy
+	(*HpkePublicKey)(nil),            // 29: rms.v1.HpkePublicKey
 }
 var file_rms_v1_operation_proto_depIdxs = []int32{
 	0,  // 0: rms.v1.Operation.kind:type_name -> rms.v1.Operation.Kind
@@ -2042,52 +2161,54 @@ var file_rms_v1_operation_proto_depIdxs = []int32{
 	14, // 2: rms.v1.Operation.progress:type_name -> rms.v1.Operation.Progress
 	15, // 3: rms.v1.Operation.approvals:type_name -> rms.v1.Operation.Approval
 	16, // 4: rms.v1.Operation.errors:type_name -> rms.v1.Operation.ItemError
-	23, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
-	24, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
-	23, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
-	23, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
-	25, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
+	24, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
+	24, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
+	24, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
+	26, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
 	17, // 10: rms.v1.Operation.role_grant:type_name -> rms.v1.Operation.RoleGrant
 	18, // 11: rms.v1.Operation.template_update:type_name -> rms.v1.Operation.TemplateUpdate
 	19, // 12: rms.v1.Operation.license_update:type_name -> rms.v1.Operation.LicenseUpdate
 	20, // 13: rms.v1.Operation.recovery:type_name -> rms.v1.Operation.Recovery
 	21, // 14: rms.v1.Operation.transfer:type_name -> rms.v1.Operation.Transfer
 	22, // 15: rms.v1.Operation.reseal:type_name -> rms.v1.Operation.Reseal
-	1,  // 16: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
-	0,  // 17: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
-	2,  // 18: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
-	2,  // 19: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
-	23, // 20: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
-	24, // 21: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
-	23, // 22: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
-	25, // 23: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
-	26, // 24: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
-	27, // 25: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
-	23, // 26: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
-	23, // 27: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
-	3,  // 28: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
-	4,  // 29: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
-	6,  // 30: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
-	7,  // 31: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
-	8,  // 32: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
-	9,  // 33: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
-	10, // 34: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
-	11, // 35: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
-	13, // 36: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
-	2,  // 37: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
-	5,  // 38: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
-	2,  // 39: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
-	2,  // 40: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
-	2,  // 41: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
-	2,  // 42: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
-	2,  // 43: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
-	12, // 44: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
-	2,  // 45: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
-	37, // [37:46] is the sub-list for method output_type
-	28, // [28:37] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	23, // 16: rms.v1.Operation.tenant_export:type_name -> rms.v1.Operation.TenantExport
+	1,  // 17: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
+	0,  // 18: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
+	2,  // 19: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
+	2,  // 20: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
+	24, // 21: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
+	25, // 22: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
+	24, // 23: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
+	26, // 24: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
+	27, // 25: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
+	28, // 26: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
+	24, // 27: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
+	24, // 28: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
+	29, // 29: rms.v1.Operation.TenantExport.recipient:type_name -> rms.v1.HpkePublicKey
+	3,  // 30: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
+	4,  // 31: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
+	6,  // 32: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
+	7,  // 33: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
+	8,  // 34: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
+	9,  // 35: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
+	10, // 36: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
+	11, // 37: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
+	13, // 38: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
+	2,  // 39: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
+	5,  // 40: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
+	2,  // 41: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
+	2,  // 42: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
+	2,  // 43: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
+	2,  // 44: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
+	2,  // 45: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
+	12, // 46: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
+	2,  // 47: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
+	39, // [39:48] is the sub-list for method output_type
+	30, // [30:39] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_operation_proto_init() }
@@ -2105,6 +2226,7 @@ func file_rms_v1_operation_proto_init() {
 		(*Operation_Recovery_)(nil),
 		(*Operation_Transfer_)(nil),
 		(*Operation_Reseal_)(nil),
+		(*Operation_TenantExport_)(nil),
 	}
 	file_rms_v1_operation_proto_msgTypes[11].OneofWrappers = []any{
 		(*RequestRecoveryRequest_License)(nil),
@@ -2122,7 +2244,7 @@ func file_rms_v1_operation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_operation_proto_rawDesc), len(file_rms_v1_operation_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -1,0 +1,70 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/openrms/rms/internal/audit"
+	"github.com/openrms/rms/internal/config"
+	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/tenant"
+	"github.com/openrms/rms/internal/vocab"
+)
+
+// ImportOptions are what an import needs beside a configuration.
+type ImportOptions struct {
+	// Archive is the file, Tenant the name of the tenant whose file says which
+	// custodian it has here, Custodian which of them if it names several.
+	Archive, Tenant, Custodian string
+	Key                        *license.RecipientKey
+	// Root is the key ID of the source's root.
+	Root license.KeyID
+	Log  *slog.Logger
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+	// Say is told what is being done.
+	Say func(format string, args ...any)
+}
+
+// Import brings a tenant into the data directory of a configuration, on which no
+// daemon may run: see [tenant.Import].
+func Import(ctx context.Context, cfg *config.Config, o ImportOptions) (_ *tenant.Imported, err error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	file, ok := cfg.Tenants[o.Tenant]
+	if !ok {
+		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "there is no file of tenant %s in %s", o.Tenant, cfg.TenantsDir).
+			WithNext("Write it first: it names the custodian that the tenant has here, and who administers it")
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "data_dir: %w", err)
+	}
+	d := &Daemon{cfg: cfg, opts: Options{Log: o.Log, Now: o.Now}}
+	if d.store, err = openStore(cfg.DataDir, false); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, d.store.Close()) }()
+	d.log = audit.New(d.store)
+	checkpoints := filepath.Join(cfg.DataDir, checkpointDir)
+	if err := d.log.CheckExported(ctx, checkpoints); err != nil {
+		return nil, err
+	}
+	out, err := tenant.Import(ctx, tenant.ImportConfig{
+		File: file, Store: d.store, Log: d.log, Custodians: &custodians{d, file, cfg.Tenants}, Custodian: o.Custodian,
+		Open: func() (io.ReadCloser, error) { return os.Open(o.Archive) }, Key: o.Key, Root: o.Root, Now: o.Now, Say: o.Say,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := audit.KeepExported(checkpoints, out.Tenant, out.Checkpoint, out.Certificates); err != nil {
+		return out, fmt.Errorf("the tenant is imported, but its checkpoint was not kept beside the store: %w", err)
+	}
+	return out, nil
+}
