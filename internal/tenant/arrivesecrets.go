@@ -205,8 +205,22 @@ func (x *arrival) rewrapped(tx store.Tx, b *brought, w keys.WrapResult) error {
 		return t.putLicense(tx, &next, e)
 	}
 	e.Target = record.GenerationName(b.number)
+	states, err := readKeyStates(tx, t.id)
+	if err != nil {
+		return err
+	}
 	if _, err := t.putResource(tx, e.Target, e, editGeneration(func(g *record.Generation) error {
+		old, err := license.ParseWrap(g.Wrap)
+		if err != nil {
+			return err
+		}
 		g.Wrap = w.Wrap.Encode()
+		// It leaves a key or version that was taken out of use: from now on that is
+		// its own state.
+		if state := states.of(*old); state > keys.State(g.State) {
+			e.Detail += "; " + moveText(keys.State(g.State), state, "as the key was that it was under")
+			g.State, g.Since, g.Why = uint8(state), record.ToMillis(e.Time), "as the key was that it was under"
+		}
 		return nil
 	})); err != nil {
 		return err

@@ -144,4 +144,3 @@ func TestATenantMoves(t *testing.T) {
 func (o *house) arriveAgain(file []byte, key *license.RecipientKey, root license.KeyID) (*tenant.Imported, error) {
 	return tenant.Import(o.t.Context(), o.importConfig(o.store, file, key, root))
 }
-

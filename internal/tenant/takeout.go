@@ -126,9 +126,8 @@ type takeout struct {
 	size uint64 // of the log in it
 	root [32]byte
 
-	// What its tables say of secrets, noted while they are written.
 	generations   []*record.Generation
-	destroyed     map[vocab.CustodianID]keys.KeyStates
+	states        keyStates
 	secrets, lost int64
 }
 
@@ -316,21 +315,21 @@ func (x *takeout) secret(scope byte, name []byte, b keys.Binding, u keys.UnwrapR
 	return x.w.Row(archiveGenerations, archive.Row{Key: append([]byte{scope}, name...), Value: v})
 }
 
-// mayLose says that a generation may be left out: it was destroyed, or no
-// custodian gives it back and whoever approved the export accepts that.
-func (x *takeout) mayLose(what string, destroyed bool, err error) error {
-	if destroyed {
+// mayLose says that a generation may be left out: it was destroyed, or it cannot
+// be taken along and whoever approved the export accepts that.
+func (x *takeout) mayLose(what string, err error, destroyed bool) error {
+	next := "Bring the key back, or ask for an export that leaves out what is lost"
+	switch vocab.ReasonOf(err) {
+	case vocab.ReasonKeySuspended:
+		next = "Resume it first: a suspension of a key does not go along with a document. Or ask for an export that leaves out what is lost"
+	case vocab.ReasonKeyState, vocab.ReasonCustodyIntegrity:
+	default:
+		return err
+	}
+	if destroyed || x.withoutLost {
 		return nil
 	}
-	switch vocab.ReasonOf(err) {
-	case vocab.ReasonKeyState, vocab.ReasonCustodyIntegrity:
-		if x.withoutLost {
-			return nil
-		}
-		return vocab.Errorf(vocab.ReasonOf(err), "%s cannot be taken along: its custodian does not give it back: %w", what, err).
-			WithNext("Bring the key back, or ask for an export that leaves out what is lost")
-	}
-	return err
+	return vocab.Errorf(vocab.ReasonOf(err), "%s cannot be taken along: %w", what, err).WithNext("%s", next)
 }
 
 // tenantSecrets writes the secrets of the tenant's generations.
@@ -364,13 +363,13 @@ func (x *takeout) tenantSecrets(ctx context.Context) error {
 	defer keys.ZeroAll(us)
 	for _, i := range order {
 		g, id := x.generations[i], items[i].Binding.Generation
-		gone := keys.State(g.State) == keys.Destroyed || x.isDestroyed(items[i].Wrap)
-		if gone {
+		destroyed := keys.State(g.State) == keys.Destroyed || x.states.of(items[i].Wrap) == keys.Destroyed
+		if destroyed {
 			us[i].Secret.Zero()
-			us[i] = keys.UnwrapResult{Err: vocab.ReasonKeyState}
+			us[i] = keys.UnwrapResult{Err: vocab.Errorf(vocab.ReasonKeyState, "it was destroyed")}
 		}
 		if us[i].Err != nil {
-			if err := x.mayLose(fmt.Sprintf("generation g%d", g.Number), gone, us[i].Err); err != nil {
+			if err := x.mayLose(fmt.Sprintf("generation g%d", g.Number), us[i].Err, destroyed); err != nil {
 				return err
 			}
 		}
@@ -381,27 +380,42 @@ func (x *takeout) tenantSecrets(ctx context.Context) error {
 	return nil
 }
 
-// readKeys reads the generations and which versions of keys were destroyed.
+// readKeys reads the generations, and the states of keys and versions.
 func (x *takeout) readKeys(ctx context.Context) error {
-	x.destroyed = map[vocab.CustodianID]keys.KeyStates{}
-	return x.t.store.View(ctx, func(r store.Reader) error {
+	return x.t.store.View(ctx, func(r store.Reader) (err error) {
 		if err := record.ListGenerations(r, x.t.id, func(g *record.Generation) error {
 			x.generations = append(x.generations, g)
 			return nil
 		}); err != nil {
 			return err
 		}
-		return record.ListKeys(r, x.t.id, func(name string, k *record.TenantKey) error {
-			x.destroyed[k.ID] = statesOf(name, k)
-			return nil
-		})
+		x.states, err = readKeyStates(r, x.t.id)
+		return err
 	})
 }
 
-// isDestroyed says that the key or version that wraps something was destroyed.
-func (x *takeout) isDestroyed(w license.Wrap) bool {
-	s := x.destroyed[w.Custodian]
-	return s.State == keys.Destroyed || s.Versions[w.L0Version] == keys.Destroyed
+// keyStates are the states of the tenant's keys and their versions.
+type keyStates map[vocab.CustodianID]keys.KeyStates
+
+func readKeyStates(r store.Reader, t vocab.TenantID) (keyStates, error) {
+	out := keyStates{}
+	err := record.ListKeys(r, t, func(name string, k *record.TenantKey) error {
+		out[k.ID] = statesOf(name, k)
+		return nil
+	})
+	return out, err
+}
+
+// of is the state of what a wrap is under, if that forbids its use; 0 if it does
+// not. Of the key's state and the version's, the worse counts.
+func (s keyStates) of(w license.Wrap) (worst keys.State) {
+	k := s[w.Custodian]
+	for _, state := range []keys.State{k.State, k.Versions[w.L0Version]} {
+		if state >= keys.Suspended {
+			worst = max(worst, state)
+		}
+	}
+	return worst
 }
 
 // documentSecrets writes the secrets of strict licenses, a batch of the custodian
@@ -432,20 +446,35 @@ func (x *takeout) documentSecrets(ctx context.Context) error {
 	}
 }
 
+// documents writes the secrets of some strict licenses. What is suspended or
+// compromised with the version of the key that it is under cannot go along: under
+// the key where the tenant goes it would be neither.
 func (x *takeout) documents(ctx context.Context, list []*record.License, items []keys.UnwrapItem) error {
-	us, err := x.t.ring.TakeOut(ctx, items, func(int) *[32]byte { return nil })
+	us := make([]keys.UnwrapResult, len(items))
+	defer func() { keys.ZeroAll(us) }()
+	var take []int
+	var open []keys.UnwrapItem
+	for i := range items {
+		state := x.states.of(items[i].Wrap)
+		switch state { //nolint:exhaustive // the others are 0
+		case 0:
+			take, open = append(take, i), append(open, items[i])
+		case keys.Suspended:
+			us[i].Err = vocab.Errorf(vocab.ReasonKeySuspended, "the key that it is under is suspended")
+		default:
+			us[i].Err = vocab.Errorf(vocab.ReasonKeyState, "the key that it is under is %s", state)
+		}
+	}
+	taken, err := x.t.ring.TakeOut(ctx, open, func(int) *[32]byte { return nil })
 	if err != nil {
 		return err
 	}
-	defer keys.ZeroAll(us)
+	for n, i := range take {
+		us[i] = taken[n]
+	}
 	for i, l := range list {
-		gone := x.isDestroyed(items[i].Wrap)
-		if gone {
-			us[i].Secret.Zero()
-			us[i] = keys.UnwrapResult{Err: vocab.ReasonKeyState}
-		}
 		if us[i].Err != nil {
-			if err := x.mayLose("license "+l.Content.String(), gone, us[i].Err); err != nil {
+			if err := x.mayLose("license "+l.Content.String(), us[i].Err, x.states.of(items[i].Wrap) == keys.Destroyed); err != nil {
 				return err
 			}
 		}
