@@ -63,7 +63,8 @@ const (
 	ReasonCustodianChanged    = vocab.ReasonCustodianChanged
 	ReasonCustodianActs       = vocab.ReasonCustodianActs
 	ReasonStoreNewer          = vocab.ReasonStoreNewer
-	ReasonOperationState      = vocab.ReasonOperationState // the operation has ended, or its state does not allow this
+	ReasonRotationUnclaimed   = vocab.ReasonRotationUnclaimed // of an alarm: nobody asked for a version of a key
+	ReasonOperationState      = vocab.ReasonOperationState    // the operation has ended, or its state does not allow this
 )
 
 // Conflicts and things that are not there.

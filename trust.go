@@ -139,6 +139,8 @@ const (
 	// make the client look for a newer bundle: a document must not be able to
 	// make it call the server again and again.
 	refreshPause = time.Minute
+	// maxTransitions bounds how many changes of root are followed at once.
+	maxTransitions = 64
 )
 
 // keeper holds the newest verified trust bundle and the highest time the client
@@ -285,7 +287,14 @@ func (k *keeper) refresh(ctx context.Context, v *license.Verifier) (*license.Ver
 		return nil, vocab.Errorf(vocab.ReasonTrustRootMismatch, "the server gives the tenant another identity than the pinned one").
 			WithNext("Do not go on; ask the tenant's administrator")
 	}
-	newer, err := license.NewVerifier(answer.GetTrustBundle(), t.TenantID, pins(t.RootKeyIDs), t.BundleSeq)
+	pinned := pins(t.RootKeyIDs)
+	newer, err := license.NewVerifier(answer.GetTrustBundle(), t.TenantID, pinned, t.BundleSeq)
+	if ReasonOf(err) == vocab.ReasonTrustRootMismatch {
+		// The tenant may have gone to another root while this client was away.
+		transitions := answer.GetTrustTransitions()
+		pinned = license.Follow(transitions[:min(len(transitions), maxTransitions)], t.TenantID, pinned)
+		newer, err = license.NewVerifier(answer.GetTrustBundle(), t.TenantID, pinned, t.BundleSeq)
+	}
 	if err != nil {
 		return nil, err
 	}

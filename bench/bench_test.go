@@ -226,7 +226,7 @@ func (w *world) startInside(b testing.TB) {
 }
 
 // vaultCustodian starts a Vault with the tenant's keys and returns the
-// custodian's part of the tenant's file.
+// custodians' part of the tenant's file.
 func vaultCustodian(b testing.TB, binary string) string {
 	b.Helper()
 	s, err := realvault.Start(b.Context(), realvault.Options{Binary: binary, Dir: b.TempDir()})
@@ -238,7 +238,7 @@ func vaultCustodian(b testing.TB, binary string) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return fmt.Sprintf("{vault: {address: %q, ca: %q, mount: %s, cluster_id: %s}, approle: {role: %s, role_id_file: %q, secret_id_file: %q, wrapped: true}}",
+	return fmt.Sprintf("{contoso-vault: {vault: {address: %q, ca: %q, mount: %s, cluster_id: %s}, approle: {role: %s, role_id_file: %q, secret_id_file: %q, wrapped: true}}}",
 		s.Address, s.CAFile, t.Mount, s.ClusterID, t.Role, t.RoleIDFile, t.SecretIDFile)
 }
 

@@ -10,6 +10,8 @@ import (
 var (
 	//go:embed rmsd.hcl
 	rmsd string
+	//go:embed rmsd-key.hcl
+	rmsdKey string
 	//go:embed custody-officer.hcl
 	custodyOfficer string
 	//go:embed destroyer.hcl
@@ -20,8 +22,15 @@ func at(policy, mount string) string {
 	return strings.ReplaceAll(policy, "MOUNT/", strings.Trim(mount, "/")+"/")
 }
 
-// Daemon is the policy of rmsd on a tenant's transit mount.
-func Daemon(mount string) string { return at(rmsd, mount) }
+// Daemon is the policy of rmsd on a tenant's transit mount, with these root
+// keys.
+func Daemon(mount string, keys ...string) string {
+	parts := []string{at(rmsd, mount)}
+	for _, key := range keys {
+		parts = append(parts, strings.ReplaceAll(at(rmsdKey, mount), "/KEY\"", "/"+key+"\""))
+	}
+	return strings.Join(parts, "\n")
+}
 
 // CustodyOfficer is the policy of the people who make and rotate keys, and may
 // empty the policy named, that of rmsd's role.

@@ -61,6 +61,7 @@ const (
 
 	KindAlarm Kind = 60 // something does not add up, outside a call that could be refused
 
+	KindApproversChanged Kind = 66 // who approves what is under dual control, or how many of them
 	// The tenant was frozen for its move to another service, or thawed, or an
 	// archive of it was begun or is whole: the detail says which.
 	KindTenantFrozen   Kind = 68
@@ -89,8 +90,8 @@ var kindNames = map[Kind]string{
 	KindOperationSucceeded: "operation-succeeded", KindOperationFailed: "operation-failed",
 	KindOperationCancelled: "operation-cancelled", KindRecoveryAnnounced: "recovery-announced",
 	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
-	KindAlarm: "alarm", KindTenantFrozen: "tenant-frozen", KindTenantImported: "tenant-imported",
-	KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
+	KindApproversChanged: "approvers-changed", KindTenantFrozen: "tenant-frozen", KindTenantImported: "tenant-imported",
+	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 
 // String returns the kind's name, such as "license-revoked".

@@ -104,11 +104,17 @@ type Tenant struct {
 	// Groups maps groups of a provider to addresses: provider, then the
 	// provider's own group ID, then the group's address.
 	Groups map[string]map[string]string `yaml:"groups,omitempty"`
-	// Custodian holds the tenant's keys. Required; exactly one kind.
-	Custodian Custodian `yaml:"custodian"`
+	// Custodians hold the tenant's keys, by a name of the operator's: 1 to 63
+	// of a–z, 0–9 and hyphens. Which of them has which key is registered in the
+	// store. At least one, at most 16, each another place.
+	Custodians map[string]Custodian `yaml:"custodians"`
 }
 
-// Custodian says where the tenant's root keys are.
+// MaxCustodians is how many custodians a tenant's file may name.
+const MaxCustodians = 16
+
+// Custodian says where root keys of the tenant are, and how to get there;
+// exactly one kind.
 type Custodian struct {
 	// Vault is HashiCorp Vault's transit engine.
 	Vault *Vault `yaml:"vault,omitempty"`
@@ -120,8 +126,9 @@ type Custodian struct {
 	Embedded *Embedded `yaml:"embedded,omitempty"`
 }
 
-// Vault is where a tenant's Vault is and which keys are the tenant's. One
-// mount and one role for each tenant, so that no defect can cross tenants.
+// Vault is where a tenant's Vault is. One mount and one role for each tenant,
+// so that no defect can cross tenants. The keys on the mount are named when they
+// are registered.
 type Vault struct {
 	// Address is https://HOST:PORT. http is accepted on loopback only.
 	Address string `yaml:"address"`
@@ -133,10 +140,6 @@ type Vault struct {
 	Namespace string `yaml:"namespace,omitempty"`
 	// Mount is the transit engine's mount. Required.
 	Mount string `yaml:"mount"`
-	// Root is the name of the root key. Default: root.
-	Root string `yaml:"root,omitempty"`
-	// Sign is the name of the root signing key. Default: sign.
-	Sign string `yaml:"sign,omitempty"`
 	// ClusterID is the cluster that must answer. Default: the one that
 	// answered first is remembered.
 	ClusterID string `yaml:"cluster_id,omitempty"`
@@ -164,10 +167,10 @@ type AppRole struct {
 // are made when absent.
 type Embedded struct {
 	// Keyring is the keyring's path. Default: keyring-NAME in the data
-	// directory.
+	// directory, by the tenant's name; a second one must say where it is.
 	Keyring string `yaml:"keyring,omitempty"`
-	// KeyFile is the path of the key. Default: keyring-NAME.key beside it;
-	// production keeps it on another medium.
+	// KeyFile is the path of the key. Default: keyring-NAME.key beside it, or the
+	// keyring's path with .key added; production keeps it on another medium.
 	KeyFile string `yaml:"key_file,omitempty"`
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,15 +32,16 @@ tenants_dir: tenants.d
 domains: [contoso.test]
 admins: ["user:alice@contoso.test"]
 providers: [entra]
-custodian: {embedded: {}}
+custodians: {keyring: {embedded: {}}}
 `
 	vaultTenant = `id: contoso
 domains: [contoso.test]
 admins: ["user:alice@contoso.test"]
 providers: [entra]
-custodian:
-  vault: {address: "https://vault.contoso.test:8200", mount: transit-contoso}
-  token_file: token
+custodians:
+  vault:
+    vault: {address: "https://vault.contoso.test:8200", mount: transit-contoso}
+    token_file: token
 `
 )
 
@@ -86,7 +88,7 @@ func TestLoadFillsInDefaultsAndResolvesPaths(t *testing.T) {
 	}
 	ten := c.Tenants["contoso"]
 	wantKeys := &Embedded{Keyring: filepath.Join(data, "keyring-contoso"), KeyFile: filepath.Join(data, "keyring-contoso.key")}
-	if diff := cmp.Diff(wantKeys, ten.Custodian.Embedded); diff != "" {
+	if diff := cmp.Diff(wantKeys, ten.Custodians["keyring"].Embedded); diff != "" {
 		t.Errorf("keyring (-want +got):\n%s", diff)
 	}
 	view := ten.Identity()
@@ -106,18 +108,28 @@ providers: [entra]
 guest_providers: [guests]
 groups: {entra: {0b77-guid: finance@contoso.test}}
 services: {siem: "spiffe://contoso.test/siem"}
-custodian:
-  vault: {address: "https://vault.contoso.test:8200", ca: ca.pem, mount: transit-contoso, timeout: 2s}
-  approle: {role_id_file: role, secret_id_file: secret, wrapped: true, role: rmsd-contoso}
+custodians:
+  keyring: {embedded: {}}
+  usb: {embedded: {keyring: usb/keyring}}
+  contoso-vault:
+    vault: {address: "https://vault.contoso.test:8200", ca: ca.pem, mount: transit-contoso, timeout: 2s}
+    approle: {role_id_file: role, secret_id_file: secret, wrapped: true, role: rmsd-contoso}
+  other-mount:
+    vault: {address: "https://vault.contoso.test:8200", mount: transit-contoso-2}
+    token_file: token
+  other-namespace:
+    vault: {address: "https://vault.contoso.test:8200", mount: transit-contoso, namespace: contoso}
+    token_file: token
 `}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ten := c.Tenants["contoso"]
-	if got := ten.Custodian.Vault.Timeout; got != 2*time.Second {
+	vault := ten.Custodians["contoso-vault"]
+	if got := vault.Vault.Timeout; got != 2*time.Second {
 		t.Errorf("timeout is %s, want 2s", got)
 	}
-	for _, path := range []string{ten.Custodian.Vault.CA, ten.Custodian.AppRole.RoleIDFile, ten.Custodian.AppRole.SecretIDFile} {
+	for _, path := range []string{vault.Vault.CA, vault.AppRole.RoleIDFile, vault.AppRole.SecretIDFile, ten.Custodians["usb"].Embedded.Keyring} {
 		if want := c.TenantsDir + string(filepath.Separator); !strings.HasPrefix(path, want) {
 			t.Errorf("%s is not relative to the tenant's file in %s", path, want)
 		}
@@ -228,43 +240,78 @@ func TestLoadRefuses(t *testing.T) {
 		{"no providers", func() (string, map[string]string) { return inTenant("providers: [entra]\n", "") }, "required"},
 		{"domain in capitals", func() (string, map[string]string) { return inTenant("[contoso.test]", "[Contoso.test]") }, "domains"},
 		{"unknown provider", func() (string, map[string]string) { return inTenant("[entra]", "[okta]") }, "okta"},
-		{"unknown guest provider", func() (string, map[string]string) { return inTenant("custodian", "guest_providers: [okta]\ncustodian") }, "okta"},
+		{"unknown guest provider", func() (string, map[string]string) {
+			return inTenant("custodians", "guest_providers: [okta]\ncustodians")
+		}, "okta"},
 		{"anyone is admin", func() (string, map[string]string) { return inTenant("user:alice@contoso.test", "anyone") }, "too wide"},
 		{"a domain is admin", func() (string, map[string]string) { return inTenant("user:alice@contoso.test", "domain:contoso.test") }, "too wide"},
 		{"a tenant is admin", func() (string, map[string]string) { return inTenant("user:alice@contoso.test", "tenant:contoso") }, "too wide"},
 		{"admin that is no principal", func() (string, map[string]string) { return inTenant("user:alice@contoso.test", "alice") }, ""},
 		{"anyone is auditor", func() (string, map[string]string) {
-			return inTenant("custodian", "roles: {auditor: [anyone]}\ncustodian")
+			return inTenant("custodians", "roles: {auditor: [anyone]}\ncustodians")
 		}, "too wide"},
 		{"unknown role", func() (string, map[string]string) {
-			return inTenant("custodian", "roles: {root: [\"user:a@contoso.test\"]}\ncustodian")
+			return inTenant("custodians", "roles: {root: [\"user:a@contoso.test\"]}\ncustodians")
 		}, "root"},
 		{"tenant-admin as a role", func() (string, map[string]string) {
-			return inTenant("custodian", "roles: {tenant-admin: [\"user:a@contoso.test\"]}\ncustodian")
+			return inTenant("custodians", "roles: {tenant-admin: [\"user:a@contoso.test\"]}\ncustodians")
 		}, "admins"},
 		{"groups of a foreign provider", func() (string, map[string]string) {
-			return inTenant("custodian", "groups: {guests: {g: a@contoso.test}}\ncustodian")
+			return inTenant("custodians", "groups: {guests: {g: a@contoso.test}}\ncustodians")
 		}, "guests"},
 		{"group address in capitals", func() (string, map[string]string) {
-			return inTenant("custodian", "groups: {entra: {g: A@contoso.test}}\ncustodian")
+			return inTenant("custodians", "groups: {entra: {g: A@contoso.test}}\ncustodians")
 		}, "lower case"},
 		{"service of a foreign provider", func() (string, map[string]string) {
-			return inTenant("custodian", "services: {dms: {provider: guests, subject: s}}\ncustodian")
+			return inTenant("custodians", "services: {dms: {provider: guests, subject: s}}\ncustodians")
 		}, "guests"},
-		{"service of nobody", func() (string, map[string]string) { return inTenant("custodian", "services: {dms: }\ncustodian") }, "dms"},
+		{"service of nobody", func() (string, map[string]string) { return inTenant("custodians", "services: {dms: }\ncustodians") }, "dms"},
 		{"service of two kinds", func() (string, map[string]string) {
-			return inTenant("custodian", "services: {dms: {provider: entra, uri: \"spiffe://x/y\"}}\ncustodian")
+			return inTenant("custodians", "services: {dms: {provider: entra, uri: \"spiffe://x/y\"}}\ncustodians")
 		}, "uri"},
 
-		{"no custodian", func() (string, map[string]string) { return inTenant("{embedded: {}}", "{}") }, "vault or embedded"},
+		{"no custodians", func() (string, map[string]string) { return inTenant("custodians: {keyring: {embedded: {}}}", "") }, "between 1 and 16"},
+		{"no custodian among them", func() (string, map[string]string) { return inTenant("{keyring: {embedded: {}}}", "{}") }, "between 1 and 16"},
+		{"seventeen custodians", func() (string, map[string]string) {
+			var all []string
+			for i := range 17 {
+				all = append(all, fmt.Sprintf("k%d: {embedded: {keyring: k%d}}", i, i))
+			}
+			return inTenant("{keyring: {embedded: {}}}", "{"+strings.Join(all, ", ")+"}")
+		}, "not 17"},
+		{"custodian as it was written once", func() (string, map[string]string) {
+			return inTenant("custodians: {keyring: {embedded: {}}}", "custodian: {embedded: {}}")
+		}, "line 5: custodian is not a key any more: write the same block under custodians, with a name of yours, as custodians: {NAME: …}"},
+		{"key names as they were written once", func() (string, map[string]string) {
+			return inVault("mount: transit-contoso", "mount: transit-contoso, root: mine")
+		}, "line 7: root is not a key any more: the names of keys are registered"},
+		{"custodian without a name", func() (string, map[string]string) { return inTenant("{keyring:", "{\"\":") }, "not a name"},
+		{"custodian named in capitals", func() (string, map[string]string) { return inTenant("{keyring:", "{Keyring:") }, "not a name"},
+		{"custodian of no kind", func() (string, map[string]string) { return inTenant("{embedded: {}}", "{}") }, "custodians.keyring: name vault or embedded"},
+		{"custodian that is nothing", func() (string, map[string]string) { return inTenant("{embedded: {}}", "") }, "vault or embedded"},
+		{"the same mount twice", func() (string, map[string]string) {
+			return inVault("  vault:\n", "  again:\n    vault: {address: \"https://Vault.contoso.test:8200/\", mount: /transit-contoso}\n    token_file: token2\n  vault:\n")
+		}, "again and vault share the Vault mount"},
+		{"the same keyring twice", func() (string, map[string]string) {
+			return inTenant("{keyring: {embedded: {}}}", "{keyring: {embedded: {}}, other: {embedded: {}}}")
+		}, "keyring and other share the keyring"},
+		{"the same key file twice", func() (string, map[string]string) {
+			return inTenant("{keyring: {embedded: {}}}", "{keyring: {embedded: {keyring: a, key_file: k}}, other: {embedded: {keyring: b, key_file: ./k}}}")
+		}, "keyring and other share the keyring or key file"},
+		{"the same wrapped secret ID twice", func() (string, map[string]string) {
+			login := "approle: {role_id_file: r, secret_id_file: s, wrapped: true, role: rms}"
+			file, tenants := inVault("token_file: token", login)
+			tenants["contoso.yaml"] += "  again:\n    vault: {address: \"https://vault.contoso.test:8200\", mount: transit-two}\n    " + login + "\n"
+			return file, tenants
+		}, "share the wrapped secret ID"},
 		{"two custodians", func() (string, map[string]string) { return inVault("token_file: token", "embedded: {}") }, "exclude"},
 		{"token beside the keyring", func() (string, map[string]string) { return inTenant("{embedded: {}}", "{embedded: {}, token_file: t}") }, "go with vault"},
 		{"keyring and key in one file", func() (string, map[string]string) {
 			return inTenant("{embedded: {}}", "{embedded: {keyring: k, key_file: ./k}}")
 		}, "same file"},
-		{"vault without sign-in", func() (string, map[string]string) { return inVault("  token_file: token\n", "") }, "approle or token_file"},
+		{"vault without sign-in", func() (string, map[string]string) { return inVault("    token_file: token\n", "") }, "approle or token_file"},
 		{"vault with two sign-ins", func() (string, map[string]string) {
-			return inVault("token_file: token", "token_file: token\n  approle: {role_id_file: a, secret_id_file: b}")
+			return inVault("token_file: token", "token_file: token\n    approle: {role_id_file: a, secret_id_file: b}")
 		}, "approle or token_file"},
 		{"approle without secret", func() (string, map[string]string) { return inVault("token_file: token", "approle: {role_id_file: a}") }, "secret_id_file"},
 		{"wrapped without role", func() (string, map[string]string) {
@@ -283,6 +330,10 @@ func TestLoadRefuses(t *testing.T) {
 		}, "share the Vault mount"},
 		{"shared mount, written otherwise", func() (string, map[string]string) {
 			return twoTenants(vaultTenant, vaultTenant, `"https://vault.fabrikam.test:8200", mount: transit-fabrikam`, `"https://VAULT.contoso.test:8200/", mount: transit-contoso/`)
+		}, "share the Vault mount"},
+		{"shared mount of a second custodian", func() (string, map[string]string) {
+			two := "custodians: {keyring: {embedded: {}}, more: {token_file: t, vault: {address: \"https://vault.contoso.test:8200\", mount: transit-contoso}}}"
+			return twoTenants(vaultTenant, validTenant, "custodians: {keyring: {embedded: {}}}", two)
 		}, "share the Vault mount"},
 		{"shared keyring", func() (string, map[string]string) {
 			return twoTenants(replace(validTenant, "{}", "{keyring: k}"), validTenant, "{}", "{keyring: ../tenants.d/./k}")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"os"
 	"slices"
@@ -40,6 +41,9 @@ func decode(b []byte, v any) error {
 	if line := aliasLine(&n); line != 0 {
 		return invalid("line %d: anchors, aliases and merge keys are not supported", line)
 	}
+	if err := formerKeys(&n); err != nil {
+		return err
+	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(v); err != nil {
@@ -61,6 +65,45 @@ func aliasLine(n *yaml.Node) int {
 		}
 	}
 	return 0
+}
+
+// formerKeys refuses the keys that tenants' files once had, and says what to
+// write instead; they are unknown like any other, but were right once.
+func formerKeys(document *yaml.Node) error {
+	for key, value := range pairs(document) {
+		switch key.Value {
+		case "custodian":
+			return invalid("line %d: custodian is not a key any more: write the same block under custodians, with a name of yours, as custodians: {NAME: …}", key.Line)
+		case "custodians":
+			for _, custodian := range pairs(value) {
+				for part, vault := range pairs(custodian) {
+					for setting := range pairs(vault) {
+						if part.Value == "vault" && (setting.Value == "root" || setting.Value == "sign") {
+							return invalid("line %d: %s is not a key any more: the names of keys are registered, not configured", setting.Line, setting.Value)
+						}
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// pairs are the keys and values of a mapping, or of the one a document holds.
+func pairs(n *yaml.Node) iter.Seq2[*yaml.Node, *yaml.Node] {
+	return func(yield func(key, value *yaml.Node) bool) {
+		if n.Kind == yaml.DocumentNode && len(n.Content) == 1 {
+			n = n.Content[0]
+		}
+		if n.Kind != yaml.MappingNode {
+			return
+		}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if !yield(n.Content[i], n.Content[i+1]) {
+				return
+			}
+		}
+	}
 }
 
 func readBounded(path string) ([]byte, error) {

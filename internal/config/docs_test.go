@@ -53,9 +53,7 @@ func TestManualLoads(t *testing.T) {
 		{"limits", c.Limits, Limits{DefaultPerCaller, DefaultPerTenant, DefaultConnections}},
 		{"max_token_age", entra.MaxTokenAge, identity.DefaultMaxTokenAge},
 		{"token", entra.Token, identity.TokenAccess},
-		{"timeout", c.Tenants["contoso"].Custodian.Vault.Timeout, 3 * time.Second},
-		{"root", c.Tenants["contoso"].Custodian.Vault.Root, "root"},
-		{"sign", c.Tenants["contoso"].Custodian.Vault.Sign, "sign"},
+		{"timeout", c.Tenants["contoso"].Custodians["contoso-vault"].Vault.Timeout, 3 * time.Second},
 	} {
 		if d.got != d.want {
 			t.Errorf("the manual shows %v as the default of %s, which is %v", d.got, d.field, d.want)

@@ -16,14 +16,17 @@ func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		validFile, validTenant, vaultTenant, "", "null", "{}", "- a", "listen: [", "a: &a b", "<<: {id: x}", "id: a\n---\nid: b",
 		"id: a\nid: b", "id: !!binary aGk=", "roles: {auditor: [anyone]}", "services: {a: spiffe://x/y, b: {provider: p, subject: s}}",
-		"services: {a: {provider: p, provider: q}}", "custodian: {vault: {timeout: 3s}}", "limits: {per_caller: .nan}",
-		"custodian: {vault: {timeout: 9999999999h}}", "services: {a: [b]}", "services: {a: }", "groups: {p: {g: a@b.test}}", "\xff", "id: \"\\0\"",
+		"services: {a: {provider: p, provider: q}}", "custodians: {a: {vault: {timeout: 3s}}}", "custodian: {embedded: {}}", "custodians: {a: {vault: {root: r}}}", "custodians: [a]", "custodians: {a: [b], c: }", "limits: {per_caller: .nan}",
+		"custodians: {a: {vault: {timeout: 9999999999h}}}", "services: {a: [b]}", "services: {a: }", "groups: {p: {g: a@b.test}}", "\xff", "id: \"\\0\"",
 	} {
 		f.Add([]byte(seed))
 	}
 	for _, c := range [][2]string{
 		{"{embedded: {}}", "{}"}, {"{embedded: {}}", "{embedded: {keyring: a, key_file: a}}"}, {"{embedded: {}}", "{embedded: {}, token_file: t}"},
 		{"{embedded: {}}", "{embedded: {}, vault: {}}"}, {"{embedded: {}}", "{vault: {address: \"https://v.test\"}}"},
+		{"custodians: {keyring: {embedded: {}}}", "custodians: {A: {embedded: {}}}"}, {"custodians: {keyring: {embedded: {}}}", "custodians: {}"},
+		{"{embedded: {}}", "{embedded: {keyring: a, key_file: b}}"},
+		{"{embedded: {}}", "{embedded: {keyring: a, key_file: b}}, more: {embedded: {keyring: b, key_file: c}}"},
 		{"providers: [entra]", "providers: [entra]\nroles: {boss: [\"user:a@contoso.test\"]}"},
 		{"providers: [entra]", "providers: [entra]\nroles: {auditor: [\"domain:contoso.test\"]}"},
 		{"user:alice@contoso.test", "domain:contoso.test"}, {"providers: [entra]", "providers: [other]"},
@@ -36,7 +39,8 @@ func FuzzDecode(f *testing.F) {
 	for _, c := range [][2]string{
 		{"https://vault", "http://vault"}, {"https://vault.contoso.test:8200", "http://127.0.0.1:8200"}, {"https://vault.contoso.test:8200", "vault"},
 		{"token_file: token", "approle: {role_id_file: r, secret_id_file: s}"}, {"token_file: token", "approle: {role_id_file: r}"},
-		{"token_file: token", "approle: {role_id_file: r, secret_id_file: s, wrapped: true}"}, {"  token_file: token\n", ""}, {"mount: ", "timeout: -1s, mount: "},
+		{"token_file: token", "approle: {role_id_file: r, secret_id_file: s, wrapped: true}"},
+		{"token_file: token", "approle: {role_id_file: r, secret_id_file: s, wrapped: true, role: rms}"}, {"    token_file: token\n", ""}, {"mount: ", "timeout: -1s, mount: "},
 	} {
 		f.Add([]byte(strings.Replace(vaultTenant, c[0], c[1], 1)))
 	}

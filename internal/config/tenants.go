@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -49,7 +50,7 @@ func loadTenants(c *Config) (map[string]Tenant, error) {
 
 // checkApart refuses what two tenants must not share.
 func checkApart(tenants map[string]Tenant) error {
-	domains, mounts := map[string]string{}, map[string]string{}
+	domains, places := map[string]string{}, map[string]string{}
 	for _, name := range sortedNames(tenants) {
 		t := tenants[name]
 		for _, d := range t.Domains {
@@ -58,24 +59,21 @@ func checkApart(tenants map[string]Tenant) error {
 			}
 			domains[d] = name
 		}
-		if v := t.Custodian.Vault; v != nil {
-			key := v.place()
-			if other, taken := mounts[key]; taken {
-				return invalid("tenants %s and %s share the Vault mount %s: give each its own, so that no defect can cross tenants", other, name, v.Mount)
-			}
-			mounts[key] = name
-		}
-		if e := t.Custodian.Embedded; e != nil {
-			for _, path := range []string{e.Keyring, e.KeyFile} {
-				if other, taken := mounts[path]; taken {
-					return invalid("tenants %s and %s share %s: give each its own keyring and key file", other, name, path)
+		for _, custodian := range t.CustodianNames() {
+			c := t.Custodians[custodian]
+			for _, p := range c.places() {
+				if other, taken := places[p.at]; taken && other != name {
+					return invalid("tenants %s and %s share the %s: give each its own, so that no defect can cross tenants", other, name, p.what)
 				}
+				places[p.at] = name
 			}
-			mounts[e.Keyring], mounts[e.KeyFile] = name, name
 		}
 	}
 	return nil
 }
+
+// CustodianNames returns the names of the custodians, sorted.
+func (t *Tenant) CustodianNames() []string { return slices.Sorted(maps.Keys(t.Custodians)) }
 
 func (t *Tenant) resolve(dir, dataDir string) {
 	abs := func(p *string) {
@@ -83,7 +81,15 @@ func (t *Tenant) resolve(dir, dataDir string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
-	c := &t.Custodian
+	for name, c := range t.Custodians {
+		c.resolve(abs, filepath.Join(dataDir, "keyring-"+t.ID))
+		t.Custodians[name] = c
+	}
+}
+
+// resolve makes paths absolute and fills in where a keyring is by default. What
+// it changes is the custodian's own.
+func (c *Custodian) resolve(abs func(*string), keyring string) {
 	abs(&c.TokenFile)
 	if c.Vault != nil {
 		abs(&c.Vault.CA)
@@ -96,7 +102,7 @@ func (t *Tenant) resolve(dir, dataDir string) {
 		abs(&e.Keyring)
 		abs(&e.KeyFile)
 		if e.Keyring == "" {
-			e.Keyring = filepath.Join(dataDir, "keyring-"+t.ID)
+			e.Keyring = keyring
 		}
 		if e.KeyFile == "" {
 			e.KeyFile = e.Keyring + ".key"
@@ -135,7 +141,49 @@ func (t *Tenant) check(c *Config) error {
 			}
 		}
 	}
-	return t.Custodian.check()
+	return t.checkCustodians()
+}
+
+func (t *Tenant) checkCustodians() error {
+	if n := len(t.Custodians); n == 0 || n > MaxCustodians {
+		return invalid("custodians: name between 1 and %d, not %d, as custodians: {NAME: {vault: …}} or {NAME: {embedded: {}}}", MaxCustodians, n)
+	}
+	places := map[string]string{}
+	for _, name := range t.CustodianNames() {
+		c := t.Custodians[name]
+		if !vocab.ValidSlug(name) {
+			return invalid("custodians: %q is not a name: want 1 to 63 of a–z, 0–9 and hyphens", name)
+		}
+		if err := c.check("custodians." + name); err != nil {
+			return err
+		}
+		for _, p := range c.places() {
+			if other, taken := places[p.at]; taken && other != name {
+				return invalid("custodians: %s and %s share the %s: several keys of one place need one custodian alone", other, name, p.what)
+			}
+			places[p.at] = name
+		}
+	}
+	return nil
+}
+
+// place is something that only one custodian may have: at, written so that two
+// ways of naming it are one, and what it is for people.
+type place struct{ at, what string }
+
+// places returns what must be the custodian's alone: a mount; a keyring and its
+// key file; a wrapped secret ID, which only one login can take.
+func (c *Custodian) places() (out []place) {
+	if v := c.Vault; v != nil {
+		out = append(out, place{v.site() + "|" + strings.Trim(v.Mount, "/"), "Vault mount " + v.Mount})
+	}
+	if e := c.Embedded; e != nil {
+		out = append(out, place{e.Keyring, "keyring or key file " + e.Keyring}, place{e.KeyFile, "keyring or key file " + e.KeyFile})
+	}
+	if a := c.AppRole; a != nil && a.Wrapped {
+		out = append(out, place{a.SecretIDFile, "wrapped secret ID in " + a.SecretIDFile})
+	}
+	return out
 }
 
 // checkHolders refuses principals that would hand a role to people the
@@ -151,39 +199,40 @@ func checkHolders(field string, holders []vocab.Principal) error {
 	return nil
 }
 
-func (c *Custodian) check() error {
+// check says what is wrong with the custodian that stands at field.
+func (c *Custodian) check(field string) error {
 	switch {
 	case c.Vault != nil && c.Embedded != nil:
-		return invalid("custodian: vault and embedded exclude each other")
+		return invalid("%s: vault and embedded exclude each other", field)
 	case c.Embedded != nil:
 		if c.AppRole != nil || c.TokenFile != "" {
-			return invalid("custodian: approle and token_file go with vault")
+			return invalid("%s: approle and token_file go with vault", field)
 		}
 		if c.Embedded.Keyring == c.Embedded.KeyFile {
-			return invalid("custodian.embedded: keyring and key_file are the same file")
+			return invalid("%s.embedded: keyring and key_file are the same file", field)
 		}
 		return nil
 	case c.Vault == nil:
-		return invalid("custodian: name vault or embedded")
+		return invalid("%s: name vault or embedded", field)
 	}
 	if c.Vault.Address == "" || c.Vault.Mount == "" {
-		return invalid("custodian.vault: address and mount are required")
+		return invalid("%s.vault: address and mount are required", field)
 	}
-	if err := checkVaultAddress(c.Vault.Address); err != nil {
+	if err := checkVaultAddress(field, c.Vault.Address); err != nil {
 		return err
 	}
 	if c.Vault.Timeout < 0 {
-		return invalid("custodian.vault.timeout: must not be negative")
+		return invalid("%s.vault.timeout: must not be negative", field)
 	}
 	if (c.AppRole == nil) == (c.TokenFile == "") {
-		return invalid("custodian: name approle or token_file, and not both")
+		return invalid("%s: name approle or token_file, and not both", field)
 	}
 	if a := c.AppRole; a != nil {
 		if a.RoleIDFile == "" || a.SecretIDFile == "" {
-			return invalid("custodian.approle: role_id_file and secret_id_file are required")
+			return invalid("%s.approle: role_id_file and secret_id_file are required", field)
 		}
 		if a.Wrapped && a.Role == "" {
-			return invalid("custodian.approle.role: required with wrapped, so that a secret ID made for another role is not taken")
+			return invalid("%s.approle.role: required with wrapped, so that a secret ID made for another role is not taken", field)
 		}
 	}
 	return nil
@@ -191,23 +240,28 @@ func (c *Custodian) check() error {
 
 // checkVaultAddress accepts https, and http on loopback, where a Vault Agent
 // may stand: whoever is in between would get the daemon's login.
-func checkVaultAddress(address string) error {
+func checkVaultAddress(field, address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return invalid("custodian.vault.address: %q is not of the form https://HOST:8200", address)
+		return invalid("%s.vault.address: %q is not of the form https://HOST:8200", field, address)
 	}
 	ip := net.ParseIP(u.Hostname())
 	local := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 	if u.Scheme != "https" && (u.Scheme != "http" || !local) {
-		return invalid("custodian.vault.address: %q must begin with https://", address)
+		return invalid("%s.vault.address: %q must begin with https://", field, address)
 	}
 	return nil
 }
 
-// place names a mount so that two ways of writing it are one.
-func (v *Vault) place() string {
-	return strings.ToLower(strings.TrimRight(v.Address, "/")) + "|" + strings.Trim(v.Namespace, "/") + "|" + strings.Trim(v.Mount, "/")
+// site names a Vault and a namespace of it so that two ways of writing them are
+// one.
+func (v *Vault) site() string {
+	return strings.ToLower(strings.TrimRight(v.Address, "/")) + "|" + strings.Trim(v.Namespace, "/")
 }
+
+// Beside reports whether two mounts are of the same Vault and namespace: then
+// the login of one could reach the other.
+func (v *Vault) Beside(o *Vault) bool { return v.site() == o.site() }
 
 // Identity returns the view package identity verifies callers against, but
 // for guest domains, which are a setting.

@@ -6,7 +6,6 @@ import (
 	"maps"
 
 	"github.com/openrms/rms/internal/config"
-	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/server"
 	"github.com/openrms/rms/internal/store"
@@ -17,7 +16,6 @@ import (
 // broken is a tenant that could not be opened: its keyring is lost, say, or its
 // settings were forged. The others are served without it.
 type broken struct {
-	kind keys.Kind
 	file config.Tenant
 	err  error
 }
@@ -33,8 +31,7 @@ func ownFault(ctx context.Context, err error) bool {
 func (d *Daemon) breaks(file config.Tenant, err error) *broken {
 	d.opts.Log.Error("the tenant is broken and not served",
 		"tenant", file.ID, "reason", string(vocab.ReasonOf(err)), "error", err.Error()+causeOf(err))
-	kind, _, _ := d.custodian(file, nil)
-	return &broken{kind: kind, file: file, err: err}
+	return &broken{file: file, err: err}
 }
 
 // allBroken returns every broken tenant.
@@ -65,7 +62,7 @@ func (b *broken) told() *server.Broken {
 // as far as that can be read.
 func (d *Daemon) brokenStatus(ctx context.Context, name string, b *broken) *rmsv1.TenantStatus {
 	out := &rmsv1.TenantStatus{
-		Tenant: "tenants/" + name, Custodian: string(b.kind), Reason: string(vocab.ReasonOf(b.err)), Message: b.err.Error(),
+		Tenant: "tenants/" + name, Custodian: kindsOf(b.file), Reason: string(vocab.ReasonOf(b.err)), Message: b.err.Error(),
 	}
 	var t *record.Tenant
 	err := d.store.View(ctx, func(r store.Reader) (err error) {

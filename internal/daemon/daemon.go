@@ -272,9 +272,7 @@ func (d *Daemon) close(ctx context.Context) error {
 	d.stop()
 	d.running.Wait()
 	if d.tenants != nil {
-		for _, t := range d.tenants.all() {
-			all = errors.Join(all, t.Close())
-		}
+		all = errors.Join(all, d.tenants.close())
 	}
 	if d.verifier != nil {
 		d.verifier.Close()

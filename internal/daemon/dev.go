@@ -40,8 +40,8 @@ type DevOptions struct {
 	Dir string
 	// Listen is a loopback address; a free port of 127.0.0.1 if empty.
 	Listen string
-	// Custodian replaces the embedded keyring.
-	Custodian *config.Custodian
+	// Custodians replace the embedded keyring.
+	Custodians map[string]config.Custodian
 	// Users are who may sign in at the tenant's own provider; the contoso.test
 	// people if nil.
 	Users []devidp.User
@@ -231,11 +231,11 @@ func (d *Dev) writeConfig(o DevOptions) error {
 			vocab.RoleAuditor: {user("erin")}, vocab.RoleRecoveryOfficer: {user("heidi")},
 		},
 		Providers: []string{"dev-contoso"}, GuestProviders: []string{"dev-fabrikam"},
-		Services:  map[string]identity.ServiceMatch{"dlp-scanner": {URI: "spiffe://" + devDomain + "/dlp"}},
-		Custodian: config.Custodian{Embedded: &config.Embedded{}},
+		Services:   map[string]identity.ServiceMatch{"dlp-scanner": {URI: "spiffe://" + devDomain + "/dlp"}},
+		Custodians: map[string]config.Custodian{"keyring": {Embedded: &config.Embedded{}}},
 	}
-	if o.Custodian != nil {
-		t.Custodian = *o.Custodian
+	if o.Custodians != nil {
+		t.Custodians = o.Custodians
 	}
 	if err := writeYAML(filepath.Join(d.dir, "rmsd.yaml"), file); err != nil {
 		return err

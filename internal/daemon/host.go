@@ -32,7 +32,7 @@ func (d *Daemon) Status(ctx context.Context) (*rmsv1.StatusResponse, error) {
 		found, _ := d.tenants.Find(t.Name())
 		ts := &rmsv1.TenantStatus{
 			Tenant: "tenants/" + t.Name(), TenantId: t.ID().String(), Serving: state.Err == nil && found != nil,
-			Custodian: string(d.tenants.custodianKind(t.Name())),
+			Custodian: d.tenants.custodianKinds(t.Name()),
 		}
 		switch {
 		case state.Err != nil:

@@ -40,7 +40,7 @@ const secondTenant = `id: fabrikam
 domains: [fabrikam.test]
 admins: ["user:dave@fabrikam.test"]
 providers: [dev-fabrikam]
-custodian: {embedded: {}}
+custodians: {keyring: {embedded: {}}}
 `
 
 func TestStatusSaysHowEachTenantIs(t *testing.T) {

@@ -56,8 +56,10 @@ func Import(ctx context.Context, cfg *config.Config, o ImportOptions) (_ *tenant
 	if err := d.log.CheckExported(ctx, checkpoints); err != nil {
 		return nil, err
 	}
+	c := d.newCustodians(file, cfg.Tenants)
+	defer func() { err = errors.Join(err, c.Close()) }()
 	out, err := tenant.Import(ctx, tenant.ImportConfig{
-		File: file, Store: d.store, Log: d.log, Custodians: &custodians{d, file, cfg.Tenants}, Custodian: o.Custodian,
+		File: file, Store: d.store, Log: d.log, Custodians: c, Custodian: o.Custodian,
 		Open: func() (io.ReadCloser, error) { return os.Open(o.Archive) }, Key: o.Key, Root: o.Root, Now: o.Now, Say: o.Say,
 	})
 	if err != nil {

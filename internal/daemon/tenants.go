@@ -8,13 +8,10 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/config"
-	"github.com/openrms/rms/internal/keys"
-	"github.com/openrms/rms/internal/keys/embedded"
 	"github.com/openrms/rms/internal/keys/vault"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/server"
@@ -35,10 +32,13 @@ type registry struct {
 // stays open, so that it can come back, but is not served.
 type served struct {
 	*tenant.Tenant
-	kind    keys.Kind
-	file    config.Tenant
-	serving bool
+	custodians *custodians
+	file       config.Tenant
+	serving    bool
 }
+
+// Close closes the tenant and gives up its logins.
+func (s *served) Close() error { return errors.Join(s.Tenant.Close(), s.custodians.Close()) }
 
 // Find implements [server.Tenants].
 func (r *registry) Find(name string) (*tenant.Tenant, *server.Broken) {
@@ -82,14 +82,24 @@ func (r *registry) byID(id vocab.TenantID) *tenant.Tenant {
 	return nil
 }
 
-// custodianKind is the kind of an open tenant's custodian.
-func (r *registry) custodianKind(name string) keys.Kind {
+// custodianKinds are the kinds of an open tenant's custodians.
+func (r *registry) custodianKinds(name string) string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if s := r.byName[name]; s != nil {
-		return s.kind
+		return kindsOf(s.file)
 	}
 	return ""
+}
+
+// close closes every open tenant.
+func (r *registry) close() (all error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, s := range r.byName {
+		all = errors.Join(all, s.Close())
+	}
+	return all
 }
 
 // all returns every open tenant, by name.
@@ -124,15 +134,18 @@ func (d *Daemon) openTenants(ctx context.Context) error {
 
 // openTenant opens one of the tenants of a configuration.
 func (d *Daemon) openTenant(ctx context.Context, file config.Tenant, among map[string]config.Tenant) (*served, error) {
-	kind, _, _ := d.custodian(file, among)
+	c := d.newCustodians(file, among)
 	t, err := tenant.Open(ctx, tenant.Deps{
-		File: file, Store: d.store, Log: d.log, Custodians: &custodians{d, file, among}, Exported: d.exported,
+		File: file, Store: d.store, Log: d.log, Custodians: c, Exported: d.exported,
 		Instance: instance(), Logger: d.opts.Log, Now: d.opts.Now, SyncEvery: d.opts.SyncEvery,
 	})
 	if err != nil {
+		if closing := c.Close(); closing != nil {
+			d.opts.Log.Warn("a connection to a custodian was not closed", "tenant", file.ID, "error", closing)
+		}
 		return nil, err
 	}
-	return &served{Tenant: t, kind: kind, file: file, serving: true}, nil
+	return &served{Tenant: t, custodians: c, file: file, serving: true}, nil
 }
 
 // exported reads what the exporter last wrote for a tenant.
@@ -152,83 +165,6 @@ func instance() string {
 		return "rmsd"
 	}
 	return "rmsd@" + name
-}
-
-// custodian returns what a tenant's file says of its key, and how to reach it.
-func (d *Daemon) custodian(file config.Tenant, among map[string]config.Tenant) (kind keys.Kind, place string, open func(vocab.CustodianID) (keys.Custodian, error)) {
-	c := file.Custodian
-	if e := c.Embedded; e != nil {
-		return keys.KindEmbedded, "keyring " + file.ID, func(id vocab.CustodianID) (keys.Custodian, error) {
-			c := embedded.Config{ID: id, Path: e.Keyring, KeyFile: e.KeyFile, Now: d.opts.Now}
-			used, err := d.keyUsed(file.ID, id)
-			if err != nil {
-				return nil, err
-			}
-			if _, err := os.Stat(c.Path); used || !errors.Is(err, os.ErrNotExist) {
-				return embedded.Open(c)
-			}
-			return embedded.Create(c) // the tenant's first start
-		}
-	}
-	v := c.Vault
-	root := v.Root
-	if root == "" {
-		root = "root"
-	}
-	place = v.Address + "/" + v.Mount + "/" + root
-	return keys.KindVault, place, func(id vocab.CustodianID) (keys.Custodian, error) {
-		if err := readSecrets(c, true); err != nil {
-			return nil, err
-		}
-		cfg := vault.Config{
-			ID: id, Address: v.Address, CAFile: v.CA, Mount: v.Mount, RootKey: v.Root, SignKey: v.Sign,
-			ClusterID: v.ClusterID, Namespace: v.Namespace, Timeout: v.Timeout, TokenFile: c.TokenFile,
-			OtherMounts: otherMounts(among, file.ID, v.Address), Log: d.opts.Log, Now: d.opts.Now,
-		}
-		if a := c.AppRole; a != nil {
-			cfg.AppRole = &vault.AppRole{Mount: a.Mount, Role: a.Role, RoleIDFile: a.RoleIDFile, SecretIDFile: a.SecretIDFile, Wrapped: a.Wrapped}
-		}
-		return vault.Open(cfg)
-	}
-}
-
-// custodians is what a tenant's file names.
-type custodians struct {
-	d     *Daemon
-	file  config.Tenant
-	among map[string]config.Tenant
-}
-
-const onlyCustodian = "custodian"
-
-func (c *custodians) Named() []tenant.Place {
-	kind, _, _ := c.d.custodian(c.file, c.among)
-	p := tenant.Place{Name: onlyCustodian, Kind: kind}
-	if v := c.file.Custodian.Vault; v != nil {
-		p.Address, p.Mount, p.Namespace, p.ClusterID, p.CAFile = v.Address, v.Mount, v.Namespace, v.ClusterID, v.CA
-	}
-	return []tenant.Place{p}
-}
-
-func (c *custodians) Open(id vocab.CustodianID, custodian, _, _ string) (keys.Custodian, error) {
-	if custodian != onlyCustodian {
-		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "the file names no custodian %q", custodian)
-	}
-	_, _, open := c.d.custodian(c.file, c.among)
-	return open(id)
-}
-
-func (c *custodians) Allow(string, ...string) {}
-
-// otherMounts are the other tenants' mounts in the same Vault, which this
-// tenant's login must not reach.
-func otherMounts(among map[string]config.Tenant, name, address string) (out []string) {
-	for _, other := range slices.Sorted(maps.Keys(among)) {
-		if v := among[other].Custodian.Vault; other != name && v != nil && strings.TrimRight(v.Address, "/") == strings.TrimRight(address, "/") {
-			out = append(out, v.Mount)
-		}
-	}
-	return out
 }
 
 // keyUsed reports whether a tenant's key has answered before. If its keyring is
@@ -262,8 +198,10 @@ func (d *Daemon) prepareTenants(ctx context.Context, next map[string]config.Tena
 	d.tenants.mu.RUnlock()
 	for _, name := range slices.Sorted(maps.Keys(next)) {
 		file := next[name]
-		if s := known[name]; s != nil && !sameCustodian(s.file.Custodian, file.Custodian) {
-			return nil, needsRestart("tenant %s: the custodian changed", name)
+		if s := known[name]; s != nil {
+			if err := s.custodians.mayBecome(file); err != nil {
+				return nil, err
+			}
 		}
 		// The files were checked against rmsd.yaml as it is now; what runs is
 		// rmsd.yaml as it was read at the start.
@@ -293,7 +231,15 @@ func (d *Daemon) prepareTenants(ctx context.Context, next map[string]config.Tena
 			return nil, err
 		}
 	}
-	return func() []string { return d.tenants.take(next, opened, stillBroken) }, nil
+	return func() []string {
+		changes, unneeded := d.tenants.take(next, opened, stillBroken)
+		for _, conn := range unneeded {
+			if err := conn.Close(); err != nil {
+				d.opts.Log.Warn("a connection to a custodian was not closed", "error", err)
+			}
+		}
+		return changes
+	}, nil
 }
 
 func needsRestart(format string, args ...any) *vocab.Error {
@@ -301,8 +247,9 @@ func needsRestart(format string, args ...any) *vocab.Error {
 }
 
 // take makes the registry serve what the files say, with the tenants opened
-// for it, and those that are still broken.
-func (r *registry) take(next map[string]config.Tenant, opened map[string]*served, stillBroken map[string]*broken) (changes []string) {
+// for it, and those that are still broken. Connections that are not needed any
+// more are the caller's to close.
+func (r *registry) take(next map[string]config.Tenant, opened map[string]*served, stillBroken map[string]*broken) (changes []string, unneeded []*vault.Connection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(r.broken)) {
@@ -329,29 +276,10 @@ func (r *registry) take(next map[string]config.Tenant, opened map[string]*served
 			changes = append(changes, "tenant "+name+" is served as its changed file says")
 		}
 		if s.serving = there; there {
+			unneeded = append(unneeded, s.custodians.become(file, next)...)
 			s.Reconfigure(file)
 			s.file = file
 		}
 	}
-	return changes
-}
-
-// sameCustodian compares what the two files say, not the pointers.
-func sameCustodian(a, b config.Custodian) bool {
-	same := func(x, y any) bool { return x == y }
-	deref := func(c config.Custodian) [4]any {
-		var out [4]any
-		if c.Vault != nil {
-			out[0] = *c.Vault
-		}
-		if c.AppRole != nil {
-			out[1] = *c.AppRole
-		}
-		if c.Embedded != nil {
-			out[2] = *c.Embedded
-		}
-		out[3] = c.TokenFile
-		return out
-	}
-	return same(deref(a), deref(b))
+	return changes, unneeded
 }

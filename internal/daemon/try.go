@@ -45,30 +45,40 @@ func Try(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	d := &Daemon{cfg: cfg, opts: Options{Log: log}}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Tenants)) {
 		file := cfg.Tenants[name]
-		_, _, open := d.custodian(file, cfg.Tenants)
-		if e := file.Custodian.Embedded; e != nil {
-			// Opening a keyring that is not there would make it. Whether it is
-			// lost the store knows, which a running daemon has.
-			if _, err := os.Stat(e.Keyring); errors.Is(err, os.ErrNotExist) {
-				fmt.Fprintf(out, "# ok      tenant %s: there is no keyring; the first start makes one, a later one does not serve the tenant\n", name)
-				continue
+		c := d.newCustodians(file, cfg.Tenants)
+		for _, custodian := range file.CustodianNames() {
+			named := file.Custodians[custodian]
+			if e := named.Embedded; e != nil {
+				// Opening a keyring that is not there would make it. Whether it is
+				// lost the store knows, which a running daemon has.
+				if _, err := os.Stat(e.Keyring); errors.Is(err, os.ErrNotExist) {
+					fmt.Fprintf(out, "# ok      tenant %s: custodian %s: there is no keyring; the first start of its key makes one, a later one does not serve the tenant\n", name, custodian)
+					continue
+				}
 			}
+			report("tenant "+name+": custodian "+custodian, d.tryCustodian(ctx, c, custodian, named))
 		}
-		report("tenant "+name+": custodian", func() error {
-			if err := readSecrets(file.Custodian, false); err != nil {
-				return err
-			}
-			c, err := open(vocab.NewCustodianID())
-			if err != nil {
-				return err
-			}
-			return errors.Join(c.Check(ctx), c.Close())
-		}())
+		if err := c.Close(); err != nil {
+			return err
+		}
 	}
 	if all != nil {
 		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "the configuration does not work").Because(all)
 	}
 	return nil
+}
+
+// tryCustodian tries the keys a tenant's first start registers. Which others
+// are registered the store knows, which a running daemon has.
+func (d *Daemon) tryCustodian(ctx context.Context, c *custodians, name string, named config.Custodian) error {
+	if err := readSecrets(named, false); err != nil {
+		return err
+	}
+	key, err := c.Open(vocab.NewCustodianID(), name, "root", "sign")
+	if err != nil {
+		return err
+	}
+	return errors.Join(key.Check(ctx), key.Close())
 }
 
 // causeOf is what is behind an error, which its own sentence does not say.

@@ -49,3 +49,10 @@ func VersionTooNew(version uint32) error {
 	return vocab.Errorf(vocab.ReasonCustodianChanged, "the custodian does not know version %d of its own key yet", version).
 		WithNext("It may have been restored from an old copy: tell the key custodian")
 }
+
+// VersionMissing is CUSTODIAN_CHANGED: a custodian that wraps what is new under
+// an older version than the newest it had.
+func VersionMissing(had, used uint32) error {
+	return vocab.Errorf(vocab.ReasonCustodianChanged, "the custodian had version %d of the key and wraps under version %d again", had, used).
+		WithNext("It may have been restored from an old copy: tell the key custodian")
+}

@@ -26,10 +26,15 @@ func (r *Ring) member(c Custodian) *member {
 					rs, err = nil, integrity(fmt.Errorf("asked for %d keys, got %d", len(items), len(rs)))
 				}
 				var ids []string
+				heard := err
 				for _, u := range rs {
 					ids = appendNew(ids, u.RequestID)
+					// Of several the one that says most of the custodian.
+					if u.Err != nil && (heard == nil || !refusesEverything(heard)) {
+						heard = u.Err
+					}
 				}
-				r.saw("unwrap", c.ID(), len(items), asked, err, ids...)
+				r.saw("unwrap", c.ID(), len(items), asked, heard, ids...)
 				return rs, err
 			},
 		},
@@ -112,8 +117,21 @@ func (r *Ring) wrap(ctx context.Context, m *member, b Binding, secret *vocab.Sec
 	start := r.now()
 	rs, err := m.Wrap(ctx, []WrapItem{{Binding: b, Secret: secret}})
 	w, err := m.onlyWrap(rs, err)
+	if err == nil {
+		err = r.notSetBack(w.Wrap)
+	}
 	r.saw("wrap", m.ID(), 1, start, err, w.RequestID)
 	return w, err
+}
+
+// notSetBack refuses a new wrap under an older version than was ever seen.
+func (r *Ring) notSetBack(w license.Wrap) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if latest := r.states[w.Custodian].Latest; w.L0Version < latest {
+		return VersionMissing(latest, w.L0Version)
+	}
+	return nil
 }
 
 // onlyWrap is the answer to a call for one wrap. What is not m's own wrap is

@@ -1,6 +1,8 @@
 package keys
 
 import (
+	"errors"
+
 	"github.com/openrms/rms/internal/vocab"
 )
 
@@ -44,3 +46,8 @@ func integrity(cause error) *vocab.Error {
 		WithNext("Somebody may have exchanged wrapped keys or the key itself: tell the key custodian before anything else").
 		Because(cause)
 }
+
+// ErrTooMuchPower is the cause of a [Custodian.Check] that found a login with
+// more power than the use of its keys needs: an alarm, for whoever holds the
+// login could do what no record of ours would show.
+var ErrTooMuchPower = errors.New("the login may do more than use its keys")

@@ -87,6 +87,9 @@ type KeyStates struct {
 	Name     string // among people
 	State    State
 	Versions map[uint32]State
+	// Latest is the newest version ever seen: a custodian that wraps under an
+	// older one was set back. 0: none was seen yet.
+	Latest uint32
 }
 
 // Records is where a [Ring] keeps what must outlive the process. Every method

@@ -86,7 +86,9 @@ type Call struct {
 	RequestIDs []string
 	Start      time.Time
 	Duration   time.Duration
-	Err        error
+	// Err is why the call failed, or an item of it; if several did, one that
+	// is about the custodian as a whole goes first.
+	Err error
 }
 
 const (

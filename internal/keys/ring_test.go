@@ -580,3 +580,26 @@ func TestShorterTTLAppliesToWhatIsHeld(t *testing.T) {
 		}
 	})
 }
+
+// A custodian that was set back to an older copy wraps under a version that was
+// not the newest any more. Nothing is published under it, and what it unwrapped
+// is dropped.
+func TestNothingIsWrappedByOneThatWasSetBack(t *testing.T) {
+	inTime(t, keys.Limits{}, func(t *testing.T, w *world) {
+		w.want("before", "")
+		w.TakeKey(keys.KeyStates{Key: w.cust.ID(), State: keys.Active, Latest: 2})
+		if _, err := w.NewDocument(t.Context(), vocab.ContentID{1}); !errors.Is(err, vocab.ReasonCustodianChanged) {
+			t.Errorf("a document: %v", err)
+		}
+		if _, err := w.NewGeneration(t.Context()); !errors.Is(err, vocab.ReasonCustodianChanged) {
+			t.Errorf("a generation: %v", err)
+		}
+		if len(w.Held()) != 0 {
+			t.Error("what it unwrapped is held")
+		}
+		w.TakeKey(keys.KeyStates{Key: w.cust.ID(), State: keys.Active, Latest: 1})
+		if _, err := w.NewDocument(t.Context(), vocab.ContentID{1}); err != nil {
+			t.Errorf("in order again: %v", err)
+		}
+	})
+}

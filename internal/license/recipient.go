@@ -91,9 +91,6 @@ func badRecipient(cause error) error {
 	return vocab.Errorf(vocab.ReasonRequestInvalid, "the recipient's public key is not valid").Because(cause)
 }
 
-// RecipientHash returns H(KEM ‖ public key), by which people name a recipient key.
-func RecipientHash(kem KEM, public []byte) [32]byte { return recipientHash(kem, public) }
-
 func recipientHash(kem KEM, public []byte) [32]byte {
 	return canon.Hash(binary.BigEndian.AppendUint16(nil, uint16(kem)), public)
 }

@@ -25,7 +25,7 @@ func (b *hexBytes) UnmarshalText(t []byte) (err error) {
 	return err
 }
 
-// vectors is testdata/vectors/v1.json: docs/formats.md §12 explains the fields.
+// vectors is testdata/vectors/v1.json: docs/formats.md §13 explains the fields.
 type vectors struct {
 	Note string `json:"note"`
 	// Keys and identifiers that everything below uses.

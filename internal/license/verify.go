@@ -76,6 +76,30 @@ func NewVerifier(bundle []byte, t vocab.TenantID, trusted []KeyID, minSeq uint64
 	return &Verifier{bundle: b}, nil
 }
 
+// Follow returns the roots that may be trusted after a tenant went from root to
+// root: transitions are the bundles with which it did, oldest first. Each counts
+// if a root that is trusted by then has signed it; what does not is passed over.
+// That a transition has ended means nothing: it leads to the newest bundle, whose
+// time counts.
+func Follow(transitions [][]byte, t vocab.TenantID, trusted []KeyID) []KeyID {
+	trusted = slices.Clone(trusted)
+	for _, raw := range transitions {
+		b, err := VerifyBundle(raw, t, trusted, 0)
+		if err != nil {
+			continue
+		}
+		for _, r := range b.Roots {
+			switch known := slices.Contains(trusted, r.ID()); {
+			case r.State == RootCompromised:
+				trusted = slices.DeleteFunc(trusted, func(id KeyID) bool { return id == r.ID() })
+			case !known:
+				trusted = append(trusted, r.ID())
+			}
+		}
+	}
+	return trusted
+}
+
 // Bundle returns the verified bundle. The caller must not change it.
 func (v *Verifier) Bundle() *Bundle { return v.bundle }
 

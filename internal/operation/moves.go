@@ -39,6 +39,9 @@ func (o *Operation) Due() time.Time {
 // OPERATION_STATE if it does not wait for approval, and ETAG_MISMATCH if it was
 // not this that the approver was shown.
 func (o *Operation) Approve(by Person, params [32]byte, event vocab.EventID, now time.Time) error {
+	if o.Quorum != nil {
+		return Unsigned()
+	}
 	if o.Requester.Same(&by) {
 		return vocab.Errorf(vocab.ReasonSamePerson, "who asks for something does not approve it").WithNext("Ask somebody else who may")
 	}
@@ -60,9 +63,19 @@ func (o *Operation) Approve(by Person, params [32]byte, event vocab.EventID, now
 	return nil
 }
 
+// Unsigned is the refusal of an approval without the signature that it takes:
+// REQUEST_INVALID.
+func Unsigned() error {
+	return vocab.Errorf(vocab.ReasonRequestInvalid, "this is under dual control: an approval is signed with the approver's own key").
+		WithNext("rmsctl operation approve --sign KEYFILE, or --sign agent")
+}
+
 // Approved reports whether all approvals that are needed are there, each by
 // somebody else, none by the requester, and all of exactly these parameters.
 func (o *Operation) Approved() bool {
+	if o.Quorum != nil {
+		return o.signedBy()
+	}
 	hash := o.ParamsHash()
 	for i, a := range o.Approvals {
 		if a.Params != hash || o.Requester.Same(&a.Person) {
@@ -144,6 +157,16 @@ func (o *Operation) Succeed(result string, now time.Time) error {
 func (o *Operation) Fail(why vocab.Reason, message string, now time.Time) error {
 	if o.At(now) != Running {
 		return o.wrongState(now, "ended")
+	}
+	o.end(Failed, why, message, now)
+	return nil
+}
+
+// Void ends a request whose approval would be of nothing any more, for what it
+// rests on has changed.
+func (o *Operation) Void(why vocab.Reason, message string, now time.Time) error {
+	if err := o.waits(now, "ended"); err != nil {
+		return err
 	}
 	o.end(Failed, why, message, now)
 	return nil

@@ -23,6 +23,10 @@ const (
 	Recovery       Kind = 4 // break-glass: somebody may open what no grant lets them open
 	Transfer       Kind = 5 // all licenses of one owner become another's
 	Reseal         Kind = 6 // licenses of a template get the custody the template demands
+	// ApproversUpdate changes who approves what is under dual control, or how many.
+	ApproversUpdate Kind = 7
+	// CustodyLower lets content open for longer after the custodian refused.
+	CustodyLower Kind = 8
 	// TenantExport freezes the tenant for its move to another service, or thaws it.
 	TenantExport Kind = 11
 )
@@ -30,6 +34,7 @@ const (
 var kindNames = map[Kind]string{
 	RoleGrant: "role-grant", TemplateUpdate: "template-update", LicenseUpdate: "license-update",
 	Recovery: "recovery", Transfer: "transfer", Reseal: "reseal",
+	ApproversUpdate: "approvers-update", CustodyLower: "custody-lower",
 	TenantExport: "tenant-export",
 }
 
@@ -112,6 +117,11 @@ type Operation struct {
 	// Failed are the first of the licenses that could not be worked on.
 	Failed []ItemError `cbor:"18,keyasint,omitempty"`
 	Total  uint64      `cbor:"19,keyasint,omitempty"`
+	// Basis is what it rests on, of kinds under dual control.
+	Basis *Basis `cbor:"20,keyasint,omitempty"`
+	// Quorum is there if signed approvals are needed: the tenant had approvers
+	// when it was asked for. Needed is then their threshold.
+	Quorum *Quorum `cbor:"21,keyasint,omitempty"`
 }
 
 // ItemError is why one license could not be worked on.
@@ -130,6 +140,11 @@ type Approval struct {
 	Event  vocab.EventID `cbor:"17,keyasint"`
 	// Params is the hash of what was approved.
 	Params [32]byte `cbor:"18,keyasint"`
+	// Signature is the SSH signature of the operation's statement, bare, and
+	// Approver the principal of the approver set who gave it; both of an
+	// operation with a quorum.
+	Signature []byte `cbor:"19,keyasint,omitempty"`
+	Approver  string `cbor:"20,keyasint,omitempty"`
 }
 
 // Limits of what people write, in bytes.
@@ -161,8 +176,11 @@ func Decode(b []byte) (*Operation, error) {
 	if err := canon.Unmarshal(b, o); err != nil {
 		return nil, damaged(err)
 	}
-	if kindNames[o.Kind] == "" || stateNames[o.State] == "" || int(o.Needed) < len(o.Approvals) {
+	if kindNames[o.Kind] == "" || stateNames[o.State] == "" || o.Quorum == nil && int(o.Needed) < len(o.Approvals) {
 		return nil, damaged(nil)
+	}
+	if err := o.checkQuorum(); err != nil {
+		return nil, err
 	}
 	return o, nil
 }

@@ -18,7 +18,7 @@ func person(name string, addresses ...string) Person {
 }
 
 // waiting is a request of alice's that needs so many others.
-func waiting(t *testing.T, kind Kind, needed uint8) *Operation {
+func waiting(t testing.TB, kind Kind, needed uint8) *Operation {
 	t.Helper()
 	params, err := EncodeParams(&TransferParams{From: "user:bob@contoso.test", To: "user:alice@contoso.test"})
 	if err != nil {

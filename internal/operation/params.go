@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/openrms/rms/internal/canon"
@@ -63,17 +64,77 @@ type ResealParams struct {
 
 // ExportParams are those of [TenantExport].
 type ExportParams struct {
-	// Thaw is 1 if the tenant shall be thawed; the other fields but Base are
-	// then empty.
+	// Thaw is 1 if the tenant shall be thawed; the other fields are then empty.
 	Thaw uint8 `cbor:"1,keyasint,omitempty"`
 	// KEM and Recipient are the key that archives may be sealed to.
 	KEM       uint16 `cbor:"2,keyasint,omitempty"`
 	Recipient []byte `cbor:"3,keyasint,omitempty"`
-	// WithoutLost is 1 if generations whose custodian does not give them back for
-	// good may be left out.
+	// WithoutLost is 1 if generations may be left out that cannot be taken along.
 	WithoutLost uint8 `cbor:"4,keyasint,omitempty"`
-	// Base is the hash of what it rests on.
-	Base [32]byte `cbor:"5,keyasint"`
+}
+
+// Fingerprint is SHA-256 of the KEM's number and the recipient key: what its
+// holder names it by.
+func (p *ExportParams) Fingerprint() [32]byte {
+	return canon.Hash([]byte{byte(p.KEM >> 8), byte(p.KEM)}, p.Recipient)
+}
+
+// Words says what it does, for people.
+func (p *ExportParams) Words() string {
+	switch {
+	case p.Thaw != 0:
+		return "thaw the tenant: it publishes and opens here again"
+	case p.WithoutLost != 0:
+		return fmt.Sprintf("freeze the tenant, and give archives of it to key %x, without what cannot be taken along", p.Fingerprint())
+	}
+	return fmt.Sprintf("freeze the tenant, and give archives of it to key %x", p.Fingerprint())
+}
+
+// ApproversParams are those of [ApproversUpdate].
+type ApproversParams struct {
+	// Base is the revision of the set that is changed, From that set; 0 and empty
+	// for the first one.
+	Base uint32 `cbor:"1,keyasint,omitempty"`
+	From []byte `cbor:"2,keyasint,omitempty"`
+	// To is the set as it shall be.
+	To []byte `cbor:"3,keyasint"`
+}
+
+// Sets reads both sets; from is nil if there is none yet. The error is
+// STORE_DAMAGED.
+func (p *ApproversParams) Sets() (from, to *ApproverSet, err error) {
+	if len(p.From) > 0 {
+		if from, err = DecodeApprovers(p.From); err != nil {
+			return nil, nil, err
+		}
+	}
+	to, err = DecodeApprovers(p.To)
+	return from, to, err
+}
+
+// CustodyParams are those of [CustodyLower]. Exactly one of the two is there.
+type CustodyParams struct {
+	// Settings is a change of the tenant's settings.
+	Settings *CustodySettings `cbor:"1,keyasint,omitempty"`
+	// Template is a revision of a template with a lower floor.
+	Template *TemplateParams `cbor:"2,keyasint,omitempty"`
+}
+
+// CustodySettings is a change of settings that say how long content may still
+// open after the custodian refused.
+type CustodySettings struct {
+	// Base is the revision of the settings that is changed.
+	Base uint32       `cbor:"1,keyasint"`
+	From CustodyTimes `cbor:"2,keyasint"`
+	To   CustodyTimes `cbor:"3,keyasint"`
+}
+
+// CustodyTimes are those settings; times are milliseconds.
+type CustodyTimes struct {
+	Custody     vocab.CustodyMode `cbor:"1,keyasint"`
+	CacheTTL    uint64            `cbor:"2,keyasint"`
+	OutageGrace uint64            `cbor:"3,keyasint"`
+	OfflineMax  uint64            `cbor:"4,keyasint"`
 }
 
 // EncodeParams returns the canonical bytes of a kind's parameters. The error is
@@ -112,3 +173,40 @@ func (p *RecoveryParams) Covers(license vocab.ContentID, owner vocab.Principal, 
 
 // End is when the recovery is over.
 func (p *RecoveryParams) End() time.Time { return Time(p.Until) }
+
+// Changes says in words what a change of settings does.
+func (p *CustodySettings) Changes() []string {
+	var out []string
+	if p.From.Custody != p.To.Custody {
+		out = append(out, fmt.Sprintf("custody from %s to %s", p.From.Custody, p.To.Custody))
+	}
+	for _, c := range []struct {
+		name     string
+		from, to uint64
+	}{
+		{"cache_ttl", p.From.CacheTTL, p.To.CacheTTL}, {"outage_grace", p.From.OutageGrace, p.To.OutageGrace}, {"offline_max", p.From.OfflineMax, p.To.OfflineMax},
+	} {
+		if c.from != c.to {
+			out = append(out, fmt.Sprintf("%s from %s to %s", c.name, period(c.from), period(c.to)))
+		}
+	}
+	return out
+}
+
+// period is a time in milliseconds for people.
+func period(ms uint64) string {
+	d := time.Duration(ms) * time.Millisecond
+	if day := 24 * time.Hour; d > 0 && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	return d.String()
+}
+
+// FloorChange says in words what lowering a template's floor comes to; 0 leaves
+// custody to the tenant.
+func FloorChange(to vocab.CustodyMode) string {
+	if to == 0 {
+		return "custody from strict to what the tenant demands"
+	}
+	return "custody from strict to " + to.String()
+}

@@ -17,9 +17,9 @@ var (
 	uidOne    = vocab.TemplateUID{1}
 	caller    = [32]byte{7}
 
-	custodianOne, custodianTwo = vocab.CustodianID{1}, vocab.CustodianID{2}
-	generationOne              = vocab.GenerationID{1}
-	operationOne               = vocab.OperationID{0: 1, 6: 0x70}
+	custodianOne  = vocab.CustodianID{1}
+	generationOne = vocab.GenerationID{1}
+	operationOne  = vocab.OperationID{0: 1, 6: 0x70}
 )
 
 func putOperation(t *testing.T, tx store.Tx, s operation.State) {

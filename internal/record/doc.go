@@ -49,6 +49,7 @@ const (
 	tableRequests        store.Table = "requests"               // caller, request -> Request
 	tableRequestsByTime  store.Table = "requests-by-time"       // time, caller, request -> nothing
 	tableBundles         store.Table = "bundles"                // -> newest trust bundle
+	tableTransitions     store.Table = "bundle-transitions"     // seq -> a trust bundle with another current root than the one before
 	tableResources       store.Table = "resources"              // name -> Resource
 	tableEpochs          store.Table = "epochs"                 // -> number of changes of resources
 	tableProgress        store.Table = "operation-progress"     // operation -> Progress; of those that go on

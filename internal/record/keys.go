@@ -135,8 +135,9 @@ type Provenance struct {
 	// that of the wrapped key as it was sent.
 	WrappingKey []byte `cbor:"4,keyasint,omitempty"`
 	Blob        []byte `cbor:"5,keyasint,omitempty"`
-	// Requests are the custodian's IDs of what was asked of it.
-	Requests []string `cbor:"6,keyasint,omitempty"`
+	// Requests are the custodian's IDs of what was asked of it, with spaces
+	// between.
+	Requests string `cbor:"6,keyasint,omitempty"`
 	// At is when, by the clock of whoever did it.
 	At Millis `cbor:"7,keyasint,omitempty"`
 	// Proven is 1 if the custodian was seen to hold the very key: what it

@@ -43,6 +43,7 @@ var carried = []struct {
 	{11, tableUses, useKey - 16, useKey - 16},
 	{12, tableRequests, 33, 0},
 	{13, tableProgress, 16, 16},
+	{14, tableTransitions, 8, 8},
 }
 
 // remade are the tables that follow from what is carried.

@@ -13,6 +13,11 @@ const (
 	PrefixOperations = "operations/" // by ID: [operation.Operation]; never deleted
 )
 
+// NameApprovers is the name of the one resource that is not among others of its
+// kind: who approves what is under dual control, an [operation.ApproverSet].
+// Once it is there it is never deleted.
+const NameApprovers = "approvers"
+
 // Group is the body of a group of the tenant's own directory.
 type Group struct {
 	// Members are users, services and groups, sorted, without doubles.

@@ -12,7 +12,7 @@ import (
 
 // Resource is what administrators manage and decisions read beside licenses
 // and templates: a group, the holders of a role, a disabled principal, a
-// revocation, an operation, a tenant key, a generation. All are kept alike: under their name in the API, in
+// revocation, an operation, the approvers, a tenant key, a generation. All are kept alike: under their name in the API, in
 // one table, bound to the log, and never removed, so that one that is missing is
 // one that somebody took out.
 type Resource struct {
@@ -117,6 +117,8 @@ func (s *Resource) ID() string {
 // check reports whether the body is one of its kind.
 func (s *Resource) check() (err error) {
 	switch {
+	case s.Name == NameApprovers: // a tombstone is none
+		_, err = operation.DecodeApprovers(s.Body)
 	case s.Gone != 0:
 		if len(s.Body) > 0 {
 			err = damaged(tableResources, nil)

@@ -1,6 +1,8 @@
 package record
 
 import (
+	"bytes"
+	"slices"
 	"time"
 
 	"github.com/openrms/rms/internal/policy"
@@ -186,4 +188,26 @@ func GetBundle(r store.Reader, t vocab.TenantID) ([]byte, error) {
 // PutBundle writes the tenant's newest trust bundle.
 func PutBundle(tx store.Tx, t vocab.TenantID, envelope []byte) error {
 	return tx.Put(tableBundles, key(t), envelope)
+}
+
+// PutTransition keeps a trust bundle with which the tenant went to another
+// current root.
+func PutTransition(tx store.Tx, t vocab.TenantID, seq uint64, envelope []byte) error {
+	return tx.Put(tableTransitions, key(t, u64(seq)), envelope)
+}
+
+// ListTransitions returns the newest of the bundles that [PutTransition] kept,
+// at most limit, oldest first.
+func ListTransitions(r store.Reader, t vocab.TenantID, limit int) (out [][]byte, err error) {
+	for item, err := range r.Scan(tableTransitions, store.Range{Prefix: key(t), Reverse: true}) {
+		if err != nil {
+			return nil, err
+		}
+		if len(out) == limit {
+			break
+		}
+		out = append(out, bytes.Clone(item.Value))
+	}
+	slices.Reverse(out)
+	return out, nil
 }

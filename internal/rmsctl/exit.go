@@ -78,6 +78,7 @@ var exits = map[vocab.Reason]int{
 	vocab.ReasonCustodianActs:       exitConflict,
 	vocab.ReasonStoreNewer:          exitConflict,
 	vocab.ReasonOperationState:      exitConflict,
+	vocab.ReasonRotationUnclaimed:   exitConflict,
 	vocab.ReasonEtagMismatch:        exitConflict,
 	vocab.ReasonResourceExists:      exitConflict,
 	vocab.ReasonContentIDTaken:      exitConflict,

@@ -93,12 +93,9 @@ func (a *app) printKey(k *rmsv1.Key) {
 	t.flush()
 	versions := newTable(a.stdout, "VERSION", "STATE", "MADE", "ORIGIN", "MEANT BY")
 	for _, v := range k.GetVersions() {
-		meant := or(v.GetClaimedBy(), "the key's registration")
-		switch {
-		case v.GetAlarmed():
+		meant := or(v.GetClaimedBy(), "nobody yet: rmsctl key sync "+lastPart(k.GetName()))
+		if v.GetAlarmed() {
 			meant = "NOBODY: see the alarm in the log"
-		case v.GetClaimedBy() == "" && v.GetSeenTime().AsTime().After(k.GetRegisterTime().AsTime()):
-			meant = "nobody yet: rmsctl key sync " + lastPart(k.GetName())
 		}
 		versions.row(version(v.GetVersion()), stateSince(v.GetState(), showStamp(v.GetStateTime()), v.GetStateReason()), showStamp(v.GetCreateTime()),
 			versionOrigin(v), meant)
@@ -272,7 +269,8 @@ func (a *app) keyCompromiseCommand() *cobra.Command {
 under it opens for anybody any more. A reseal moves its licenses to the active
 generation; then they open again.`,
 	}, func(ctx context.Context, s *server, name, reason string) (*rmsv1.KeyStateResponse, error) {
-		if err := a.confirm("Mark %s as compromised, which cannot be undone", lastPart(name)); err != nil {
+		_, what, _ := strings.Cut(name, s.parent()+"/")
+		if err := a.confirm("Mark %s as compromised, which cannot be undone", what); err != nil {
 			return nil, err
 		}
 		return s.Custody().CompromiseKey(ctx, &rmsv1.CompromiseKeyRequest{Name: name, Reason: reason})

@@ -543,12 +543,11 @@ opened here with the key. The key stays on this machine. Exit code 9: it is not.
 		}
 		a.outf("version v%d of %s is the key in %s: KCV %s, fingerprint %s", p.GetVersion(), args[0], *file,
 			byok.KCVOf(b.Material.Key), byok.FingerprintOf(b.Material.Key))
-		print := byok.FingerprintOf(b.Material.Key)
+		fingerprint := byok.FingerprintOf(b.Material.Key)
 		_, err = s.Custody().SyncKey(ctx, &rmsv1.SyncKeyRequest{Name: keyName(s, args[0]), Provenance: &rmsv1.Provenance{
-			Fingerprint: print[:], Kcv: byok.KCVOf(b.Material.Key).String(), Form: string(b.Material.Form), Time: timestamppb.New(a.now()), Proven: true,
+			Fingerprint: fingerprint[:], Kcv: byok.KCVOf(b.Material.Key).String(), Form: string(b.Material.Form), Time: timestamppb.New(a.now()), Proven: true,
 		}})
 		return err
 	})
 	return c
 }
-

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
@@ -98,7 +99,7 @@ func (a *app) operationListCommand() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&state, "state", "", "only those that are awaiting-approval, running, paused, succeeded, failed, cancelled, expired or rejected")
-	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer, reseal or tenant-export")
+	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer, reseal, approvers-update, custody-lower or tenant-export")
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many; 0: all")
 	return a.formatFlag(c)
 }
@@ -120,6 +121,16 @@ func operationWhat(o *rmsv1.Operation) string {
 		return "template " + lastPart(p.Reseal.GetTemplate())
 	case *rmsv1.Operation_TenantExport_:
 		return exportWhat(p.TenantExport)
+	case *rmsv1.Operation_ApproversUpdate_:
+		if c := p.ApproversUpdate.GetChanges(); len(c) > 0 {
+			return c[0]
+		}
+	case *rmsv1.Operation_CustodyLower_:
+		what := strings.Join(p.CustodyLower.GetChanges(), ", ")
+		if p.CustodyLower.GetTemplate() != "" {
+			what = "template " + lastPart(p.CustodyLower.GetTemplate()) + ": " + what
+		}
+		return what
 	}
 	return ""
 }
@@ -164,10 +175,18 @@ func approvers(o *rmsv1.Operation) string {
 }
 
 func (a *app) operationShowCommand() *cobra.Command {
-	return a.formatFlag(&cobra.Command{
-		Use:   "show ID",
+	var toSign string
+	c := &cobra.Command{
+		Use:   "show ID [--to-sign FILE]",
 		Short: "Show an operation: what is asked for, by whom, who approved it, how far it is",
-		Args:  cobra.ExactArgs(1),
+		Long: `Show an operation: what is asked for, by whom, who approved it, how far it is.
+
+With --to-sign an approver gets exactly what they would sign, for ssh-keygen:
+
+  rmsctl operation show ID --to-sign op
+  ssh-keygen -Y sign -n ` + operation.ApprovalNamespace + ` -f ~/.ssh/id_ed25519_sk op
+  rmsctl operation approve ID --signature op.sig`,
+		Args: cobra.ExactArgs(1),
 		RunE: a.onOperation(func(ctx context.Context, s *server, name string) error {
 			o, err := s.Operations().GetOperation(ctx, &rmsv1.GetOperationRequest{Name: name})
 			if err != nil {
@@ -177,9 +196,14 @@ func (a *app) operationShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.emit(o, func() { a.showOperation(a.stdout, o, diff) })
+			if err := a.emit(o, func() { a.showOperation(a.stdout, o, diff, nil) }); err != nil || toSign == "" {
+				return err
+			}
+			return a.writeToSign(ctx, s, o, toSign)
 		}),
-	})
+	}
+	c.Flags().StringVar(&toSign, "to-sign", "", "write what an approver signs to this file")
+	return a.formatFlag(c)
 }
 
 // draftDiff says what a template that waits would change.
@@ -208,8 +232,9 @@ func (a *app) draftDiff(ctx context.Context, s *server, o *rmsv1.Operation) ([]s
 	return a.templateDiff(before, draft), nil
 }
 
-// showOperation prints an operation for people.
-func (a *app) showOperation(w io.Writer, o *rmsv1.Operation, diff []string) {
+// showOperation prints an operation for people; d is what its approver would
+// sign, nil if nothing is to be signed.
+func (a *app) showOperation(w io.Writer, o *rmsv1.Operation, diff []string, d *dual) {
 	t := newTable(w)
 	t.row("operation", lastPart(o.GetName()))
 	t.row("kind", kindWord(o))
@@ -226,11 +251,12 @@ func (a *app) showOperation(w io.Writer, o *rmsv1.Operation, diff []string) {
 	if o.GetTicket() != "" {
 		t.row("ticket", o.GetTicket())
 	}
+	showDual(t, o, d)
 	for _, p := range o.GetApprovals() {
-		t.row("approved by", p.GetApprover()+" "+showStamp(p.GetApproveTime())+", event "+p.GetEvent())
+		t.row("approved by", approvalWord(p))
 	}
 	if o.GetState() == rmsv1.Operation_STATE_AWAITING_APPROVAL {
-		t.row("needs", "approval by "+approvers(o)+", until "+showStamp(o.GetExpireTime()))
+		t.row("needs", neededWord(o)+", until "+showStamp(o.GetExpireTime()))
 	}
 	if p := progressWord(o); p != "" {
 		t.row("progress", p)
@@ -276,12 +302,21 @@ func showLicenseUpdate(w io.Writer, u *rmsv1.Operation_LicenseUpdate) {
 }
 
 func (a *app) operationApproveCommand() *cobra.Command {
-	return a.formatFlag(&cobra.Command{
-		Use:   "approve ID",
+	var with, file string
+	c := &cobra.Command{
+		Use:   "approve ID [--sign KEYFILE|agent | --signature FILE]",
 		Short: "Say yes to what somebody else asks for, after showing it",
 		Long: `Say yes to what somebody else asks for. It is shown first, and exactly what was
 shown is approved: if it is not what is there any more, nothing is. Whoever asked for
-it cannot approve it, with no account of theirs.`,
+it cannot approve it, with no account of theirs.
+
+What is under dual control is approved by the tenant's approvers, each with a signature
+by a key of their own: that of a private key's file, the one of the ssh-agent's keys that
+is an approver's (agent) or that a .pub file names, or one that ssh-keygen made: see
+rmsctl operation show --to-sign. What is signed is made of what is shown, not taken from
+the service.`,
+		Example: `  rmsctl operation approve 019a8c1e-77f1-7a31-8c1e-0123456789ab
+  rmsctl operation approve 019a8c1e-77f1-7a31-8c1e-0123456789ab --sign ~/.ssh/id_ed25519`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.onOperation(func(ctx context.Context, s *server, name string) error {
 			o, err := s.Operations().GetOperation(ctx, &rmsv1.GetOperationRequest{Name: name})
@@ -292,21 +327,43 @@ it cannot approve it, with no account of theirs.`,
 			if err != nil {
 				return err
 			}
+			req := &rmsv1.ApproveOperationRequest{Name: name, ParamsSha256: o.GetParamsSha256()}
+			var d *dual
+			switch {
+			case with != "" && file != "":
+				return usagef("--sign makes a signature and --signature brings one: give one of them")
+			case o.GetQuorum() == nil && with+file != "":
+				return usagef("this takes no signature")
+			case o.GetQuorum() != nil && with+file == "":
+				return usagef("this is under dual control, and its approval is signed").withNext("Add --sign KEYFILE, --sign agent or --signature FILE")
+			case o.GetQuorum() != nil:
+				if d, err = a.dualOf(ctx, s, o); err != nil {
+					return err
+				}
+			}
 			if a.format == formatTable {
-				a.showOperation(a.stderr, o, diff)
+				a.showOperation(a.stderr, o, diff, d)
 			}
 			if o.GetState() == rmsv1.Operation_STATE_AWAITING_APPROVAL {
 				if err := a.confirm("Approve this"); err != nil {
 					return err
 				}
 			}
-			done, err := s.Operations().ApproveOperation(ctx, &rmsv1.ApproveOperationRequest{Name: name, ParamsSha256: o.GetParamsSha256()})
+			if d != nil {
+				if req.Signature, err = a.signature(ctx, s, d, with, file); err != nil {
+					return err
+				}
+			}
+			done, err := s.Operations().ApproveOperation(ctx, req)
 			if err != nil {
 				return err
 			}
 			return a.decided(done, "approved")
 		}),
-	})
+	}
+	c.Flags().StringVar(&with, "sign", "", "sign with this private key, or with the ssh-agent (agent, or a .pub file)")
+	c.Flags().StringVar(&file, "signature", "", "a signature that ssh-keygen -Y sign made")
+	return a.formatFlag(c)
 }
 
 func (a *app) operationRejectCommand() *cobra.Command {
@@ -455,7 +512,7 @@ func (a *app) ended(o *rmsv1.Operation) error {
 
 // waitsFor is the error for an operation that waits for somebody's approval.
 func waitsFor(o *rmsv1.Operation) error {
-	e := vocab.Errorf(vocab.ReasonApprovalRequired, "this needs approval by %s", approvers(o)).
+	e := vocab.Errorf(vocab.ReasonApprovalRequired, "this needs %s", neededWord(o)).
 		WithNext("They see it with rmsctl operation show %s, and approve it until %s", lastPart(o.GetName()), showStamp(o.GetExpireTime()))
 	e.Operation, _ = vocab.ParseOperationID(lastPart(o.GetName()))
 	e.Event, _ = vocab.ParseEventID(o.GetEvent())

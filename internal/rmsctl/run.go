@@ -122,7 +122,7 @@ signed in to.`,
 	}
 	group("documents", a.documentCommands()...)
 	group("manage", a.licenseCommand(), a.templateCommand(), a.explainCommand(), a.policyCommand(), a.groupCommand(), a.roleCommand(),
-		a.principalCommand(), a.tenantCommand(), a.keyCommand(), a.operationCommand(), a.recoveryCommand(), a.auditCommand())
+		a.principalCommand(), a.tenantCommand(), a.keyCommand(), a.approverCommand(), a.operationCommand(), a.recoveryCommand(), a.auditCommand())
 	group("you", a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.contextCommand(), a.doctorCommand(),
 		a.completionCommand(), a.versionCommand())
 	return root

@@ -29,9 +29,11 @@ func TestSessions(t *testing.T) {
 				Files: []string{file},
 				Setup: func(env *testscript.Env) error { return enter(env, h) },
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"exits":   exits,
-					"capture": capture,
-					"flip":    flip,
+					"exits":    exits,
+					"capture":  capture,
+					"flip":     flip,
+					"sshkey":   sshkey,
+					"sshagent": sshagent,
 				},
 			})
 		})
@@ -45,5 +47,6 @@ func enter(env *testscript.Env, d *daemon.Dev) error {
 	env.Setenv("CA", d.CAFile())
 	env.Setenv("LANG", "C.UTF-8")
 	env.Setenv("XDG_RUNTIME_DIR", "")
+	env.Setenv("SSH_AUTH_SOCK", "")
 	return nil
 }

@@ -43,8 +43,10 @@ type stepLine struct {
 	Changes  []string `json:"changes,omitempty"`
 	// NeedsApproval says that another policy-admin must approve it, Operation is
 	// what waits for that.
-	NeedsApproval bool   `json:"needs_approval,omitempty"`
-	Operation     string `json:"operation,omitempty"`
+	NeedsApproval bool `json:"needs_approval,omitempty"`
+	// lowers says that it lowers custody, which is under dual control.
+	lowers    bool
+	Operation string `json:"operation,omitempty"`
 }
 
 func (a *app) templateApplyCommand() *cobra.Command {
@@ -237,6 +239,7 @@ func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bo
 	for _, st := range steps {
 		line := stepLine{Template: st.wanted.Slug, Action: "update", Revision: st.revision, Changes: st.changes,
 			From: st.now.GetRevision(), Licenses: st.now.GetLicenseCount(), NeedsApproval: st.approval}
+		line.lowers = st.now.GetCustodyMode() == rmsv1.CustodyMode_CUSTODY_MODE_STRICT && st.wanted.Custody != vocab.CustodyStrict
 		switch {
 		case st.now == nil:
 			line.Action = "create"
@@ -278,7 +281,10 @@ func (a *app) applySteps(ctx context.Context, s *server, steps []step, dryRun bo
 			if dryRun || l.Action == "update" || l.Action == "waits" {
 				a.printDiff(l.Changes, "")
 			}
-			if l.NeedsApproval {
+			switch {
+			case l.lowers:
+				a.outf("  needs approval under dual control: documents may open for longer after the custodian refused")
+			case l.NeedsApproval:
 				a.outf("  needs approval by another policy-admin: you gain access to documents by it")
 			}
 		}

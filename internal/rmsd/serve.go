@@ -1,6 +1,7 @@
 package rmsd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func serveUntilStopped(ctx context.Context, d *daemon.Daemon, closeAll func(cont
 func devCommand() *cobra.Command {
 	var o daemon.DevOptions
 	var level slog.Level
-	var custodian string
+	var custodians string
 	c := &cobra.Command{
 		Use: "dev", Short: "Run a daemon with test identities on this machine, for trying and developing", Args: noArguments,
 		Long: `rmsd dev is the real daemon on loopback, with an embedded keyring, self-signed
@@ -96,9 +97,9 @@ mallory. Nothing it protects is protected from anyone on this machine.`,
 				}
 				o.Dir = dir
 			}
-			if custodian != "" {
+			if custodians != "" {
 				var err error
-				if o.Custodian, err = readCustodian(custodian); err != nil {
+				if o.Custodians, err = readCustodians(custodians); err != nil {
 					return err
 				}
 			}
@@ -110,7 +111,7 @@ mallory. Nothing it protects is protected from anyone on this machine.`,
 				return err
 			}
 			kind := "embedded keyring"
-			if o.Custodian != nil {
+			if o.Custodians != nil {
 				kind = "keys in Vault"
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), `DEVELOPMENT  rmsd %s on %s, TLS, %s, test identities: nothing is protected
@@ -124,20 +125,24 @@ next         rmsctl -c dev-alice protect FILE --template finance-internal
 	}
 	c.Flags().StringVar(&o.Dir, "data", "", "directory for everything (default: a new temporary one)")
 	c.Flags().StringVar(&o.Listen, "listen", "127.0.0.1:0", "loopback address to listen on")
-	c.Flags().StringVar(&custodian, "custodian", "", "file with the custodian part of a tenant's file, in place of the embedded keyring")
+	c.Flags().StringVar(&custodians, "custodians", "", "file with what stands under custodians in a tenant's file, in place of the embedded keyring")
 	c.Flags().DurationVar(&o.SyncEvery, "sync-every", 0, "how often to look at the custodian (default 5m)")
 	logLevel(c, &level)
 	return c
 }
 
-// readCustodian reads the custodian part of a tenant's file.
-func readCustodian(path string) (*config.Custodian, error) {
+// readCustodians reads what stands under custodians in a tenant's file.
+func readCustodians(path string) (map[string]config.Custodian, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "%w", err)
 	}
-	out := new(config.Custodian)
-	if err := yaml.Unmarshal(b, out); err != nil {
+	out := map[string]config.Custodian{}
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(&out); err == nil && len(out) == 0 {
+		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "%s names no custodian", path)
+	} else if err != nil {
 		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "%s: %w", path, err)
 	}
 	return out, nil

@@ -198,7 +198,7 @@ func provenanceOf(p *rmsv1.Provenance) (*record.Provenance, error) {
 	}
 	out := &record.Provenance{
 		Fingerprint: p.GetFingerprint(), KCV: p.GetKcv(), Form: p.GetForm(), WrappingKey: p.GetWrappingKeySha256(), Blob: p.GetBlobSha256(),
-		Requests: p.GetRequestIds(), At: record.ToMillis(at),
+		Requests: strings.Join(p.GetRequestIds(), " "), At: record.ToMillis(at),
 	}
 	if p.GetProven() {
 		out.Proven = 1
@@ -212,7 +212,7 @@ func protoProvenance(p *record.Provenance) *rmsv1.Provenance {
 	}
 	return &rmsv1.Provenance{
 		Fingerprint: p.Fingerprint, Kcv: p.KCV, Form: p.Form, WrappingKeySha256: p.WrappingKey, BlobSha256: p.Blob,
-		RequestIds: p.Requests, Time: protoTime(p.At.Time()), Proven: p.Proven == 1,
+		RequestIds: strings.Fields(p.Requests), Time: protoTime(p.At.Time()), Proven: p.Proven == 1,
 	}
 }
 

@@ -146,7 +146,7 @@ func protoExport(t *tenant.Tenant, o *operation.Operation) (*rmsv1.Operation_Ten
 	if m.Thaw {
 		m.WholeArchives = int32(t.Residence().Whole())
 	} else {
-		h := license.RecipientHash(license.KEM(p.KEM), p.Recipient)
+		h := p.Fingerprint()
 		m.Recipient, m.RecipientFingerprint = &rmsv1.HpkePublicKey{Kem: uint32(p.KEM), PublicKey: p.Recipient}, h[:]
 	}
 	return &rmsv1.Operation_TenantExport_{TenantExport: m}, nil

@@ -76,6 +76,8 @@ func addressOf(req proto.Message) string {
 		return r.GetTemplate().GetName()
 	case *rmsv1.UpdateSettingsRequest:
 		return r.GetSettings().GetName()
+	case *rmsv1.UpdateApproversRequest:
+		return r.GetApprovers().GetName()
 	case *rmsv1.UpdateGroupRequest:
 		return r.GetGroup().GetName()
 	}

@@ -75,7 +75,7 @@ func (o *operations) ListOperations(ctx context.Context, req *rmsv1.ListOperatio
 
 func (o *operations) ApproveOperation(ctx context.Context, req *rmsv1.ApproveOperationRequest) (*rmsv1.Operation, error) {
 	return o.decide(ctx, req.GetName(), func(c *call, id vocab.OperationID) (*tenant.OperationView, vocab.EventID, error) {
-		return c.tenant.ApproveOperation(ctx, c.domain(nil), id, [32]byte(req.GetParamsSha256()))
+		return c.tenant.ApproveSigned(ctx, c.domain(nil), id, [32]byte(req.GetParamsSha256()), req.GetSignature())
 	})
 }
 
@@ -218,6 +218,10 @@ func protoOperation(ctx context.Context, t *tenant.Tenant, v *tenant.OperationVi
 			out.ApproverRoles = append(out.ApproverRoles, protoRole(r))
 		}
 	}
+	protoDual(v, out, whole)
+	if v.ID.IsZero() {
+		out.Name, out.Event, out.Etag = "", "", "" // only checked
+	}
 	if v.Waiting != nil {
 		out.Waiting = string(vocab.ReasonOf(v.Waiting))
 	}
@@ -291,6 +295,8 @@ func protoParams(ctx context.Context, t *tenant.Tenant, v *tenant.OperationView,
 			return err
 		}
 		out.Params = m
+	default:
+		return protoDualParams(t, v, out)
 	}
 	return nil
 }

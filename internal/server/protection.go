@@ -37,7 +37,7 @@ func (p *protection) GetTrust(ctx context.Context, _ *rmsv1.GetTrustRequest) (*r
 	}
 	out := &rmsv1.GetTrustResponse{
 		Tenant: tenantName(t.Name()), TenantId: t.ID().String(), TrustBundle: trust.Bundle, Certificate: trust.Certificate,
-		LogKey: trust.LogKey, LogCertificate: trust.LogCertificate, ServerVersion: p.s.version, Development: p.s.development,
+		LogKey: trust.LogKey, LogCertificate: trust.LogCertificate, TrustTransitions: trust.Transitions, ServerVersion: p.s.version, Development: p.s.development,
 	}
 	for _, id := range trust.Roots {
 		out.RootKeyIds = append(out.RootKeyIds, id[:])

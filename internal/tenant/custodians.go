@@ -6,23 +6,28 @@ import (
 )
 
 // Custodians reaches what the operator's file of the tenant names as
-// custodians. It is safe for concurrent use.
+// custodians. It is safe for concurrent use. What the file names may change
+// while the tenant is open, but not a custodian of which a key is open.
 type Custodians interface {
-	// Named returns what the file names, sorted by name.
+	// Named returns what the file names now, sorted by name.
 	Named() []Place
 	// Open returns the key with these names at the named custodian as the
-	// registered key id. It must not block on the custodian being there. It
-	// fails with CONFIGURATION_INVALID if the file names no such custodian.
+	// registered key id. It does not block on the custodian being there. It is
+	// CONFIGURATION_INVALID if the file names no such custodian. The custodian
+	// stays in use until the key is closed; several keys of it can be open.
 	Open(id vocab.CustodianID, custodian, root, sign string) (keys.Custodian, error)
-	// Allow tells which root keys are registered at a custodian, so that its
-	// self-check does not call the use of one of them too much power.
+	// Allow says which keys are registered at a custodian, by the names they
+	// have there, in place of those named before: the self-check of one does
+	// not call the use of another too much power. It holds for keys that are
+	// open and for those opened later.
 	Allow(custodian string, keys ...string)
 }
 
 // Place is a custodian that the file names.
 type Place struct {
-	Name                                 string
-	Kind                                 keys.Kind
+	Name string
+	Kind keys.Kind
+	// Of Vault alone. Namespace, ClusterID and CAFile may be empty.
 	Address, Mount, Namespace, ClusterID string
 	CAFile                               string
 }

@@ -43,6 +43,8 @@ type house struct {
 	to         tenant.Recipient
 	// ahead is by how much the tenant's clock is ahead of its timers.
 	ahead atomic.Int64
+	// cancelled is an operation of the test's own.
+	cancelled vocab.OperationID
 }
 
 // cutStore is a store whose process is killed after some more transactions:

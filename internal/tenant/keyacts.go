@@ -204,8 +204,12 @@ func (t *Tenant) tryKey(ctx context.Context, reg Registration, e *audit.Event) (
 		return nil, nil, vocab.Errorf(vocab.ReasonResourceNotFound, "the tenant's file names no custodian %q", reg.Custodian).
 			WithNext("It names %s; the operator adds others and reloads", strings.Join(names, ", "))
 	}
+	kind := t.custodians.Named()[i].Kind
+	if kind == keys.KindEmbedded {
+		reg.Root, reg.Sign = rootKeyName, signKeyName // it has no others
+	}
 	k := &record.TenantKey{
-		ID: vocab.NewCustodianID(), Custodian: reg.Custodian, Kind: string(t.custodians.Named()[i].Kind), Root: reg.Root, Sign: reg.Sign,
+		ID: vocab.NewCustodianID(), Custodian: reg.Custodian, Kind: string(kind), Root: reg.Root, Sign: reg.Sign,
 		State: uint8(keys.PreActive), Since: record.ToMillis(e.Time), Registered: record.ToMillis(e.Time),
 	}
 	custodian, err := t.custodians.Open(k.ID, k.Custodian, k.Root, k.Sign)
@@ -219,12 +223,16 @@ func (t *Tenant) tryKey(ctx context.Context, reg Registration, e *audit.Event) (
 	if err == nil {
 		err = custodian.Check(ctx)
 	}
+	if vocab.ReasonOf(err) == vocab.ReasonCustodianRefused {
+		err = vocab.Errorf(vocab.ReasonCustodianRefused, "the custodian does not let the service use the keys %s and %s", k.Root, k.Sign).
+			WithNext("Give its login the policy for them (deploy/vault), then register the key again").Because(err)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, custodian.Close())
 	}
 	k = noted(k, facts.MarkOf(keys.Mark{}), facts, e.Time)
 	for i := range k.Versions {
-		k.Versions[i].ClaimedBy = e.Principal.Name
+		k.Versions[i].ClaimedBy = e.Principal.Name // who registers it
 	}
 	if v := k.Version(k.RootLatest); v != nil && reg.Provenance != nil {
 		v.Provenance = reg.Provenance
@@ -342,17 +350,13 @@ func (t *Tenant) deactivateKeys(tx store.Tx, because *audit.Event, name string) 
 	return nil
 }
 
-// followKey makes what is new follow the active key and its newest version: the
-// daemon's signing keys, and a generation of its own.
+// followKey makes what is new follow the active key and its newest version, by a
+// generation of its own. The daemon's signing keys follow at half their life:
+// until then the root before, which clients know, vouches for them.
 func (t *Tenant) followKey(ctx context.Context) error {
 	active := t.active()
 	if t.live.activeGeneration() == nil && len(t.ring.Inventory()) > 0 {
 		return nil // suspended on purpose
-	}
-	if s, err := t.chain.Licenses(); err != nil || !t.certifiedBy(s.Certificate, active.ID()) {
-		if err := t.renewSigner(ctx); err != nil {
-			return err
-		}
 	}
 	_, k := t.live.keyByID(active.ID())
 	if g := t.live.activeGeneration(); g != nil && k != nil && g.MadeBy == k.ID && g.MadeVersion >= claimedVersion(k) {
@@ -371,16 +375,6 @@ func claimedVersion(k *record.TenantKey) (newest uint32) {
 		}
 	}
 	return newest
-}
-
-// certifiedBy says that a certificate is the current root's of a key.
-func (t *Tenant) certifiedBy(c *license.Certificate, id vocab.CustodianID) bool {
-	_, k := t.live.keyByID(id)
-	if k == nil {
-		return false
-	}
-	root := k.SignKeys[k.SignLatest]
-	return c.Root == license.KeyIDOf(root[:])
 }
 
 // SyncKey looks at a key now, because its custodian acted on it, and takes the

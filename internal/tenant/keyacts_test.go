@@ -9,6 +9,7 @@ import (
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/keys"
+	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/tenant"
 	"github.com/openrms/rms/internal/vocab"
@@ -127,6 +128,28 @@ func testMoveToAnotherKey(t *testing.T) {
 		o.opens(person("bob"), item(fresh), "")
 		o.restart()
 	}
+	// And once more. Whoever pinned the first root, which signs no more, is led
+	// to the current one along the transitions, and not without.
+	o.addKeyring("third")
+	o.register("third", "third")
+	o.activate("third")
+	last, err := o.Trust(t.Context())
+	o.check(err)
+	pinned := before.Roots[:1]
+	if _, err := license.NewVerifier(last.Bundle, o.ID(), pinned, 0); !errors.Is(err, vocab.ReasonTrustRootMismatch) {
+		t.Errorf("the first root alone vouches for the newest bundle: %v", err)
+	}
+	if _, err := license.NewVerifier(last.Bundle, o.ID(), license.Follow(last.Transitions, o.ID(), pinned), 0); err != nil || len(last.Transitions) != 2 {
+		t.Errorf("along %d transitions: %v", len(last.Transitions), err)
+	}
+	for what, chain := range map[string][][]byte{
+		"the first left out": last.Transitions[1:], "garbage": {[]byte("x")}, "none": nil,
+	} {
+		if _, err := license.NewVerifier(last.Bundle, o.ID(), license.Follow(chain, o.ID(), pinned), 0); !errors.Is(err, vocab.ReasonTrustRootMismatch) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	o.activate("next") // back again
 	// The old custodian is taken out of the file: only what is under it waits.
 	o.custodians.Remove("keyring")
 	o.restart()
@@ -208,7 +231,7 @@ func testRotations(t *testing.T) {
 	if n := alarms(); n != 1 {
 		t.Errorf("%d alarms after a quarter of an hour, want 1", n)
 	}
-	v, _, err := o.SyncKey(t.Context(), person("dan"), "root", &record.Provenance{Form: "generated"})
+	v, _, err := o.SyncKey(t.Context(), person("dan"), "root", &record.Provenance{Form: "generated", KCV: "8F21C3", Requests: "a b"})
 	o.check(err)
 	if got := v.Version(3); got == nil || got.Claim != record.Claimed || got.ClaimedBy != "dan@contoso.test" || got.Provenance == nil {
 		t.Errorf("claimed: %+v", got)
@@ -306,4 +329,48 @@ func testSuspensionStopsExactlyItsSet(t *testing.T) {
 	}
 	o.opens(person("bob"), item(docs[0].p), vocab.ReasonKeyState)
 	o.opens(person("bob"), item(docs[1].p), "")
+}
+
+// TestRotationsBySchedule: what the custodian rotates by itself, as a key
+// custodian confirmed that it should, is expected; what comes sooner is not.
+func TestRotationsBySchedule(t *testing.T) { synctest.Test(t, testRotationsBySchedule) }
+
+func testRotationsBySchedule(t *testing.T) {
+	const period = 30 * 24 * time.Hour
+	o := newHouse(t)
+	o.custodian.be(func(m *moody) { m.facts = func(f *keys.Facts) { f.Root.AutoRotate = period } })
+	claimed := func(version uint32) (claim uint8, by string) {
+		t.Helper()
+		v, err := o.Key(t.Context(), "root")
+		o.check(err)
+		got := v.Version(version)
+		if got == nil {
+			t.Fatalf("v%d was not seen", version)
+		}
+		return got.Claim, got.ClaimedBy
+	}
+	rotate := func(after time.Duration) {
+		t.Helper()
+		time.Sleep(after)
+		_, err := o.custodian.RotateRoot(t.Context())
+		o.check(err)
+		o.restart()
+	}
+	rotate(period) // nobody confirmed the schedule yet
+	if got, _ := claimed(2); got != record.Unclaimed {
+		t.Errorf("without a confirmed schedule v2 is %d", got)
+	}
+	_, _, err := o.SyncKey(t.Context(), person("carla"), "root", nil)
+	o.check(err)
+	rotate(period)
+	if got, by := claimed(3); got != record.Claimed || by != "its schedule" {
+		t.Errorf("by schedule v3 is %d by %q", got, by)
+	}
+	if _, v, _ := o.under(o.publish("alice", "", "bob")); v != 3 {
+		t.Errorf("what is new is under v%d", v)
+	}
+	rotate(period / 2)
+	if got, _ := claimed(4); got != record.Unclaimed {
+		t.Errorf("too soon, v4 is %d", got)
+	}
 }

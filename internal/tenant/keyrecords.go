@@ -148,7 +148,7 @@ func (k *keyRecords) Keys(ctx context.Context) (out []keys.KeyStates, err error)
 
 // statesOf are a key's states as the ring takes them.
 func statesOf(name string, k *record.TenantKey) keys.KeyStates {
-	out := keys.KeyStates{Key: k.ID, Name: name, State: keys.State(k.State), Versions: map[uint32]keys.State{}}
+	out := keys.KeyStates{Key: k.ID, Name: name, State: keys.State(k.State), Versions: map[uint32]keys.State{}, Latest: k.RootLatest}
 	for _, v := range k.Versions {
 		if v.State != 0 {
 			out.Versions[v.Number] = keys.State(v.State)
@@ -224,6 +224,9 @@ func sameNote(a, b *record.TenantKey) bool {
 	return err == nil && err2 == nil && slices.Equal(x, y)
 }
 
+// tickOfVault is how often Vault looks for keys that are due to be rotated.
+const tickOfVault = time.Hour
+
 // noted is a key with what facts of its custodian add.
 func noted(k *record.TenantKey, m keys.Mark, f *keys.Facts, now time.Time) *record.TenantKey {
 	next := *k
@@ -241,8 +244,11 @@ func noted(k *record.TenantKey, m keys.Mark, f *keys.Facts, now time.Time) *reco
 		if f.Root.Imported { // Vault says so until it rotates the key itself
 			add.Origin = record.OriginImported
 		}
-		if k.RootLatest == 0 {
-			add.Claim = record.Claimed // the key was registered with it
+		switch before := next.Version(v.Version - 1); {
+		case k.RootLatest == 0:
+			add.Claim, add.ClaimedBy = record.Claimed, "its registration"
+		case k.Rotates > 0 && before != nil && v.Created.Sub(before.Created.Time())+tickOfVault >= time.Duration(k.Rotates)*time.Millisecond:
+			add.Claim, add.ClaimedBy = record.Claimed, "its schedule"
 		}
 		next.Versions = append(next.Versions, add)
 	}

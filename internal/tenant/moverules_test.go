@@ -35,8 +35,8 @@ func TestWhoLetsATenantLeave(t *testing.T) {
 		want, why vocab.Reason
 	}{
 		"a tenant-admin":           {by: person("alice")},
-		"the requester":            {by: person("carla"), want: vocab.ReasonRoleRequired},
-		"another key-custodian":    {by: person("dan"), want: vocab.ReasonRoleRequired},
+		"the requester":            {by: person("carla"), want: vocab.ReasonSamePerson},
+		"another key-custodian":    {by: person("dan")},
 		"the auditor":              {by: person("erin"), want: vocab.ReasonRoleRequired},
 		"nobody":                   {by: person("mallory"), want: vocab.ReasonRoleRequired},
 		"of other params":          {by: person("alice"), params: func(*tenant.OperationView) [32]byte { return [32]byte{1} }, want: vocab.ReasonEtagMismatch},
@@ -100,6 +100,53 @@ func (o *house) onlyHolders(role vocab.Role, names []string) {
 	body, err := h.Encode()
 	o.check(err)
 	o.check(o.PutResource(o.t.Context(), person("alice"), record.PrefixRoles+string(role), body))
+}
+
+// Where a tenant has approvers, it leaves with the signatures of enough of them,
+// each of the fingerprint that it goes to.
+func TestATenantLeavesUnderDualControl(t *testing.T) {
+	inDualControl(t, 2, three, func(t *testing.T, o *house) {
+		doc := o.publish("alice", "", "bob")
+		key := newMoveKey(t)
+		ask := func() *tenant.OperationView {
+			v, _, err := o.RequestExport(t.Context(), person("fred"), tenant.ExportRequest{KEM: license.XWing, Recipient: key.Public(), Reason: "we leave"})
+			o.check(err)
+			return v
+		}
+		v := ask()
+		if _, err := o.approve(person("alice"), v); err == nil {
+			t.Error("approved without a signature")
+		}
+		if first, err := o.signs("carla", v); err != nil || first.State != operation.AwaitingApproval {
+			t.Fatalf("the first signature: %v", err)
+		}
+		o.opens(person("bob"), item(doc), "")
+		if _, err := o.signs("carla", v); !errors.Is(err, vocab.ReasonSamePerson) {
+			t.Errorf("one person twice: %v", err)
+		}
+		other := *v
+		other.Operation = &operation.Operation{}
+		*other.Operation = *v.Operation
+		other.Quorum = &operation.Quorum{Signed: append(bytes.Clone(v.Quorum.Signed), 0)}
+		if _, err := o.hands(person("dora"), v, sign(&other, "dora")); err == nil {
+			t.Error("a signature of something else counts")
+		}
+		done, err := o.signs("dora", v)
+		o.check(err)
+		if done.State != operation.Succeeded || o.Residence().Operation != v.ID {
+			t.Fatalf("it is %s: %s", done.State, done.Message)
+		}
+		file, out := o.takeOut(v.ID)
+		o.shut()
+		n, _ := o.moved(file, key, out.Signer)
+		n.opens(person("bob"), item(doc), "")
+		// The quorum goes along.
+		next, _, err := n.RequestExport(t.Context(), person("fred"), tenant.ExportRequest{KEM: license.XWing, Recipient: key.Public(), Reason: "and on"})
+		n.check(err)
+		if next.Quorum == nil {
+			t.Error("the tenant has no approvers where it went")
+		}
+	})
 }
 
 // What a frozen tenant does not do, and what it goes on doing.
@@ -192,7 +239,7 @@ func TestThaw(t *testing.T) {
 				c.archive(o, o.freeze(newMoveKey(t)).ID)
 				v, _, err := o.RequestThaw(t.Context(), person("carla"), "we stay", "")
 				o.check(err)
-				if _, err := o.approve(person("carla"), v); !errors.Is(err, vocab.ReasonRoleRequired) {
+				if _, err := o.approve(person("carla"), v); !errors.Is(err, vocab.ReasonSamePerson) {
 					t.Errorf("alone: %v", err)
 				}
 				if done := o.mustApprove(person("grace"), v); done.State != operation.Succeeded {

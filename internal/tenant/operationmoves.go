@@ -65,9 +65,12 @@ func (t *Tenant) request(ctx context.Context, c Call, w wish) (*OperationView, v
 	id := vocab.NewOperationID()
 	by := t.asked(c.Caller)
 	s, event, err := t.changeResource(ctx, c, audit.KindOperationRequested, record.OperationName(id),
-		func(_ store.Reader, _ *record.Resource, e *audit.Event) ([]byte, error) {
+		func(r store.Reader, _ *record.Resource, e *audit.Event) ([]byte, error) {
 			o, err := t.operationFor(by, w, e.Time)
 			if err != nil {
+				return nil, err
+			}
+			if err := t.askQuorum(r, id, o); err != nil {
 				return nil, err
 			}
 			if err := t.live.mayOpen(o, e.Time); err != nil {
@@ -142,6 +145,12 @@ func approvalRequired(v *OperationView, event vocab.EventID) *vocab.Error {
 			who += " or a " + string(r)
 		}
 	}
+	if v.Dual != nil {
+		e := vocab.Errorf(vocab.ReasonApprovalRequired, "this is under dual control, and needs %d signed approvals by the tenant's approvers: operation %s", v.Needed, v.ID).
+			WithNext("Ask them to approve it before %s", operation.Time(v.Expires).Format("2006-01-02 15:04Z"))
+		e.Event, e.Operation = event, v.ID
+		return e
+	}
 	e := vocab.Errorf(vocab.ReasonApprovalRequired, "this needs approval by %s: operation %s", who, v.ID).
 		WithNext("Ask one to approve it before %s", operation.Time(v.Expires).Format("2006-01-02 15:04Z"))
 	e.Event, e.Operation = event, v.ID
@@ -174,7 +183,7 @@ func (t *Tenant) moveOperation(ctx context.Context, first *audit.Event, id vocab
 				if now == nil {
 					return nil, noOperation(id)
 				}
-				if o, err = operation.Decode(now.Body); err != nil {
+				if o, err = t.decodeOperation(id, now.Body); err != nil {
 					return nil, err
 				}
 				if err := do(tx, o, e); err != nil {
@@ -225,8 +234,14 @@ const approvalWait = 5 * time.Second
 // ApproveOperation says yes to exactly the parameters with the hash params. With
 // the last approval that is needed the operation runs, unless its requester
 // could not ask for it any more, or what it is based on has changed: then it
-// fails, and the view says why.
+// fails, and the view says why. Under dual control it is [Tenant.ApproveSigned].
 func (t *Tenant) ApproveOperation(ctx context.Context, c Call, id vocab.OperationID, params [32]byte) (*OperationView, vocab.EventID, error) {
+	return t.ApproveSigned(ctx, c, id, params, nil)
+}
+
+// ApproveSigned is [Tenant.ApproveOperation] with the SSH signature that an
+// operation under dual control takes, armored or bare.
+func (t *Tenant) ApproveSigned(ctx context.Context, c Call, id vocab.OperationID, params [32]byte, signature []byte) (*OperationView, vocab.EventID, error) {
 	v, event, err := t.decideOperation(ctx, c, audit.KindOperationApproved, id, func(tx store.Tx, o *operation.Operation, e *audit.Event) error {
 		if err := t.mayApprove(c.Caller, o.Kind); err != nil {
 			return err
@@ -234,13 +249,27 @@ func (t *Tenant) ApproveOperation(ctx context.Context, c Call, id vocab.Operatio
 		if err := t.frozen(); err != nil && o.Kind != operation.TenantExport {
 			return err
 		}
-		if err := o.Approve(t.asked(c.Caller), params, e.ID, e.Time); err != nil {
+		if underDualControl(o.Kind) {
+			if done, err := t.voidIfStale(tx, o, e); done || err != nil {
+				return err
+			}
+		}
+		var err error
+		switch {
+		case o.Quorum != nil:
+			err = t.approveSigned(c.Caller, o, params, signature, e)
+		case len(signature) > 0:
+			err = vocab.Errorf(vocab.ReasonRequestInvalid, "this takes no signature").WithNext("Approve it without one")
+		default:
+			err = o.Approve(t.asked(c.Caller), params, e.ID, e.Time)
+		}
+		if err != nil {
 			return err
 		}
 		if o.State != operation.Running {
 			return nil
 		}
-		err := t.stillStands(o)
+		err = t.stillStands(o)
 		if err == nil {
 			err = t.checkBasis(tx, o)
 		}
@@ -267,6 +296,9 @@ func (t *Tenant) failed(o *operation.Operation, e *audit.Event, why error) error
 		message = v.Message
 	}
 	e.Kind, e.Reason, e.Alarm, e.Detail = audit.KindOperationFailed, r, alarming[r], message
+	if o.At(e.Time) == operation.AwaitingApproval {
+		return o.Void(r, message, e.Time)
+	}
 	return o.Fail(r, message, e.Time)
 }
 
@@ -292,6 +324,9 @@ func (t *Tenant) awaitEnd(ctx context.Context, caller *vocab.Identity, id vocab.
 func (t *Tenant) RejectOperation(ctx context.Context, c Call, id vocab.OperationID, why string) (*OperationView, vocab.EventID, error) {
 	return t.decideOperation(ctx, c, audit.KindOperationRejected, id, func(_ store.Tx, o *operation.Operation, e *audit.Event) error {
 		if err := t.mayApprove(c.Caller, o.Kind); err != nil {
+			return err
+		}
+		if err := t.isAsked(c.Caller, o); err != nil {
 			return err
 		}
 		by := t.asked(c.Caller)

@@ -23,7 +23,10 @@ var operationRoles = map[operation.Kind]struct{ ask, approve []vocab.Role }{
 	operation.Recovery:       {roles(vocab.RoleRecoveryOfficer), roles(vocab.RoleRecoveryOfficer, vocab.RoleTenantAdmin)},
 	operation.Transfer:       {roles(vocab.RolePolicyAdmin), roles(vocab.RolePolicyAdmin)},
 	operation.Reseal:         {roles(vocab.RolePolicyAdmin), roles(vocab.RolePolicyAdmin)},
-	operation.TenantExport:   {roles(vocab.RoleKeyCustodian), roles(vocab.RoleTenantAdmin)},
+	// Under dual control: see dualControlOf.
+	operation.ApproversUpdate: {roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian), roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian)},
+	operation.CustodyLower:    {roles(vocab.RoleTenantAdmin, vocab.RolePolicyAdmin), roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian)},
+	operation.TenantExport:    {roles(vocab.RoleKeyCustodian), roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian)},
 }
 
 func roles(r ...vocab.Role) []vocab.Role { return r }
@@ -51,6 +54,8 @@ type OperationView struct {
 	// Waiting is why it does not go on although it runs, if that is known; it is
 	// tried again by itself.
 	Waiting error
+	// Dual is how far the signed approvals are; nil if it takes none.
+	Dual *DualView
 }
 
 // goingOn is what memory has of an operation that has not ended.
@@ -128,7 +133,7 @@ func (t *Tenant) operation(r store.Reader, id vocab.OperationID) (*record.Resour
 	if err != nil || s == nil {
 		return nil, nil, err
 	}
-	o, err := operation.Decode(s.Body)
+	o, err := t.decodeOperation(id, s.Body)
 	return s, o, err
 }
 
@@ -145,6 +150,9 @@ func (t *Tenant) viewOperation(r store.Reader, s *record.Resource, o *operation.
 	}
 	if v.State == operation.Running {
 		v.Waiting = t.stuck.why(v.ID)
+	}
+	if v.Dual, err = t.viewDual(o, v.State); err != nil {
+		return nil, err
 	}
 	return v, nil
 }
@@ -214,6 +222,9 @@ func (t *Tenant) ListOperations(ctx context.Context, caller *vocab.Identity, f O
 				return true, nil
 			}
 			if _, err := verifyState(r, t.id, s.Name, s.LastEvent, s.State); err != nil {
+				return false, err
+			}
+			if o, err = t.decodeOperation(last, s.Body); err != nil {
 				return false, err
 			}
 			v, err := t.viewOperation(r, s, o)
@@ -288,6 +299,9 @@ func (t *Tenant) mayApprove(caller *vocab.Identity, k operation.Kind) error {
 func (t *Tenant) stillStands(o *operation.Operation) error {
 	if err := t.standsFor(&o.Requester, "asked for", operationRoles[o.Kind].ask); err != nil {
 		return err
+	}
+	if underDualControl(o.Kind) && (o.Quorum != nil || t.approvers() != nil) {
+		return t.quorumStands(o)
 	}
 	for i := range o.Approvals {
 		if err := t.standsFor(&o.Approvals[i].Person, "approved", operationRoles[o.Kind].approve); err != nil {

@@ -101,24 +101,18 @@ type ExportRequest struct {
 // tenant is frozen, and [Tenant.Export] gives archives of it.
 func (t *Tenant) RequestExport(ctx context.Context, c Call, req ExportRequest) (*OperationView, vocab.EventID, error) {
 	e := t.newEvent(audit.KindOperationRequested, c, t.now())
-	to, err := license.ParseRecipient(req.KEM, req.Recipient, []license.KEM{license.XWing})
+	_, err := license.ParseRecipient(req.KEM, req.Recipient, []license.KEM{license.XWing})
 	if err == nil {
 		err = t.frozen()
-	}
-	var base [32]byte
-	if err == nil {
-		base, err = t.moveBasis(ctx)
 	}
 	if err != nil {
 		return nil, vocab.EventID{}, t.refuse(ctx, e, err)
 	}
-	p := &operation.ExportParams{KEM: uint16(req.KEM), Recipient: req.Recipient, Base: base}
-	about := fmt.Sprintf("freeze the tenant and give an archive of it to key %x", to.Hash())
+	p := &operation.ExportParams{KEM: uint16(req.KEM), Recipient: req.Recipient}
 	if req.WithoutLost {
 		p.WithoutLost = 1
-		about += ", without generations that are lost"
 	}
-	return t.request(ctx, c, wish{kind: operation.TenantExport, params: p, about: about, reason: req.Reason, ticket: req.Ticket})
+	return t.request(ctx, c, wish{kind: operation.TenantExport, params: p, about: p.Words(), reason: req.Reason, ticket: req.Ticket})
 }
 
 // RequestThaw asks that a frozen tenant publish and open here again, which a
@@ -135,82 +129,64 @@ func (t *Tenant) RequestThaw(ctx context.Context, c Call, reason, ticket string)
 	case strings.TrimSpace(reason) == "":
 		err = vocab.Errorf(vocab.ReasonRequestInvalid, "a thaw needs a reason")
 	}
-	var base [32]byte
-	if err == nil {
-		base, err = t.moveBasis(ctx)
-	}
 	if err != nil {
 		return nil, vocab.EventID{}, t.refuse(ctx, e, err)
 	}
-	about := "thaw the tenant; no archive of it is whole"
-	if n := r.Whole(); n > 0 {
-		about = fmt.Sprintf("thaw the tenant, of which %d archives are whole: another service may answer for it", n)
-	}
-	return t.request(ctx, c, wish{kind: operation.TenantExport, params: &operation.ExportParams{Thaw: 1, Base: base}, about: about, reason: reason, ticket: ticket})
+	p := &operation.ExportParams{Thaw: 1}
+	return t.request(ctx, c, wish{kind: operation.TenantExport, params: p, about: p.Words(), reason: reason, ticket: ticket})
 }
 
 func notFrozen() error {
 	return vocab.Errorf(vocab.ReasonOperationState, "the tenant is not frozen")
 }
 
-// moveBasis is what a move rests on, in one place.
-func (t *Tenant) moveBasis(ctx context.Context) (base [32]byte, err error) {
-	err = t.store.View(ctx, func(r store.Reader) (err error) {
-		base, err = readMoveBasis(r, t.id)
-		return err
-	})
-	return base, err
-}
-
-// readMoveBasis hashes what a move rests on: where the tenant lives, and every
-// key, version and generation with its state. Whoever approves a move approves
-// that these leave; not how many licenses there are, for that changes with every
-// publication until the tenant is frozen.
-func readMoveBasis(r store.Reader, t vocab.TenantID) ([32]byte, error) {
+// moveBasis is what a move rests on: where the tenant lives, and every key,
+// version and generation with its state. Whoever approves a move approves that
+// these leave; not how many licenses and events there are, for that changes with
+// every call until the tenant is frozen.
+func (t *Tenant) moveBasis(r store.Reader, _ *operation.Operation) (*operation.Basis, error) {
 	var parts []string
-	for _, prefix := range []string{record.PrefixKeys, record.PrefixGenerations, record.NameResidence} {
-		err := record.ListResources(r, t, prefix, "", func(s *record.Resource) (bool, error) {
-			switch {
-			case prefix == record.PrefixKeys:
-				k, err := record.DecodeTenantKey(s.Body)
-				if err != nil {
-					return false, err
-				}
-				parts = append(parts, fmt.Sprintf("%s %s %d", s.Name, k.ID, k.State))
-				for _, v := range k.Versions {
-					parts = append(parts, fmt.Sprintf("%s/%d %d", s.Name, v.Number, v.State))
-				}
-			case prefix == record.PrefixGenerations:
-				g, err := record.DecodeGeneration(s.Body)
-				if err != nil {
-					return false, err
-				}
-				parts = append(parts, fmt.Sprintf("%s %d %x", s.Name, g.State, canon.Hash(g.Signed)))
-			default:
-				parts = append(parts, fmt.Sprintf("%s %d", s.Name, s.Revision))
-			}
-			return true, nil
-		})
-		if err != nil {
-			return [32]byte{}, err
+	residence, revision := &record.Residence{}, uint32(0)
+	if s, err := t.resource(r, record.NameResidence); err != nil {
+		return nil, err
+	} else if s != nil {
+		if residence, err = record.DecodeResidence(s.Body); err != nil {
+			return nil, err
 		}
+		revision = s.Revision
+	}
+	registered, generations := 0, 0
+	if err := record.ListKeys(r, t.id, func(name string, k *record.TenantKey) error {
+		registered++
+		parts = append(parts, fmt.Sprintf("key %s %s %d", name, k.ID, k.State))
+		for _, v := range k.Versions {
+			parts = append(parts, fmt.Sprintf("version %s/%d %d", name, v.Number, v.State))
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	if err := record.ListGenerations(r, t.id, func(g *record.Generation) error {
+		generations++
+		parts = append(parts, fmt.Sprintf("generation g%d %d %x", g.Number, g.State, canon.Hash(g.Signed)))
+		return nil
+	}); err != nil {
+		return nil, err
 	}
 	slices.Sort(parts)
-	return canon.Hash([]byte(strings.Join(parts, "\n"))), nil
-}
-
-// checkMoveBasis says why a move is not what was asked for any more.
-func (t *Tenant) checkMoveBasis(r store.Reader, o *operation.Operation) error {
-	params, err := operation.Params[operation.ExportParams](o)
-	if err != nil {
-		return err
+	text := []string{fmt.Sprintf("%d keys and %d generations as they are", registered, generations), "the tenant is not frozen"}
+	if residence.Frozen != 0 {
+		text[1] = "the tenant is frozen since " + residence.Frozen.Time().UTC().Format(time.RFC3339)
+		switch n := residence.Whole(); n {
+		case 0:
+			text = append(text, "no archive of it is whole")
+		default:
+			text = append(text, fmt.Sprintf("%d archives of it are whole: another service may answer for it already", n))
+		}
 	}
-	base, err := readMoveBasis(r, t.id)
-	if err == nil && base != params.Base {
-		err = vocab.Errorf(vocab.ReasonInventoryChanged, "keys or generations changed since it was asked for, or where the tenant lives").
-			WithNext("Ask again")
-	}
-	return err
+	return &operation.Basis{
+		Hash: canon.Hash(canon.D("rms/v1/basis/move", canon.Fields{1: uint64(revision), 2: strings.Join(parts, "\n")})), Text: text,
+	}, nil
 }
 
 // prepareMove freezes the tenant, or thaws it.
@@ -220,9 +196,6 @@ func (t *Tenant) prepareMove(o *operation.Operation) (effect, error) {
 		return nil, err
 	}
 	return func(tx store.Tx, o *operation.Operation, id vocab.OperationID, now time.Time) (string, error) {
-		if err := t.checkMoveBasis(tx, o); err != nil {
-			return "", err
-		}
 		e := t.effectEvent(audit.KindTenantFrozen, o, id, now)
 		e.Target = record.NameResidence
 		result := ""

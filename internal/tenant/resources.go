@@ -10,6 +10,7 @@ import (
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/directory"
 	"github.com/openrms/rms/internal/keys"
+	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
@@ -30,6 +31,7 @@ type live struct {
 	// operations are those that go on; bell rings when one changed.
 	operations map[vocab.OperationID]goingOn
 	bell       bell
+	approvers  *operation.ApproverSet // nil while there are none
 	watchers   map[*watcher]struct{}
 	// keys are the registered keys by name, generations those of the tenant by
 	// number. ring follows them, once there is one.
@@ -147,6 +149,8 @@ func (l *live) set(s *record.Resource) error {
 		return l.setGeneration(s)
 	case s.Name == record.NameResidence:
 		return l.setResidence(s)
+	case s.Name == record.NameApprovers:
+		return l.setApprovers(s)
 	}
 	return nil // nothing that decisions read
 }
@@ -244,7 +248,7 @@ func isResource(target string) bool {
 			return true
 		}
 	}
-	return target == record.NameResidence
+	return target == record.NameApprovers || target == record.NameResidence
 }
 
 // resource reads and verifies one resource; nil if there is none or it is gone.

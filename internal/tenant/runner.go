@@ -248,7 +248,7 @@ func (t *Tenant) workOn(ctx context.Context, r *runner, id vocab.OperationID) (t
 	}
 	var pause time.Duration
 	switch o.Kind {
-	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate, operation.TenantExport:
+	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate, operation.ApproversUpdate, operation.CustodyLower, operation.TenantExport:
 		err = t.carryOut(ctx, id, o)
 	case operation.Transfer:
 		pause, err = t.workTransfer(ctx, id, o)
@@ -309,6 +309,9 @@ func (t *Tenant) carryOut(ctx context.Context, id vocab.OperationID, o *operatio
 		if err := t.frozen(); err != nil && o.Kind != operation.TenantExport {
 			return err
 		}
+		if err := t.checkBasis(tx, o); err != nil {
+			return err
+		}
 		result, err := effect(tx, o, id, e.Time)
 		if err != nil {
 			return err
@@ -332,6 +335,10 @@ func (t *Tenant) prepare(ctx context.Context, o *operation.Operation) (effect, e
 		return t.prepareTemplate(ctx, o)
 	case operation.LicenseUpdate:
 		return t.prepareLicense(ctx, o)
+	case operation.ApproversUpdate:
+		return t.prepareApprovers(o)
+	case operation.CustodyLower:
+		return t.prepareCustody(ctx, o)
 	case operation.TenantExport:
 		return t.prepareMove(o)
 	}
@@ -355,8 +362,9 @@ func (t *Tenant) checkBasis(r store.Reader, o *operation.Operation) error {
 		return t.checkTemplateBasis(r, o)
 	case operation.LicenseUpdate:
 		return t.checkLicenseBasis(r, o)
-	case operation.TenantExport:
-		return t.checkMoveBasis(r, o)
+	}
+	if underDualControl(o.Kind) {
+		return t.checkDualBasis(r, o)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/openrms/rms/internal/audit"
@@ -23,6 +24,9 @@ func (t *Tenant) Settings() record.Settings { return *t.settings.Load() }
 // What the trust bundle says of the settings it says when the call returns: a
 // change of the allowed recipient keys takes effect together with a newly
 // signed bundle or, if the custodian cannot sign one now, not at all.
+//
+// A change that lowers custody is not written: it is under dual control, and
+// APPROVAL_REQUIRED names the operation.
 func (t *Tenant) UpdateSettings(ctx context.Context, c Call, want uint32, anyRevision bool, edit func(*record.Settings) error) (record.Settings, vocab.EventID, error) {
 	e := t.newEvent(audit.KindSettingsChanged, c, t.now())
 	e.Target = "settings"
@@ -39,7 +43,13 @@ func (t *Tenant) UpdateSettings(ctx context.Context, c Call, want uint32, anyRev
 		}
 		to.Revision++
 		to.LastEvent = e.ID
-		return from, to, checkSettings(to)
+		if err := checkSettings(to); err != nil {
+			return from, to, err
+		}
+		if lowers(from, to) {
+			return from, to, lowering{from, to}
+		}
+		return from, to, nil
 	}
 	var out record.Settings
 	err := errStale
@@ -50,6 +60,9 @@ func (t *Tenant) UpdateSettings(ctx context.Context, c Call, want uint32, anyRev
 	}
 	if err == errStale { //nolint:errorlint // our own sentinel, unwrapped
 		err = tooBusy()
+	}
+	if l, ok := errors.AsType[lowering](err); ok {
+		err = t.requestCustody(ctx, c, l)
 	}
 	if err != nil {
 		return record.Settings{}, vocab.EventID{}, t.refuse(ctx, e, err)

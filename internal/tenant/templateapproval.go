@@ -53,8 +53,10 @@ func (t *Tenant) gainsNothing(tx store.Tx, who standing, uid vocab.TemplateUID, 
 }
 
 // NeedsApproval reports whether the caller could write a template only with
-// another policy-admin's approval, as things are now. next is the whole
-// template; it is not checked otherwise.
+// another policy-admin's approval, or with that of the quorum, for it lowers
+// custody, as things are now. next is the whole
+// template; it is not checked otherwise, but for a lower floor with something else
+// beside it: REQUEST_INVALID.
 func (t *Tenant) NeedsApproval(ctx context.Context, caller *vocab.Identity, slug string, next *policy.Template) (needed bool, err error) {
 	err = t.store.View(ctx, func(r store.Reader) error {
 		settings, err := record.GetSettings(r, t.id)
@@ -64,6 +66,9 @@ func (t *Tenant) NeedsApproval(ctx context.Context, caller *vocab.Identity, slug
 		current, err := t.findTemplate(r, slug)
 		if err != nil || current == nil {
 			return err
+		}
+		if needed = lowersFloor(current.Template, next); needed {
+			return onlyFloor(current.Template, next)
 		}
 		followers, err := record.CountByTemplate(r, t.id, current.UID)
 		if err != nil || followers == 0 {
@@ -91,12 +96,28 @@ func (t *Tenant) requestTemplate(ctx context.Context, c Call, kind audit.Kind, b
 
 // DraftOf returns the template revision that an operation would write.
 func DraftOf(o *operation.Operation) (*operation.TemplateParams, *policy.Template, error) {
-	params, err := operation.Params[operation.TemplateParams](o)
+	params, err := templateParams(o)
 	if err != nil {
 		return nil, nil, err
 	}
 	draft, err := license.DecodeTemplate(params.Draft)
 	return params, draft, err
+}
+
+// templateParams reads the template that an operation of one of two kinds would
+// write.
+func templateParams(o *operation.Operation) (*operation.TemplateParams, error) {
+	if o.Kind != operation.CustodyLower {
+		return operation.Params[operation.TemplateParams](o)
+	}
+	params, err := operation.Params[operation.CustodyParams](o)
+	if err == nil && params.Template == nil {
+		err = contradicts("an operation")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return params.Template, nil
 }
 
 // checkTemplateBasis refuses an edit of a revision that is not the current one

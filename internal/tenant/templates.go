@@ -283,8 +283,8 @@ func (t *Tenant) UndeleteTemplate(ctx context.Context, c Call, slug string) (*po
 // current one (nil: there is none), the rest is the same for all. The revision
 // is signed before the transaction, which then finds out whether the current
 // one is still the one that was edited; if not, it is all done again. A revision
-// by which its author gains access to documents is not written: it is asked for,
-// and APPROVAL_REQUIRED names the operation.
+// by which its author gains access to documents, or which lowers the template's
+// floor, is not written: it is asked for, and APPROVAL_REQUIRED names the operation.
 func (t *Tenant) revise(ctx context.Context, c Call, slug string, kind audit.Kind, dryRun bool,
 	edit func(r store.Reader, current *policy.Template) (*policy.Template, error),
 ) (*policy.Template, vocab.EventID, error) {
@@ -320,12 +320,20 @@ func (t *Tenant) revise(ctx context.Context, c Call, slug string, kind audit.Kin
 			return nil, vocab.EventID{}, t.refuse(ctx, e, err)
 		}
 		describeRevision(e, draft)
+		if lowersFloor(before, draft) {
+			if err := onlyFloor(before, draft); err != nil {
+				return nil, vocab.EventID{}, t.refuse(ctx, e, err)
+			}
+		}
 		if dryRun {
 			// The check of an edit is recorded like a read.
 			e.Kind = audit.KindRead
 			return draft, e.ID, t.commit(ctx, func(store.Tx) error { return nil }, e)
 		}
 		who := t.standingOf(c.Caller, settings)
+		if lowersFloor(before, draft) {
+			return nil, vocab.EventID{}, t.refuse(ctx, e, t.requestFloor(ctx, c, kind, before, draft))
+		}
 		gains := gainsByTemplate(who, settings, before, draft, now)
 		if gains && followers > 0 {
 			return nil, vocab.EventID{}, t.refuse(ctx, e, t.requestTemplate(ctx, c, kind, base, draft))

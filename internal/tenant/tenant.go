@@ -48,7 +48,8 @@ type Deps struct {
 	File  config.Tenant
 	Store store.Store
 	Log   *audit.Log
-	// Custodians are what the operator's file names.
+	// Custodians reaches the tenant's custodians. Whoever made it ends it, after
+	// the tenant.
 	Custodians Custodians
 	// Exported returns the tenant's exported checkpoint; nil means that none
 	// are kept.
@@ -172,6 +173,7 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	t.stop = stop
 	t.running.Go(func() { t.run(run) })
 	t.running.Go(func() { t.operate(run) })
+	t.running.Go(func() { t.watchApprovers(run) })
 	return t, nil
 }
 
@@ -190,7 +192,7 @@ func (t *Tenant) Name() string { return t.name }
 func (t *Tenant) ID() vocab.TenantID { return t.id }
 
 // Reconfigure takes over what may change without a restart from the operator's
-// file: everything but the custodian.
+// file: everything but a custodian that holds a key of the tenant.
 func (t *Tenant) Reconfigure(f config.Tenant) {
 	t.file.Store(&f)
 	t.tellUncounted()
@@ -212,7 +214,10 @@ func (t *Tenant) Ready(ctx context.Context) error {
 
 // setState notes whether the tenant serves and says whether that is news.
 func (t *Tenant) setState(err error) bool {
-	if old := t.state.Load(); old != nil && (old.Err == nil) == (err == nil) && vocab.ReasonOf(old.Err) == vocab.ReasonOf(err) {
+	if old := t.state.Load(); old != nil && sameTrouble(old.Err, err) {
+		if err != nil && old.Err.Error() != err.Error() {
+			t.state.Store(&State{Err: err, Since: old.Since}) // the same, and more is known of it
+		}
 		return false
 	}
 	t.state.Store(&State{Err: err, Since: t.now()})

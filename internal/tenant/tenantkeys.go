@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strconv"
 
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/keys"
@@ -176,10 +175,10 @@ func (t *Tenant) openKeys() ([]keys.Custodian, error) {
 // rank is 0 for the active key, and before the others comes one that was
 // suspended: if no key is active, that was.
 func rank(k *record.TenantKey) int {
-	switch keys.State(k.State) {
-	case keys.Active:
+	switch s := keys.State(k.State); {
+	case s == keys.Active:
 		return 0
-	case keys.Suspended:
+	case s == keys.Suspended:
 		return 1
 	}
 	return 2
@@ -207,16 +206,16 @@ func (t *Tenant) openKey(k *record.TenantKey) (keys.Custodian, error) {
 	return c, nil
 }
 
-// allow tells a custodian which root keys are registered there.
+// allow tells a custodian which keys are registered there.
 func (t *Tenant) allow(custodian string) {
-	var roots []string
+	var names []string
 	for _, k := range t.live.registered() {
 		if k.Custodian == custodian && needed(k) {
-			roots = append(roots, k.Root)
+			names = append(names, k.Root, k.Sign)
 		}
 	}
-	slices.Sort(roots)
-	t.custodians.Allow(custodian, slices.Compact(roots)...)
+	slices.Sort(names)
+	t.custodians.Allow(custodian, slices.Compact(names)...)
 }
 
 // closeKeys closes every custodian that was opened.
@@ -234,13 +233,4 @@ func (t *Tenant) closeKeys() (err error) {
 func (t *Tenant) keyNameOf(id vocab.CustodianID) string {
 	name, _ := t.live.keyByID(id)
 	return name
-}
-
-// parseGeneration reads a generation's number as people write it: 4 or g4.
-func parseGeneration(s string) (uint32, bool) {
-	if len(s) > 1 && s[0] == 'g' {
-		s = s[1:]
-	}
-	n, err := strconv.ParseUint(s, 10, 32)
-	return uint32(n), err == nil && n > 0 && strconv.FormatUint(n, 10) == s
 }

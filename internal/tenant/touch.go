@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -151,8 +152,7 @@ type custodianAlarm struct {
 // alarm records what can only come from damage or an exchange, once for each
 // time it begins, and returns it.
 func (t *Tenant) alarm(ctx context.Context, c vocab.CustodianID, err error) error {
-	r := vocab.ReasonOf(err)
-	if !alarmingOf(err) || vocab.ReasonOf(t.State().Err) == r {
+	if !alarmingOf(err) || sameTrouble(t.State().Err, err) {
 		return err
 	}
 	if recErr := t.raise(ctx, c, err); recErr != nil {
@@ -161,10 +161,18 @@ func (t *Tenant) alarm(ctx context.Context, c vocab.CustodianID, err error) erro
 	return err
 }
 
+// sameTrouble reports whether two states of the tenant, nil being good, are the
+// same to whoever hears of them. A login with too much power has the reason of
+// one with too little, and is something else.
+func sameTrouble(a, b error) bool {
+	return (a == nil) == (b == nil) && vocab.ReasonOf(a) == vocab.ReasonOf(b) &&
+		errors.Is(a, keys.ErrTooMuchPower) == errors.Is(b, keys.ErrTooMuchPower)
+}
+
 // alarmingOf reports whether what a look at a custodian found is an alarm.
 func alarmingOf(err error) bool {
 	r := vocab.ReasonOf(err)
-	return alarming[r] || r == vocab.ReasonKeyAttributesUnsafe
+	return alarming[r] || r == vocab.ReasonKeyAttributesUnsafe || errors.Is(err, keys.ErrTooMuchPower)
 }
 
 // noteFault notes how a look at a key that is not the active one ended, with an
@@ -177,7 +185,7 @@ func (t *Tenant) noteFault(ctx context.Context, c vocab.CustodianID, err error) 
 	}
 	t.opened.faults[c] = err
 	t.opened.mu.Unlock()
-	if vocab.ReasonOf(before) == vocab.ReasonOf(err) {
+	if sameTrouble(before, err) {
 		return nil
 	}
 	if err == nil {

@@ -3,6 +3,7 @@ package tenant_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/keys/embedded"
 	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
@@ -136,7 +138,8 @@ func keep(t *testing.T, first func(*moody)) *kept {
 	}}
 	first(k.custodian)
 	k.Tenant, err = tenant.Open(t.Context(), tenant.Deps{
-		File: config.Tenant{ID: "contoso", Domains: []string{"contoso.test"}}, Store: s, Log: k.log,
+		File:  config.Tenant{ID: "contoso", Domains: []string{"contoso.test"}, Admins: []vocab.Principal{user("alice"), user("bob")}},
+		Store: s, Log: k.log,
 		Custodians: tenanttest.Embedded(func(id vocab.CustodianID) (keys.Custodian, error) {
 			ring, err := embedded.Create(embedded.Config{ID: id, Path: filepath.Join(dir, "keyring"), KeyFile: filepath.Join(dir, "keyring.key")})
 			k.custodian.Custodian = ring
@@ -203,21 +206,26 @@ var (
 	refused = vocab.Errorf(vocab.ReasonCustodianRefused, "switched off by the test")
 )
 
-// A key that became unsafe ends the use of what was unwrapped with it at the
+// A key that became unsafe or another ends the use of what was unwrapped with it at the
 // next look, though the custodian goes on answering; and it is an alarm, once.
 func TestUnsafeKeyIsBarred(t *testing.T) {
-	for name, change := range map[string]func(*keys.Facts){
-		"root exportable": func(f *keys.Facts) { f.Root.Exportable = true },
-		"sign backed up":  func(f *keys.Facts) { f.Sign.BackedUp = true },
+	for name, c := range map[string]struct {
+		change func(*keys.Facts)
+		want   vocab.Reason
+	}{
+		"root exportable":     {func(f *keys.Facts) { f.Root.Exportable = true }, vocab.ReasonKeyAttributesUnsafe},
+		"sign backed up":      {func(f *keys.Facts) { f.Sign.BackedUp = true }, vocab.ReasonKeyAttributesUnsafe},
+		"another cluster":     {func(f *keys.Facts) { f.ClusterID = "another" }, vocab.ReasonCustodianChanged},
+		"destroyed, and back": {func(f *keys.Facts) { f.Root.MinAvailable = 0 }, vocab.ReasonCustodianChanged},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				k := keep(t, quiet)
 				k.expect(t, "")
-				k.custodian.be(func(c *moody) { c.facts = change })
+				k.custodian.be(func(m *moody) { m.facts = c.change })
 				time.Sleep(6 * time.Minute)
-				k.expectState(t, vocab.ReasonKeyAttributesUnsafe)
-				k.expect(t, vocab.ReasonKeyAttributesUnsafe)
+				k.expectState(t, c.want)
+				k.expect(t, c.want)
 				time.Sleep(time.Hour)
 				if n := k.kinds(t)[audit.KindAlarm]; n != 1 {
 					t.Errorf("%d alarms, want 1", n)
@@ -229,6 +237,41 @@ func TestUnsafeKeyIsBarred(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A login that may do more than use its keys is an alarm each time that begins,
+// also where a login with too little power is what it was before; the tenant
+// goes on with what the custodian lets it do.
+func TestTooMuchPowerIsAnAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := keep(t, quiet)
+		lacks := vocab.Errorf(vocab.ReasonConfigurationInvalid, "the login lacks update on a")
+		exceeds := func(what string) error {
+			return vocab.Errorf(vocab.ReasonConfigurationInvalid, "the login may do too much: %s", what).Because(keys.ErrTooMuchPower)
+		}
+		for _, step := range []struct {
+			name   string
+			check  error
+			alarms int
+		}{
+			{"too little", lacks, 0},
+			{"too much", exceeds("trim"), 1},
+			{"more of it", exceeds("rotate; trim"), 1},
+			{"as it should be", nil, 1},
+			{"too much again", exceeds("trim"), 2},
+		} {
+			k.custodian.be(func(c *moody) { c.check = step.check })
+			time.Sleep(6 * time.Minute)
+			synctest.Wait()
+			if n := k.kinds(t)[audit.KindAlarm]; n != step.alarms {
+				t.Errorf("%s: %d alarms, want %d", step.name, n, step.alarms)
+			}
+			if got := k.State().Err; (got == nil) != (step.check == nil) || got != nil && got.Error() != step.check.Error() {
+				t.Errorf("%s: the state is %v", step.name, got)
+			}
+			k.expect(t, "")
+		}
+	})
 }
 
 // The switch is in force at the next look even where nobody opens anything,
@@ -246,8 +289,17 @@ func TestSwitchDropsWhatWasUnwrapped(t *testing.T) {
 					s.CacheTTL = time.Hour
 					return nil
 				})
+				// An hour is longer than usual: a second person approves it.
+				waits, ok := errors.AsType[*vocab.Error](err)
+				if !ok || waits.Reason != vocab.ReasonApprovalRequired {
+					t.Fatal(err)
+				}
+				v, err := k.GetOperation(t.Context(), k.call.Caller, waits.Operation)
 				if err != nil {
 					t.Fatal(err)
+				}
+				if v, _, err = k.ApproveOperation(t.Context(), person("bob"), v.ID, v.ParamsHash()); err != nil || v.State != operation.Succeeded {
+					t.Fatalf("%v, it is %s", err, v.State)
 				}
 				k.custodian.be(throw)
 				k.expect(t, "") // still held

@@ -171,9 +171,29 @@ func (t *Tenant) putBundle(tx store.Tx, v *license.Verifier) error {
 	if err := record.PutBundle(tx, t.id, v.Bundle().Raw()); err != nil {
 		return err
 	}
+	// Whoever pinned the root before must find the way also when that root signs
+	// nothing any more.
+	if before := t.trust.verifier.Load(); before != nil && currentRoot(before) != currentRoot(v) {
+		if err := record.PutTransition(tx, t.id, v.Bundle().Seq, v.Bundle().Raw()); err != nil {
+			return err
+		}
+	}
 	tx.AfterCommit(func() { t.trust.verifier.Store(v) })
 	return t.log.Append(tx, e)
 }
+
+// currentRoot is the root that signs what is new.
+func currentRoot(v *license.Verifier) license.KeyID {
+	for _, r := range v.Bundle().Roots {
+		if r.State == license.RootCurrent {
+			return r.ID()
+		}
+	}
+	return license.KeyID{}
+}
+
+// maxTransitions bounds how many changes of root a client is led along.
+const maxTransitions = 32
 
 func sameKEMs(a, b []license.KEM) bool {
 	set := map[license.KEM]bool{}
@@ -194,16 +214,25 @@ type PublicTrust struct {
 	Bundle, Certificate []byte
 	LogKey              string
 	LogCertificate      []byte
+	// Transitions are the bundles with which the tenant changed its root, oldest
+	// first.
+	Transitions [][]byte
 }
 
 // Trust returns the tenant's public trust material.
-func (t *Tenant) Trust(context.Context) (*PublicTrust, error) {
+func (t *Tenant) Trust(ctx context.Context) (*PublicTrust, error) {
 	v := t.trust.verifier.Load()
 	if v == nil {
 		return nil, t.unavailable()
 	}
 	b := v.Bundle()
 	out := &PublicTrust{Bundle: b.Raw()}
+	if err := t.store.View(ctx, func(r store.Reader) (err error) {
+		out.Transitions, err = record.ListTransitions(r, t.id, maxTransitions)
+		return err
+	}); err != nil {
+		return nil, err
+	}
 	for _, state := range []license.RootState{license.RootCurrent, license.RootPrevious} {
 		for _, r := range b.Roots {
 			if r.State == state {
@@ -305,11 +334,6 @@ func (t *Tenant) ensureSigner(ctx context.Context) error {
 	if s, err := t.chain.Licenses(); err == nil && s.Certificate.NotAfter.Sub(t.now()) > keys.CertificateLife/2 {
 		return nil
 	}
-	return t.renewSigner(ctx)
-}
-
-// renewSigner has the root of the active key certify new signing keys.
-func (t *Tenant) renewSigner(ctx context.Context) error {
 	if err := t.chain.Renew(ctx); err != nil {
 		return err
 	}

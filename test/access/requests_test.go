@@ -256,6 +256,19 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	"rms.v1.CustodyService/CompromiseKey": func(t *testing.T, w *world) proto.Message {
 		return &rmsv1.CompromiseKeyRequest{Name: w.oldGeneration(t), Reason: "a test"}
 	},
+	"rms.v1.CustodyService/GetApprovers": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetApproversRequest{Name: "tenants/contoso/approvers"}
+	},
+	"rms.v1.CustodyService/UpdateApprovers": func(*testing.T, *world) proto.Message {
+		return &rmsv1.UpdateApproversRequest{Approvers: &rmsv1.Approvers{
+			Name: "tenants/contoso/approvers", Threshold: 2,
+			// Public keys made for this test alone.
+			Approvers: []*rmsv1.Approvers_Approver{
+				{Principal: "user:tessa@contoso.test", Keys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICERnv2bPnuIRF48UqwlGOVuMB/1pC8K7uwN9I4Xud4N"}},
+				{Principal: "user:carla@contoso.test", Keys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"}},
+			},
+		}}
+	},
 
 	"rms.v1.AuditService/GetEvent": func(t *testing.T, w *world) proto.Message {
 		return &rmsv1.GetEventRequest{Name: "tenants/contoso/events/" + w.publish(t).GetEvent()}

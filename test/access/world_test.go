@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
@@ -43,7 +45,7 @@ roles:
   recovery-officer: ["user:rita@contoso.test"]
 providers: [dev-contoso]
 services: {dlp-scanner: "spiffe://contoso.test/dlp"}
-custodian: {embedded: {}}
+custodians: {keyring: {embedded: {}}, another: {embedded: {keyring: another.ring, key_file: another.key}}}
 `
 	fabrikam = `id: fabrikam
 domains: [fabrikam.test]
@@ -54,7 +56,7 @@ roles:
   auditor: ["user:dave@fabrikam.test"]
   recovery-officer: ["user:dave@fabrikam.test"]
 providers: [dev-fabrikam]
-custodian: {embedded: {}}
+custodians: {keyring: {embedded: {}}}
 `
 )
 
@@ -312,8 +314,21 @@ func (w *world) paused(t *testing.T) string {
 	}
 	next := templateForm()
 	next.Name, next.Etag = o.GetReseal().GetTemplate(), "*"
-	if _, err := rmsv1.NewPolicyServiceClient(w.network).UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: next}); err != nil {
-		t.Fatal(err)
+	_, err = rmsv1.NewPolicyServiceClient(w.network).UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: next})
+	if status.Code(err) != codes.FailedPrecondition {
+		t.Fatalf("lowering a floor: %v", err)
+	}
+	custodian, conn := w.as(t.Context(), "key-custodian", "")
+	operations = rmsv1.NewOperationServiceClient(conn)
+	asked, err := operations.ListOperations(custodian, &rmsv1.ListOperationsRequest{
+		Parent: "tenants/contoso", PageSize: 1, Kind: rmsv1.Operation_KIND_CUSTODY_LOWER, State: rmsv1.Operation_STATE_AWAITING_APPROVAL,
+	})
+	if err != nil || len(asked.GetOperations()) != 1 {
+		t.Fatalf("%v, %v", asked, err)
+	}
+	o = asked.GetOperations()[0]
+	if o, err = operations.ApproveOperation(custodian, &rmsv1.ApproveOperationRequest{Name: o.GetName(), ParamsSha256: o.GetParamsSha256()}); err != nil || o.GetState() != rmsv1.Operation_STATE_SUCCEEDED {
+		t.Fatalf("%v, %v", o, err)
 	}
 	return name
 }

@@ -29,29 +29,29 @@ func TestAuthorityMix(t *testing.T) {
 		silent bool // it is no alarm
 	}{
 		"a document's identity with another's commitment": {func(t *testing.T) []byte {
-			return stolen.forgePL(t, a, func(h header, _ *[]byte) { h.set(t, fieldCommitment, b.parsed.Commitment[:]) })
+			return stolen.forgePL(t, a, func(h header, _ *[]byte) { h.Set(t, fieldCommitment, b.parsed.Commitment[:]) })
 		}, vocab.ReasonLicenseMismatch, false},
 		"the readable document's commitment under the other's identity": {func(t *testing.T) []byte {
-			return stolen.forgePL(t, b, func(h header, _ *[]byte) { h.set(t, fieldContent, a.content[:]) })
+			return stolen.forgePL(t, b, func(h header, _ *[]byte) { h.Set(t, fieldContent, a.content[:]) })
 		}, vocab.ReasonLicenseMismatch, false},
 		"a document that was never published": {func(t *testing.T) []byte {
-			return stolen.forgePL(t, b, func(h header, _ *[]byte) { h.set(t, fieldContent, fresh[:]) })
+			return stolen.forgePL(t, b, func(h header, _ *[]byte) { h.Set(t, fieldContent, fresh[:]) })
 		}, vocab.ReasonLicenseUnknown, false},
 		"a content ID of the offline space": {func(t *testing.T) []byte {
 			id := vocab.NewContentID()
 			id[6] = id[6]&0x0f | 0x80
-			return stolen.forgePL(t, b, func(h header, _ *[]byte) { h.set(t, fieldContent, id[:]) })
+			return stolen.forgePL(t, b, func(h header, _ *[]byte) { h.Set(t, fieldContent, id[:]) })
 		}, vocab.ReasonSuiteUnsupported, true},
 		"another content suite": {func(t *testing.T) []byte {
-			return stolen.forgePL(t, b, func(h header, _ *[]byte) { h.set(t, fieldSuite, 2) })
+			return stolen.forgePL(t, b, func(h header, _ *[]byte) { h.Set(t, fieldSuite, 2) })
 		}, vocab.ReasonSuiteUnsupported, true},
 		"another body suite": {func(t *testing.T) []byte {
-			return stolen.forgePL(t, b, func(h header, _ *[]byte) { h.set(t, fieldBodySuite, 2) })
+			return stolen.forgePL(t, b, func(h header, _ *[]byte) { h.Set(t, fieldBodySuite, 2) })
 		}, vocab.ReasonSuiteUnsupported, true},
 		"a genuine license of another tenant": {func(*testing.T) []byte { return foreign.pl }, vocab.ReasonLicenseMismatch, false},
 		"another tenant's license under one's own tenant's name": {func(t *testing.T) []byte {
 			own := s.trust[contoso].TenantID
-			return resign(t, foreign.pl, license.KindPL, stolen, func(h header, _ *[]byte) { h.set(t, fieldTenant, own[:]) })
+			return resign(t, foreign.pl, license.KindPL, stolen, func(h header, _ *[]byte) { h.Set(t, fieldTenant, own[:]) })
 		}, vocab.ReasonLicenseSignature, false},
 		"signed under another tenant's root": {func(t *testing.T) []byte {
 			return certify(t, s.root(t, fabrikam), s.trust[contoso].TenantID, license.UsagePL).forgePL(t, b, nil)

@@ -105,7 +105,7 @@ func TestBrokenTenant(t *testing.T) {
 		"settings that nobody set": {
 			func(t *testing.T) {
 				s.editStore(t, func(tx *bbolt.Tx) {
-					editRow(t, tx, tableSettings, s.of(), func(h header) { h.set(t, settingsGuests, []string{"partner.test", "guests.test"}) })
+					editRow(t, tx, tableSettings, s.of(), func(h header) { h.Set(t, settingsGuests, []string{"partner.test", "guests.test"}) })
 				})
 			},
 			nil, vocab.ReasonStoreDamaged, vocab.ReasonStoreDamaged,

@@ -1,23 +1,18 @@
 package attack
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
-	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/fxamacker/cbor/v2"
 	"go.etcd.io/bbolt"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/openrms/rms/internal/config"
-	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vaulttest"
 	"github.com/openrms/rms/internal/vaulttest/realvault"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+	"github.com/openrms/rms/test/storeedit"
 )
 
 // TestCustodySwap exchanges wrapped keys in the store, under a daemon whose
@@ -61,17 +56,13 @@ func TestCustodySwap(t *testing.T) {
 	newest := s.snapshot(t)
 
 	licenseKey := func(tenant string, d *document) []byte {
-		id := s.trust[tenant].TenantID
-		return append(bytes.Clone(id[:]), d.content[:]...)
+		return storeedit.Key(s.trust[tenant].TenantID, d.content[:])
 	}
-	wrapOf := func(t *testing.T, tx *bbolt.Tx, table string, key []byte, field uint64) cbor.RawMessage {
-		h := header{}
-		must(t, cbor.Unmarshal(row(t, tx, table, key), &h))
-		return h[field]
+	generationWrap := func(t *testing.T, tx *bbolt.Tx, tenant string) cbor.RawMessage {
+		return storeedit.BodyOf(t, tx, s.trust[tenant].TenantID, "generations/1")[storeedit.GenerationWrap]
 	}
-	generation := func(tenant string, number uint32) []byte {
-		id := s.trust[tenant].TenantID
-		return binary.BigEndian.AppendUint32(bytes.Clone(id[:]), number)
+	forgeGeneration := func(t *testing.T, tx *bbolt.Tx, edit func(h header)) {
+		storeedit.ForgeBody(t, tx, filepath.Join(s.Dir, "data"), s.trust[contoso].TenantID, "generations/1", edit)
 	}
 	for name, attack := range map[string]struct {
 		edit func(t *testing.T, tx *bbolt.Tx)
@@ -79,41 +70,37 @@ func TestCustodySwap(t *testing.T) {
 		want vocab.Reason
 	}{
 		"between two strict documents": {func(t *testing.T, tx *bbolt.Tx) {
-			wrap := wrapOf(t, tx, tableLicenses, licenseKey(contoso, b), recordWrap)
+			wrap := storeedit.WrapOf(t, tx, tableLicenses, licenseKey(contoso, b), recordWrap)
 			s.forgeRecord(t, tx, a, func(h header) { h[recordWrap] = wrap })
 		}, a, vocab.ReasonCustodyIntegrity},
 		"a document's and the tenant's generation": {func(t *testing.T, tx *bbolt.Tx) {
-			wrap := wrapOf(t, tx, tableGens, generation(contoso, 1), generationWrap)
+			wrap := generationWrap(t, tx, contoso)
 			s.forgeRecord(t, tx, a, func(h header) { h[recordWrap] = wrap })
 		}, a, vocab.ReasonCustodyIntegrity},
 		"the tenant's generation and a document's": {func(t *testing.T, tx *bbolt.Tx) {
-			wrap := wrapOf(t, tx, tableLicenses, licenseKey(contoso, a), recordWrap)
-			editRow(t, tx, tableGens, generation(contoso, 1), func(h header) { h[generationWrap] = wrap })
+			wrap := storeedit.WrapOf(t, tx, tableLicenses, licenseKey(contoso, a), recordWrap)
+			forgeGeneration(t, tx, func(h header) { h[storeedit.GenerationWrap] = wrap })
 		}, cached, vocab.ReasonCustodyIntegrity},
 		"with another tenant's document": {func(t *testing.T, tx *bbolt.Tx) {
-			wrap := wrapOf(t, tx, tableLicenses, licenseKey(fabrikam, foreign), recordWrap)
+			wrap := storeedit.WrapOf(t, tx, tableLicenses, licenseKey(fabrikam, foreign), recordWrap)
 			s.forgeRecord(t, tx, a, func(h header) { h[recordWrap] = wrap })
 		}, a, vocab.ReasonKeyState}, // it names a key that is not the tenant's
 		"with another tenant's document, as if under one's own key": {func(t *testing.T, tx *bbolt.Tx) {
-			wrap := renamed(t, wrapOf(t, tx, tableLicenses, licenseKey(fabrikam, foreign), recordWrap), wrapOf(t, tx, tableLicenses, licenseKey(contoso, a), recordWrap))
-			s.forgeRecord(t, tx, a, func(h header) { h.set(t, recordWrap, wrap) })
+			wrap := storeedit.Renamed(t, storeedit.WrapOf(t, tx, tableLicenses, licenseKey(fabrikam, foreign), recordWrap), storeedit.WrapOf(t, tx, tableLicenses, licenseKey(contoso, a), recordWrap))
+			s.forgeRecord(t, tx, a, func(h header) { h.Set(t, recordWrap, wrap) })
 		}, a, vocab.ReasonCustodyIntegrity},
 		"with another tenant's generation": {func(t *testing.T, tx *bbolt.Tx) {
-			wrap := wrapOf(t, tx, tableGens, generation(fabrikam, 1), generationWrap)
-			editRow(t, tx, tableGens, generation(contoso, 1), func(h header) { h[generationWrap] = wrap })
+			wrap := generationWrap(t, tx, fabrikam)
+			forgeGeneration(t, tx, func(h header) { h[storeedit.GenerationWrap] = wrap })
 		}, cached, vocab.ReasonKeyState},
 		"with another tenant's generation, as if under one's own key": {func(t *testing.T, tx *bbolt.Tx) {
-			wrap := renamed(t, wrapOf(t, tx, tableGens, generation(fabrikam, 1), generationWrap), wrapOf(t, tx, tableGens, generation(contoso, 1), generationWrap))
-			editRow(t, tx, tableGens, generation(contoso, 1), func(h header) { h.set(t, generationWrap, wrap) })
+			wrap := storeedit.Renamed(t, generationWrap(t, tx, fabrikam), generationWrap(t, tx, contoso))
+			forgeGeneration(t, tx, func(h header) { h.Set(t, storeedit.GenerationWrap, wrap) })
 		}, cached, vocab.ReasonCustodyIntegrity},
 		"another version of the key named": {func(t *testing.T, tx *bbolt.Tx) {
-			raw := wrapOf(t, tx, tableLicenses, licenseKey(contoso, a), recordWrap)
-			var encoded []byte
-			must(t, cbor.Unmarshal(raw, &encoded))
-			w, err := license.ParseWrap(encoded)
-			must(t, err)
+			w := storeedit.ParseWrap(t, storeedit.WrapOf(t, tx, tableLicenses, licenseKey(contoso, a), recordWrap))
 			w.L0Version = 7
-			s.forgeRecord(t, tx, a, func(h header) { h.set(t, recordWrap, w.Encode()) })
+			s.forgeRecord(t, tx, a, func(h header) { h.Set(t, recordWrap, w.Encode()) })
 		}, a, vocab.ReasonCustodianChanged},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -138,57 +125,14 @@ func TestCustodySwap(t *testing.T) {
 	})
 }
 
-// renamed is a wrapped key that says it is under the key of another.
-func renamed(t *testing.T, raw, like cbor.RawMessage) []byte {
-	t.Helper()
-	parse := func(raw cbor.RawMessage) *license.Wrap {
-		var encoded []byte
-		must(t, cbor.Unmarshal(raw, &encoded))
-		w, err := license.ParseWrap(encoded)
-		must(t, err)
-		return w
-	}
-	w := parse(raw)
-	w.Custodian = parse(like).Custodian
-	return w.Encode()
-}
-
-// tableHashes is the stored tree.
-const tableHashes = "audit-hashes"
-
-// forgeRecord edits a license's record as somebody who has the whole data
-// directory and all the time: the event that wrote the record gets its hash,
-// the tree is made anew from the events, and the checkpoints are removed.
+// forgeRecord edits a record of contoso's so that its log agrees.
 func (s *site) forgeRecord(t *testing.T, tx *bbolt.Tx, d *document, edit func(h header)) {
 	t.Helper()
-	var event []byte
-	key := s.of(d.content[:])
-	editRow(t, tx, tableLicenses, key, func(h header) {
-		edit(h)
-		must(t, cbor.Unmarshal(h[16], &event))
-	})
-	state := sha256.Sum256(row(t, tx, tableLicenses, key))
-	editRow(t, tx, tableEvents, s.of(row(t, tx, tableIDs, s.of(event))), func(h header) { h.set(t, 181, state[:]) })
-	s.forgeTree(t, tx)
+	storeedit.ForgeRecord(t, tx, filepath.Join(s.Dir, "data"), s.trust[contoso].TenantID, d.content, edit)
 }
 
-// forgeTree makes the tree anew from the events as they are, and removes the
-// checkpoints.
+// forgeTree makes contoso's tree agree with its events.
 func (s *site) forgeTree(t *testing.T, tx *bbolt.Tx) {
 	t.Helper()
-	number := func(n int64) []byte { return s.of(binary.BigEndian.AppendUint64(nil, uint64(n))) }
-	hashes := tlog.HashReaderFunc(func(indexes []int64) (out []tlog.Hash, err error) {
-		for _, n := range indexes {
-			out = append(out, tlog.Hash(row(t, tx, tableHashes, number(n))))
-		}
-		return out, nil
-	})
-	for n := range int64(binary.BigEndian.Uint64(row(t, tx, tableHeads, s.of()))) {
-		made, err := tlog.StoredHashes(n, row(t, tx, tableEvents, number(n)), hashes)
-		must(t, err)
-		for i, h := range made {
-			put(t, tx, tableHashes, number(tlog.StoredHashIndex(0, n)+int64(i)), h[:])
-		}
-	}
-	must(t, os.RemoveAll(filepath.Join(s.Dir, "data", "checkpoints")))
+	storeedit.ForgeTree(t, tx, filepath.Join(s.Dir, "data"), s.trust[contoso].TenantID)
 }

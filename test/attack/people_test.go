@@ -12,6 +12,7 @@ import (
 	"github.com/openrms/rms/internal/daemon"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+	"github.com/openrms/rms/test/storeedit"
 )
 
 // Tables of what administrators manage, and fields of a resource.
@@ -65,6 +66,15 @@ func testTamperedPeople(t *testing.T, s *site, untouched func()) {
 	alice.grantRole("policy-admin", "user:carla@contoso.test")
 	frank.grantRole("policy-admin", "user:mallory@fabrikam.test")
 	secret := alice.publish("", grant("group:payroll@contoso.test", rmsv1.Right_RIGHT_VIEW))
+	carla := s.person("carla")
+	custody := rmsv1.NewCustodyServiceClient(carla.conn)
+	rotate := func() {
+		_, err := custody.RotateKey(carla.ctx(), &rmsv1.RotateKeyRequest{Name: carla.parent() + "/keys/root"})
+		must(t, err)
+	}
+	rotate()
+	stopped := alice.publish("", grant("user:erin@contoso.test", rmsv1.Right_RIGHT_VIEW))
+	rotate()
 	s.stop()
 
 	contosos := func(name string) []byte { return s.of([]byte(name)) }
@@ -74,12 +84,17 @@ func testTamperedPeople(t *testing.T, s *site, untouched func()) {
 	}
 	const payroll, canteen = "groups/payroll@contoso.test", "groups/canteen@contoso.test"
 	const policyAdmins, dan = "roles/policy-admin", "principals/user:dan@contoso.test"
-	var older []byte
-	s.editStore(t, func(tx *bbolt.Tx) { older = row(t, tx, tableResources, contosos(payroll)) })
+	const second, key = "generations/2", "keys/root"
+	var older, usable []byte
+	s.editStore(t, func(tx *bbolt.Tx) {
+		older, usable = row(t, tx, tableResources, contosos(payroll)), row(t, tx, tableResources, contosos(second))
+	})
 	s.start()
-	alice = s.person("alice")
+	alice, carla = s.person("alice"), s.person("carla")
+	_, err := rmsv1.NewCustodyServiceClient(carla.conn).SuspendKey(carla.ctx(), &rmsv1.SuspendKeyRequest{Name: carla.parent() + "/" + second})
+	must(t, err)
 	alice.group("payroll@contoso.test", "user:erin@contoso.test")
-	_, err := alice.people().DisablePrincipal(alice.ctx(), &rmsv1.DisablePrincipalRequest{Name: alice.parent() + "/" + dan})
+	_, err = alice.people().DisablePrincipal(alice.ctx(), &rmsv1.DisablePrincipalRequest{Name: alice.parent() + "/" + dan})
 	must(t, err)
 	if found := s.findings(t); found != "" {
 		t.Fatalf("an untouched store has findings:\n%s", found)
@@ -104,7 +119,7 @@ func testTamperedPeople(t *testing.T, s *site, untouched func()) {
 		}, payroll},
 		"a group nobody made": {func(t *testing.T, tx *bbolt.Tx) {
 			put(t, tx, tableResources, contosos("groups/board@contoso.test"), row(t, tx, tableResources, contosos(canteen)))
-			editRow(t, tx, tableResources, contosos("groups/board@contoso.test"), func(h header) { h.set(t, resourceName, "groups/board@contoso.test") })
+			editRow(t, tx, tableResources, contosos("groups/board@contoso.test"), func(h header) { h.Set(t, resourceName, "groups/board@contoso.test") })
 		}, "groups/board@contoso.test"},
 		"a disabled principal taken out": {func(t *testing.T, tx *bbolt.Tx) {
 			remove(t, tx, tableResources, contosos(dan))
@@ -112,15 +127,24 @@ func testTamperedPeople(t *testing.T, s *site, untouched func()) {
 		"a disabled principal enabled": {func(t *testing.T, tx *bbolt.Tx) {
 			editRow(t, tx, tableResources, contosos(dan), func(h header) {
 				delete(h, resourceBody)
-				h.set(t, resourceGone, 1)
+				h.Set(t, resourceGone, 1)
 			})
 		}, dan + " is not what the log says was written"},
+		"a suspension lifted": {func(t *testing.T, tx *bbolt.Tx) {
+			storeedit.EditBody(t, tx, s.trust[contoso].TenantID, second, func(h header) { h.Set(t, storeedit.GenerationState, 3) })
+		}, second + " is not what the log says was written"},
+		"a generation as it was before its suspension": {func(t *testing.T, tx *bbolt.Tx) {
+			put(t, tx, tableResources, contosos(second), usable)
+		}, second + ", which is an older one,"},
+		"a key taken out": {func(t *testing.T, tx *bbolt.Tx) {
+			remove(t, tx, tableResources, contosos(key))
+		}, key + ", which is missing,"},
 		"a role as another tenant has it": {func(t *testing.T, tx *bbolt.Tx) {
 			put(t, tx, tableResources, contosos(policyAdmins), row(t, tx, tableResources, fabrikams(policyAdmins)))
 		}, policyAdmins},
 		"a role's holders for another role": {func(t *testing.T, tx *bbolt.Tx) {
 			put(t, tx, tableResources, contosos("roles/auditor"), row(t, tx, tableResources, contosos(policyAdmins)))
-			editRow(t, tx, tableResources, contosos("roles/auditor"), func(h header) { h.set(t, resourceName, "roles/auditor") })
+			editRow(t, tx, tableResources, contosos("roles/auditor"), func(h header) { h.Set(t, resourceName, "roles/auditor") })
 		}, "roles/auditor"},
 		"a role taken out, which brings the file's holders back": {func(t *testing.T, tx *bbolt.Tx) {
 			remove(t, tx, tableResources, contosos(policyAdmins))
@@ -169,6 +193,8 @@ func testTamperedPeople(t *testing.T, s *site, untouched func()) {
 		wantRefused(t, got, err, vocab.ReasonNoRights)
 		got, err = s.person("dan").acquire(secret.pl)
 		wantRefused(t, got, err, vocab.ReasonPrincipalDisabled)
+		got, err = s.person("erin").acquire(stopped.pl)
+		wantRefused(t, got, err, vocab.ReasonKeySuspended)
 		if said := s.findings(t); said != "" {
 			t.Errorf("the check of the store says %q", said)
 		}

@@ -59,7 +59,7 @@ func TestTamperedRules(t *testing.T) {
 		"turned into a tombstone": func(t *testing.T, tx *bbolt.Tx) {
 			editRow(t, tx, tableResources, rowOf(rule), func(h header) {
 				delete(h, resourceBody)
-				h.set(t, resourceGone, 1)
+				h.Set(t, resourceGone, 1)
 			})
 		},
 		"aimed at another owner": func(t *testing.T, tx *bbolt.Tx) {
@@ -68,10 +68,10 @@ func TestTamperedRules(t *testing.T) {
 				must(t, cbor.Unmarshal(h[resourceBody], &b))
 				body := header{}
 				must(t, cbor.Unmarshal(b, &body))
-				body.set(t, ruleOwner, "user:erin@contoso.test")
+				body.Set(t, ruleOwner, "user:erin@contoso.test")
 				b, err := deterministic(t).Marshal(body)
 				must(t, err)
-				h.set(t, resourceBody, b)
+				h.Set(t, resourceBody, b)
 			})
 		},
 		"replaced by the other": func(t *testing.T, tx *bbolt.Tx) {

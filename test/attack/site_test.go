@@ -50,7 +50,7 @@ type trust struct {
 	verifier *license.Verifier
 }
 
-// custodians are the custodian parts of the tenants' files; nil: keyrings.
+// custodians are the custodians of the tenants' files; nil: keyrings.
 func newSite(tb testing.TB, custodians map[string]config.Custodian) *site {
 	tb.Helper()
 	s := &site{Folder: daemontest.NewFolder(tb), tb: tb, idp: map[string]*devidp.Provider{}, log: new(logBuffer)}
@@ -115,9 +115,9 @@ func (s *site) configure(custodians map[string]config.Custodian) {
 		},
 	} {
 		t.ID, t.Domains, t.Providers = name, []string{name + ".test"}, []string{name}
-		t.Custodian = config.Custodian{Embedded: &config.Embedded{}}
+		t.Custodians = map[string]config.Custodian{"main": {Embedded: &config.Embedded{}}}
 		if c, ok := custodians[name]; ok {
-			t.Custodian = c
+			t.Custodians["main"] = c
 		}
 		s.writeYAML("tenants/"+name+".yaml", t)
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -20,29 +19,30 @@ import (
 	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
+	"github.com/openrms/rms/test/storeedit"
 )
 
 // Tables of the store that are attacked, by the names on disk.
 const (
-	tableLicenses  = "licenses"
+	tableLicenses  = storeedit.Licenses
 	tableTemplates = "templates"
 	tableRevisions = "template-revisions"
 	tableSlugs     = "template-slugs"
 	tableSettings  = "settings"
 	tableRequests  = "requests"
 	tableTenants   = "tenants"
-	tableEvents    = "audit-events"
-	tableIDs       = "audit-ids"
-	tableHeads     = "audit-heads"
+	tableEvents    = storeedit.Events
+	tableIDs       = storeedit.IDs
+	tableHeads     = storeedit.Heads
 	tableLicensed  = "audit-licenses"
-	tableGens      = "generations"
+	tableHashes    = storeedit.Hashes
 )
 
 // Fields of stored records.
 const (
 	recordContent    = 1
 	recordKeyBox     = 7
-	recordWrap       = 8
+	recordWrap       = storeedit.RecordWrap
 	recordPolicy     = 9
 	recordRevision   = 10
 	recordRevoked    = 14
@@ -53,7 +53,6 @@ const (
 	settingsGuests   = 5
 	settingsClear    = 7
 	settingsCustody  = 8
-	generationWrap   = 3
 	generationSigned = 2
 )
 
@@ -61,56 +60,32 @@ const (
 // the file can.
 func (s *site) editStore(t *testing.T, edit func(tx *bbolt.Tx)) {
 	t.Helper()
-	db, err := bbolt.Open(filepath.Join(s.Dir, "data", "rms.db"), 0o600, nil)
-	must(t, err)
-	must(t, db.Update(func(tx *bbolt.Tx) error {
-		edit(tx)
-		return nil
-	}))
-	must(t, db.Close())
+	storeedit.Update(t, filepath.Join(s.Dir, "data"), edit)
 }
 
-// row is a record as it lies in the store.
+// What is done to rows.
 func row(t *testing.T, tx *bbolt.Tx, table string, key []byte) []byte {
 	t.Helper()
-	b := tx.Bucket([]byte(table))
-	if b == nil {
-		t.Fatalf("there is no table %s", table)
-	}
-	v := b.Get(key)
-	if v == nil {
-		t.Fatalf("there is no row %x in %s", key, table)
-	}
-	return bytes.Clone(v)
+	return storeedit.Row(t, tx, table, key)
 }
 
 func put(t *testing.T, tx *bbolt.Tx, table string, key, value []byte) {
 	t.Helper()
-	must(t, tx.Bucket([]byte(table)).Put(key, value))
+	storeedit.Put(t, tx, table, key, value)
 }
 
 func remove(t *testing.T, tx *bbolt.Tx, table string, key []byte) {
 	t.Helper()
-	row(t, tx, table, key)
-	must(t, tx.Bucket([]byte(table)).Delete(key))
+	storeedit.Remove(t, tx, table, key)
 }
 
-// editRow changes fields of a record that is a CBOR map.
 func editRow(t *testing.T, tx *bbolt.Tx, table string, key []byte, edit func(h header)) {
 	t.Helper()
-	h := header{}
-	must(t, cbor.Unmarshal(row(t, tx, table, key), &h))
-	edit(h)
-	b, err := deterministic(t).Marshal(h)
-	must(t, err)
-	put(t, tx, table, key, b)
+	storeedit.EditRow(t, tx, table, key, edit)
 }
 
 // of is a key of contoso's in a table.
-func (s *site) of(parts ...[]byte) []byte {
-	id := s.trust[contoso].TenantID
-	return append(slices.Clone(id[:]), slices.Concat(parts...)...)
-}
+func (s *site) of(parts ...[]byte) []byte { return storeedit.Key(s.trust[contoso].TenantID, parts...) }
 
 // snapshot copies the data directory and returns what puts the copy back.
 func (s *site) snapshot(t *testing.T) (putBack func()) {
@@ -209,7 +184,7 @@ func TestTamperedStore(t *testing.T) {
 		p.AdHoc.Grants = []policy.Grant{{To: vocab.Principal{Kind: vocab.KindUser, Value: to}, Rights: vocab.RightsOf(vocab.RightView)}}
 		encoded, err = license.EncodePolicy(p)
 		must(t, err)
-		h.set(t, recordPolicy, encoded)
+		h.Set(t, recordPolicy, encoded)
 	}
 	acquires := func(login string, d *document) func(t *testing.T) (*opened, error) {
 		return func(*testing.T) (*opened, error) { return s.person(login).acquire(d.pl) }
@@ -249,7 +224,7 @@ func TestTamperedStore(t *testing.T) {
 				})
 				state := sha256.Sum256(row(t, tx, tableLicenses, licenseKey(secret)))
 				at := row(t, tx, tableIDs, s.of(event))
-				editRow(t, tx, tableEvents, s.of(at), func(h header) { h.set(t, 181, state[:]) })
+				editRow(t, tx, tableEvents, s.of(at), func(h header) { h.Set(t, 181, state[:]) })
 			}, acquires("mallory", secret), vocab.ReasonLogDamaged, "is not the one its stored hash",
 		},
 		"a grant added, and log and tree rewritten to agree": {
@@ -273,7 +248,7 @@ func TestTamperedStore(t *testing.T) {
 				})
 				state := sha256.Sum256(row(t, tx, tableLicenses, licenseKey(revoked)))
 				at := row(t, tx, tableIDs, s.of(event))
-				editRow(t, tx, tableEvents, s.of(at), func(h header) { h.set(t, 181, state[:]) })
+				editRow(t, tx, tableEvents, s.of(at), func(h header) { h.Set(t, 181, state[:]) })
 				leaf := tlog.RecordHash(row(t, tx, tableEvents, s.of(at)))
 				index := tlog.StoredHashIndex(0, int64(binary.BigEndian.Uint64(at)))
 				put(t, tx, tableHashes, s.of(binary.BigEndian.AppendUint64(nil, uint64(index))), leaf[:])
@@ -294,7 +269,7 @@ func TestTamperedStore(t *testing.T) {
 		"a record moved and renamed": {
 			func(t *testing.T, tx *bbolt.Tx) {
 				put(t, tx, tableLicenses, licenseKey(own), row(t, tx, tableLicenses, licenseKey(secret)))
-				editRow(t, tx, tableLicenses, licenseKey(own), func(h header) { h.set(t, recordContent, own.content[:]) })
+				editRow(t, tx, tableLicenses, licenseKey(own), func(h header) { h.Set(t, recordContent, own.content[:]) })
 			}, acquires("mallory", own), vocab.ReasonStoreDamaged, own.content.String(),
 		},
 		"a revocation taken out": {
@@ -312,7 +287,7 @@ func TestTamperedStore(t *testing.T) {
 		},
 		"a template's head pointing to an older revision": {
 			func(t *testing.T, tx *bbolt.Tx) {
-				editRow(t, tx, tableTemplates, s.of(uidOf(tx, "salaries")), func(h header) { h.set(t, headRevision, 1) })
+				editRow(t, tx, tableTemplates, s.of(uidOf(tx, "salaries")), func(h header) { h.Set(t, headRevision, 1) })
 			}, acquires("bob", byTemplate), vocab.ReasonStoreDamaged, "was put back",
 		},
 		"a template's revision replaced by an older one": {
@@ -337,8 +312,8 @@ func TestTamperedStore(t *testing.T) {
 				c := tx.Bucket([]byte(tableRequests)).Cursor()
 				for k, _ := c.Seek(s.of()); k != nil; k, _ = c.Next() {
 					editRow(t, tx, tableRequests, bytes.Clone(k), func(h header) {
-						h.set(t, requestContent, secret.content[:])
-						h.set(t, requestPL, secret.pl)
+						h.Set(t, requestContent, secret.content[:])
+						h.Set(t, requestPL, secret.pl)
 					})
 				}
 			}, func(*testing.T) (*opened, error) {
@@ -353,7 +328,7 @@ func TestTamperedStore(t *testing.T) {
 			func(t *testing.T, tx *bbolt.Tx) {
 				c := tx.Bucket([]byte(tableRequests)).Cursor()
 				for k, _ := c.Seek(s.of()); k != nil; k, _ = c.Next() {
-					editRow(t, tx, tableRequests, bytes.Clone(k), func(h header) { h.set(t, requestContent, secret.content[:]) })
+					editRow(t, tx, tableRequests, bytes.Clone(k), func(h header) { h.Set(t, requestContent, secret.content[:]) })
 				}
 			}, func(*testing.T) (*opened, error) {
 				d, err := s.person("mallory").publishAs(malloryKey, malloryReq())
@@ -399,7 +374,7 @@ func TestTamperedStore(t *testing.T) {
 		newest()
 		s.editStore(t, func(tx *bbolt.Tx) {
 			uid := uidOf(tx, "salaries")
-			editRow(t, tx, tableTemplates, s.of(uid), func(h header) { h.set(t, headRevision, 1) })
+			editRow(t, tx, tableTemplates, s.of(uid), func(h header) { h.Set(t, headRevision, 1) })
 			remove(t, tx, tableRevisions, s.of(uid, []byte{0, 0, 0, 2}))
 		})
 		s.start()
@@ -410,11 +385,11 @@ func TestTamperedStore(t *testing.T) {
 	})
 
 	t.Run("settings", func(t *testing.T) {
-		guests := func(h header) { h.set(t, settingsGuests, []string{"partner.test", "guests.test"}) }
+		guests := func(h header) { h.Set(t, settingsGuests, []string{"partner.test", "guests.test"}) }
 		for name, edit := range map[string]func(tx *bbolt.Tx){
 			"guests admitted": func(tx *bbolt.Tx) { editRow(t, tx, tableSettings, s.of(), guests) },
 			"keys in the clear": func(tx *bbolt.Tx) {
-				editRow(t, tx, tableSettings, s.of(), func(h header) { h.set(t, settingsClear, 1) })
+				editRow(t, tx, tableSettings, s.of(), func(h header) { h.Set(t, settingsClear, 1) })
 			},
 			"another event named as well": func(tx *bbolt.Tx) {
 				editRow(t, tx, tableSettings, s.of(), func(h header) {
@@ -486,7 +461,7 @@ func TestTamperedStore(t *testing.T) {
 				put(t, tx, tableEvents, at, row(t, tx, tableEvents, s.of(make([]byte, 8))))
 			},
 			"its reason changed": func(tx *bbolt.Tx, at []byte) {
-				editRow(t, tx, tableEvents, at, func(h header) { h.set(t, 179, "harmless") })
+				editRow(t, tx, tableEvents, at, func(h header) { h.Set(t, 179, "harmless") })
 			},
 		} {
 			t.Run(name, func(t *testing.T) {

@@ -51,7 +51,7 @@ func TestUseLicenseMatrix(t *testing.T) {
 	signedBy := func(f *forger, edit func(t *testing.T, h header)) func(*testing.T, *rmsv1.AcquireResponse) {
 		return func(t *testing.T, resp *rmsv1.AcquireResponse) {
 			resp.UseLicense = resign(t, resp.GetUseLicense(), license.KindUL, f, func(h header, _ *[]byte) {
-				h.set(t, fieldCertID, f.cert.ID[:])
+				h.Set(t, fieldCertID, f.cert.ID[:])
 				if edit != nil {
 					edit(t, h)
 				}
@@ -93,24 +93,24 @@ func TestUseLicenseMatrix(t *testing.T) {
 		"after its end":                   {clock: 10 * time.Minute, want: vocab.ReasonUseLicenseRejected},
 		"signed under an unknown root":    {answer: signedBy(mine, nil), want: vocab.ReasonTrustRootMismatch},
 		"signed with a stolen key, for another person": {token: erin.token, answer: signedBy(stolen, func(t *testing.T, h header) {
-			h.set(t, fieldPrincipal, bob.principal[:])
+			h.Set(t, fieldPrincipal, bob.principal[:])
 		}), want: vocab.ReasonUseLicenseRejected},
 		"signed with a stolen key, with more rights": {answer: signedBy(stolen, func(t *testing.T, h header) {
-			h.set(t, fieldRights, uint32(vocab.AllRights))
+			h.Set(t, fieldRights, uint32(vocab.AllRights))
 		}), want: vocab.ReasonUseLicenseRejected},
 		"signed with a stolen key, with a longer life": {answer: signedBy(stolen, func(t *testing.T, h header) {
-			h.set(t, fieldNotAfter, uint64(time.Now().Add(1000*time.Hour).UnixMilli()))
+			h.Set(t, fieldNotAfter, uint64(time.Now().Add(1000*time.Hour).UnixMilli()))
 		}), want: vocab.ReasonUseLicenseRejected},
 		"signed with another document's identity": {request: func(r *rmsv1.AcquireRequest) { r.Document = byName(other) },
 			answer: signedBy(stolen, func(t *testing.T, h header) {
-				h.set(t, fieldContent, doc.content[:])
-				h.set(t, fieldCommitment, doc.parsed.Commitment[:])
+				h.Set(t, fieldContent, doc.content[:])
+				h.Set(t, fieldCommitment, doc.parsed.Commitment[:])
 			}), want: vocab.ReasonUseLicenseRejected},
 		"signed with a certificate of ten years": {answer: signedBy(certified(t, func(h header) {
-			h.set(t, fieldCertNotAfter, uint64(time.Now().AddDate(10, 0, 0).UnixMilli()))
+			h.Set(t, fieldCertNotAfter, uint64(time.Now().AddDate(10, 0, 0).UnixMilli()))
 		}), nil), want: vocab.ReasonLicenseMalformed},
 		"signed with a certificate that has ended": {answer: signedBy(certified(t, func(h header) {
-			h.set(t, fieldCertNotAfter, uint64(time.Now().Add(-time.Minute).UnixMilli()))
+			h.Set(t, fieldCertNotAfter, uint64(time.Now().Add(-time.Minute).UnixMilli()))
 		}), nil), want: vocab.ReasonTrustRootMismatch},
 		"signed with a certificate for licenses in files": {answer: signedBy(s.stolen(t, contoso, license.UsagePL), nil), want: vocab.ReasonTrustRootMismatch},
 		"signed with another tenant's certificate":        {answer: signedBy(certify(t, s.root(t, fabrikam), s.trust[fabrikam].TenantID, license.UsageUL), nil), want: vocab.ReasonTrustRootMismatch},
@@ -176,7 +176,7 @@ func TestUseLicenseMatrix(t *testing.T) {
 		foreign, err := license.ParseEnvelope(uls[1])
 		must(t, err)
 		spliced := resign(t, uls[0], license.KindUL, stolen, func(h header, box *[]byte) {
-			h.set(t, fieldCertID, stolen.cert.ID[:])
+			h.Set(t, fieldCertID, stolen.cert.ID[:])
 			*box = foreign.Box
 		})
 		ul, err := verifier.VerifyUL(spliced, stolen.cert.Raw(), expect)

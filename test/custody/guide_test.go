@@ -30,6 +30,7 @@ func TestCustodyGuide(t *testing.T) {
 	g.run("6. An audit device", "")
 
 	site := rmsdtest.New(t, "\n"+indent(g.only("5. The tenant's file", "yaml")))
+	beside := g.only("5. The tenant's file", "sh") // for a key that is added
 	site.Start(t, rmsdtest.Build(t, "")).AwaitServing(t)
 	o := &outage{site: site, bob: site.Caller(t, "bob")}
 	o.setUp(t)
@@ -47,6 +48,11 @@ func TestCustodyGuide(t *testing.T) {
 		}
 	}
 	expect("set up", "")
+
+	// The policy for a second key is no less for the first one.
+	g.sh("vault write -f transit-rms-contoso/keys/byok type=aes256-gcm96 derived=true", officer)
+	g.sh(beside, "")
+	expect("with a second key", "")
 
 	off := g.all("Turning it off", "sh")
 	if len(off) != 2 {
@@ -197,6 +203,6 @@ func (g *guide) token(policy string) string {
 
 // indent makes a block the value of a key.
 func indent(block string) string {
-	_, body, _ := strings.Cut(block, "custodian:\n")
+	_, body, _ := strings.Cut(block, "custodians:\n")
 	return strings.TrimRight(body, "\n")
 }

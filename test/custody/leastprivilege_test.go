@@ -214,13 +214,14 @@ func asDaemon(t *testing.T, g *stage) *role {
 	ctx := t.Context()
 	// The role of the service has the policy under test and no other.
 	must(t, g.Request(ctx, http.MethodPost, "auth/approle/role/"+g.tenant.Role, map[string]any{"token_policies": []string{g.policy}}, nil))
-	c := g.tenant.Config(vocab.NewCustodianID())
-	c.OtherMounts = []string{other.Mount}
-	g.put(t, vaultpolicy.Daemon(g.tenant.Mount))
+	g.put(t, vaultpolicy.Daemon(g.tenant.Mount, "root"))
 	binding, secret := keys.TenantBinding(vocab.NewTenantID(), vocab.NewGenerationID()), vocab.NewSecret()
-	v, err := vault.Open(c)
+	c, err := vault.Connect(g.tenant.Config())
 	must(t, err)
-	t.Cleanup(func() { _ = v.Close() })
+	t.Cleanup(func() { _ = c.Close() })
+	must(t, c.KeepApart(other.Mount))
+	v, err := c.Key(vocab.NewCustodianID(), "root", "sign")
+	must(t, err)
 	must(t, v.Check(ctx))
 	wraps, err := v.Wrap(ctx, []keys.WrapItem{{Binding: binding, Secret: secret}})
 	must(t, err)
@@ -252,7 +253,7 @@ func asDaemon(t *testing.T, g *stage) *role {
 		return nil
 	}
 	return &role{
-		policy: vaultpolicy.Daemon(g.tenant.Mount),
+		policy: vaultpolicy.Daemon(g.tenant.Mount, "root"),
 		never:  never,
 		steps: map[string]func(context.Context) error{
 			"check itself": v.Check,
@@ -362,7 +363,7 @@ func asOfficer(t *testing.T, g *stage) *role {
 		"trim":                             {"POST", m + "keys/root/trim", map[string]any{"min_available_version": 1}},
 		"delete a key":                     {"DELETE", m + "keys/root", nil},
 		"list keys":                        {"GET", m + "keys?list=true", nil},
-		"switch the service on":            {"PUT", "sys/policies/acl/" + g.tenant.Policy, map[string]any{"policy": vaultpolicy.Daemon(g.tenant.Mount)}},
+		"switch the service on":            {"PUT", "sys/policies/acl/" + g.tenant.Policy, map[string]any{"policy": vaultpolicy.Daemon(g.tenant.Mount, "root")}},
 		"give the service another policy":  {"PUT", "sys/policies/acl/" + g.tenant.Policy, map[string]any{"policy": "# switched off\npath \"*\" { capabilities = [\"sudo\"] }"}},
 		"remove the service's policy":      {"DELETE", "sys/policies/acl/" + g.tenant.Policy, nil},
 		"revoke anybody's token":           {"POST", "auth/token/revoke-accessor", map[string]any{"accessor": "x"}},

@@ -15,8 +15,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/openrms/rms/internal/vaulttest"
 	"github.com/openrms/rms/internal/vaulttest/realvault"
@@ -42,9 +40,7 @@ const (
 func TestOutage(t *testing.T) {
 	v := vaulttest.Start(t)
 	place := vaulttest.Tenant(t, v, rmsdtest.Tenant)
-	site := rmsdtest.New(t, fmt.Sprintf(
-		"{vault: {address: %q, ca: %q, mount: %s, cluster_id: %s}, approle: {role: %s, role_id_file: %q, secret_id_file: %q, wrapped: true}}",
-		v.Address, v.CAFile, place.Mount, v.ClusterID, place.Role, place.RoleIDFile, place.SecretIDFile))
+	site := rmsdtest.New(t, custodianOf(v, place, v.Address, v.CAFile, ""))
 	site.LogLevel = "debug"
 	p := site.Start(t, rmsdtest.Build(t, ""))
 	p.AwaitServing(t)
@@ -155,23 +151,7 @@ type outage struct {
 func (o *outage) setUp(t *testing.T) {
 	t.Helper()
 	alice := o.site.Caller(t, "alice")
-	conn, signed := alice.Conn()
-	policies := rmsv1.NewPolicyServiceClient(conn)
-	if _, err := policies.UpdateSettings(t.Context(), &rmsv1.UpdateSettingsRequest{
-		Settings:   &rmsv1.Settings{Name: rmsdtest.Parent + "/settings", Etag: "*", CacheTtl: durationpb.New(ttl)},
-		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"cache_ttl"}},
-	}, signed); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := policies.CreateTemplate(t.Context(), &rmsv1.CreateTemplateRequest{
-		Parent: rmsdtest.Parent, TemplateId: "strict", Template: &rmsv1.Template{
-			State: rmsv1.Template_STATE_PUBLISHED, CustodyMode: rmsv1.CustodyMode_CUSTODY_MODE_STRICT,
-			DisplayNames: map[string]string{"en": "Strict"},
-			Grants:       []*rmsv1.Grant{{To: "user:bob@contoso.test", Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW}}},
-		},
-	}, signed); err != nil {
-		t.Fatal(err)
-	}
+	prepare(t, o.site)
 	for i := range 20 {
 		template, kind := "", &o.cached
 		if i%2 == 1 {

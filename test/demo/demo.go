@@ -112,7 +112,7 @@ func reportPDF() []byte {
 }
 
 // startVault starts a real Vault with a mount, keys, policy and role for the
-// tenant, and writes the custodian part of the tenant's file.
+// tenant, and writes the custodians part of the tenant's file.
 func (d *demo) startVault(ctx context.Context) error {
 	if !d.options.vault {
 		return nil
@@ -139,13 +139,13 @@ func (d *demo) startVault(ctx context.Context) error {
 	if d.tenant, err = d.vault.AddTenant(ctx, "contoso"); err != nil {
 		return err
 	}
-	cfg := fmt.Sprintf("vault: {address: %q, ca: %q, mount: %q, cluster_id: %q, timeout: 3s}\napprole: {role: %q, role_id_file: %q, secret_id_file: %q, wrapped: true}\n",
+	cfg := fmt.Sprintf("contoso-vault:\n  vault: {address: %q, ca: %q, mount: %q, cluster_id: %q, timeout: 3s}\n  approle: {role: %q, role_id_file: %q, secret_id_file: %q, wrapped: true}\n",
 		d.vault.Address, d.vault.CAFile, d.tenant.Mount, d.vault.ClusterID, d.tenant.Role, d.tenant.RoleIDFile, d.tenant.SecretIDFile)
 	fmt.Fprintf(d.out, "%s, unsealed, mount %s, policy as shipped\n", d.vault.Address, d.tenant.Mount)
-	return os.WriteFile(d.custodianFile(), []byte(cfg), 0o600)
+	return os.WriteFile(d.custodiansFile(), []byte(cfg), 0o600)
 }
 
-func (d *demo) custodianFile() string { return filepath.Join(d.dir, "custodian.yaml") }
+func (d *demo) custodiansFile() string { return filepath.Join(d.dir, "custodians.yaml") }
 
 func (d *demo) rmsdDir() string { return filepath.Join(d.dir, "rmsd") }
 
@@ -153,7 +153,7 @@ func (d *demo) rmsdDir() string { return filepath.Join(d.dir, "rmsd") }
 func (d *demo) startDaemon(ctx context.Context) error {
 	args := []string{"dev", "--data", d.rmsdDir()}
 	if d.vault != nil {
-		args = append(args, "--custodian", d.custodianFile())
+		args = append(args, "--custodians", d.custodiansFile())
 	}
 	fmt.Fprintf(d.out, "$ rmsd %s &\n", strings.Join(args, " "))
 	log, err := os.OpenFile(filepath.Join(d.dir, "rmsd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -176,11 +177,26 @@ var (
 	withBob    = append(slices.Clip(publishers), "user:bob@contoso.test")
 )
 
+// Custody is raised once, and stays: lowering it takes a second person. Whoever
+// still writes the lower mode is done before.
+var (
+	raising sync.RWMutex
+	raised  bool
+)
+
 // setSettings sets what nobody has set before.
 func (a *admin) setSettings(ctx context.Context, o *object) {
+	if rand.IntN(40) == 0 {
+		raising.Lock()
+		defer raising.Unlock()
+		raised = true
+	} else {
+		raising.RLock()
+		defer raising.RUnlock()
+	}
 	in := input{object: o.name, verb: set, settings: settings{
 		offline: time.Hour + time.Duration(a.world.set.Add(1))*time.Minute,
-		strict:  rand.IntN(4) == 0, issuerOpens: rand.IntN(2) == 0, bobPublish: rand.IntN(2) == 0,
+		strict:  raised, issuerOpens: rand.IntN(2) == 0, bobPublish: rand.IntN(2) == 0,
 	}}
 	a.do(ctx, in, func(ctx context.Context) (uint32, error) {
 		s := &rmsv1.Settings{

@@ -20,9 +20,20 @@ var builds struct {
 // returns the path of the binary.
 func Build(tb testing.TB, tags string) string {
 	tb.Helper()
+	return build(tb, "rmsd", tags)
+}
+
+// BuildClient builds cmd/rmsctl, at most once.
+func BuildClient(tb testing.TB) string {
+	tb.Helper()
+	return build(tb, "rmsctl", "")
+}
+
+func build(tb testing.TB, command, tags string) string {
+	tb.Helper()
 	builds.Lock()
 	defer builds.Unlock()
-	if path := builds.byTags[tags]; path != "" {
+	if path := builds.byTags[command+"-"+tags]; path != "" {
 		return path
 	}
 	if builds.dir == "" {
@@ -32,14 +43,14 @@ func Build(tb testing.TB, tags string) string {
 		}
 		builds.dir, builds.byTags = dir, map[string]string{}
 	}
-	path := filepath.Join(builds.dir, "rmsd-"+tags)
+	path := filepath.Join(builds.dir, command+"-"+tags)
 	ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", tags, "-o", path, "github.com/openrms/rms/cmd/rmsd")
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", tags, "-o", path, "github.com/openrms/rms/cmd/"+command)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		tb.Fatalf("go build: %v\n%s", err, out)
 	}
-	builds.byTags[tags] = path
+	builds.byTags[command+"-"+tags] = path
 	return path
 }
 

@@ -118,13 +118,13 @@ func (c *Caller) Publish(ctx context.Context, template string) *Reply {
 		return r
 	}
 	r.Recipient = key.Hash()
-	req := &rmsv1.PublishRequest{Parent: Parent, Delivery: daemontest.SealedTo(key)}
+	req := &rmsv1.PublishRequest{Parent: c.site.Parent(), Delivery: daemontest.SealedTo(key)}
 	if template != "" {
 		req.Policy = &rmsv1.PublishRequest_Template{Template: template}
 	} else {
 		req.Policy = &rmsv1.PublishRequest_AdHoc{AdHoc: &rmsv1.AdHocPolicy{
 			Kind:   rmsv1.AdHocPolicy_KIND_GRANTS,
-			Grants: []*rmsv1.Grant{{To: "user:bob@contoso.test", Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW}}},
+			Grants: []*rmsv1.Grant{{To: "user:bob@" + c.site.Name + ".test", Rights: []rmsv1.Right{rmsv1.Right_RIGHT_VIEW}}},
 		}}
 	}
 	resp, err := c.protection.Publish(ctx, req, c.who.As())
@@ -174,7 +174,7 @@ func (c *Caller) acquire(ctx context.Context, d *Document, keep bool) *Reply {
 	}
 	r.Recipient = key.Hash()
 	resp, err := c.protection.Acquire(ctx, &rmsv1.AcquireRequest{
-		Parent: Parent, Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.PL},
+		Parent: c.site.Parent(), Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.PL},
 		Right: rmsv1.Right_RIGHT_VIEW, Delivery: daemontest.SealedTo(key), Store: keep,
 	}, c.who.As())
 	if err != nil {
@@ -221,7 +221,7 @@ func (c *Caller) AcquireAll(ctx context.Context, docs []*Document) ([]*Reply, er
 		if err != nil {
 			return nil, err
 		}
-		req := &rmsv1.BatchAcquireRequest{Parent: Parent, Delivery: daemontest.SealedTo(key)}
+		req := &rmsv1.BatchAcquireRequest{Parent: c.site.Parent(), Delivery: daemontest.SealedTo(key)}
 		for _, d := range part {
 			req.Items = append(req.Items, &rmsv1.AcquireRequest{
 				Document: &rmsv1.AcquireRequest_PublishingLicense{PublishingLicense: d.PL}, Right: rmsv1.Right_RIGHT_VIEW,

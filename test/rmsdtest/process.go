@@ -102,29 +102,34 @@ func (p *Process) Stop() error {
 	return p.state
 }
 
-// AwaitServing waits until the tenant serves, and pins it. It fails the test
-// if the process ends instead.
-func (p *Process) AwaitServing(tb testing.TB) {
+// AwaitServing waits until the tenants serve, and pins them; the site's first
+// if none is named. It fails the test if the process ends instead.
+func (p *Process) AwaitServing(tb testing.TB, tenants ...*Site) {
 	tb.Helper()
-	if err := p.serving(tb); err != nil {
-		tb.Fatalf("rmsd does not serve: %v\n%s", err, p.LogEnd())
+	if len(tenants) == 0 {
+		tenants = []*Site{p.site}
+	}
+	for _, s := range tenants {
+		if err := p.serving(tb, s); err != nil {
+			tb.Fatalf("rmsd does not serve %s: %v\n%s", s.Name, err, p.LogEnd())
+		}
 	}
 }
 
-func (p *Process) serving(tb testing.TB) error {
+func (p *Process) serving(tb testing.TB, s *Site) error {
 	ctx, cancel := context.WithTimeout(tb.Context(), startWithin)
 	defer cancel()
 	var conn *grpc.ClientConn
 	for {
 		// gRPC's own pauses between attempts are made for networks; a process
 		// that is on its way up is asked more often.
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", p.site.Address)
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", s.Address)
 		if err == nil {
 			_ = c.Close()
 			if conn == nil {
-				conn = p.site.Connect(tb, nil)
+				conn = s.Connect(tb, nil)
 			}
-			if err = p.site.pin(ctx, conn); err == nil {
+			if err = s.pin(ctx, conn); err == nil {
 				return conn.Close()
 			}
 		}

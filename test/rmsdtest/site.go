@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -16,13 +17,15 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/openrms/rms"
+	"github.com/openrms/rms/internal/contexts"
 	"github.com/openrms/rms/internal/daemon/daemontest"
 	"github.com/openrms/rms/internal/devidp"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// Tenant is the one tenant of a site, Parent its resource name.
+// Tenant is the first tenant of a site, Parent its resource name.
 const (
 	Tenant = "contoso"
 	Parent = "tenants/" + Tenant
@@ -30,8 +33,11 @@ const (
 
 // Site is what an operator has set up: configuration, certificate, identity
 // provider and data directory. It outlives the daemons that run on it.
+//
+// It is the site as people of one of its tenants see it.
 type Site struct {
 	*daemontest.Folder
+	Name    string // the tenant's
 	Data    string // the daemon's data directory, made by the daemon
 	Config  string // rmsd.yaml
 	Address string // where it listens
@@ -47,12 +53,12 @@ type Site struct {
 	Verifier *license.Verifier
 }
 
-// Embedded is a tenant's custodian part with the keyring in the data directory.
-const Embedded = "{embedded: {}}"
+// Embedded are a tenant's custodians: the keyring in the data directory alone.
+const Embedded = "{keyring: {embedded: {}}}"
 
-// New sets a site up for the life of a test. custodian is that part of the
-// tenant's file, in YAML flow style.
-func New(tb testing.TB, custodian string) *Site {
+// New sets a site up for the life of a test. custodians is that part of the
+// tenant's file: in YAML flow style, or a block on lines of its own.
+func New(tb testing.TB, custodians string) *Site {
 	tb.Helper()
 	f := daemontest.NewFolder(tb)
 	tb.Cleanup(func() {
@@ -60,35 +66,53 @@ func New(tb testing.TB, custodian string) *Site {
 			tb.Logf("the daemons' log ends:\n%s", b[max(0, len(b)-3000):])
 		}
 	})
-	idp, err := devidp.Start(devidp.Options{Lifetime: 12 * time.Hour})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = idp.Close() })
 	s := &Site{
-		Folder: f, Data: filepath.Join(f.Dir, "data"), Config: filepath.Join(f.Dir, "rmsd.yaml"), Address: freeAddress(tb), IdP: idp, LogLevel: "warn",
-		people: map[string]daemontest.Who{},
+		Folder: f, Name: Tenant, Data: filepath.Join(f.Dir, "data"), Config: filepath.Join(f.Dir, "rmsd.yaml"), Address: freeAddress(tb), LogLevel: "warn",
 	}
+	s.signIn(tb, nil)
 	s.Write("rmsd.yaml", fmt.Sprintf(`
 listen: %s
 data_dir: data
 operator_socket: operator.sock
 tls: {certificate: server.pem, key: server.key}
 identity_providers:
-  people: {issuer: %q, audiences: [rms], addresses: {claims: [email], domains: [contoso.test]}}
+%s
 tenants_dir: tenants.d
 limits: {per_caller: 1000000, per_tenant: 1000000, connections: 10000}
-`, s.Address, idp.Issuer()))
-	s.Write("tenants.d/contoso.yaml", fmt.Sprintf(`
-id: contoso
-domains: [contoso.test]
-admins: ["user:alice@contoso.test"]
-roles:
-  policy-admin: ["user:alice@contoso.test"]
-  auditor: ["user:erin@contoso.test"]
-providers: [people]
-custodian: %s
-`, custodian))
+`, s.Address, s.providerText()))
+	s.SetCustodians(custodians)
+	return s
+}
+
+// AddTenant adds another tenant with people of its own, alice, bob and erin,
+// who have there the roles that those of the first tenant have.
+func (s *Site) AddTenant(tb testing.TB, name, custodians string) *Site {
+	tb.Helper()
+	next := *s
+	next.Name, next.TenantID, next.Verifier = name, vocab.TenantID{}, nil
+	var users []devidp.User
+	for _, user := range []string{"alice", "bob", "erin"} {
+		users = append(users, devidp.User{Email: user + "@" + name + ".test", AMR: []string{"mfa"}})
+	}
+	next.signIn(tb, users)
+	text, err := os.ReadFile(s.Config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s.Write("rmsd.yaml", strings.Replace(string(text), "\ntenants_dir:", "\n"+next.providerText()+"\ntenants_dir:", 1))
+	next.SetCustodians(custodians)
+	return &next
+}
+
+// signIn gives the tenant a provider, and everybody there a token.
+func (s *Site) signIn(tb testing.TB, users []devidp.User) {
+	tb.Helper()
+	idp, err := devidp.Start(devidp.Options{Lifetime: 12 * time.Hour, Users: users})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = idp.Close() })
+	s.IdP, s.people = idp, map[string]daemontest.Who{}
 	for _, user := range idp.Logins() {
 		token, err := idp.MintToken(user)
 		if err == nil {
@@ -98,8 +122,29 @@ custodian: %s
 			tb.Fatal(err)
 		}
 	}
-	return s
 }
+
+func (s *Site) providerText() string {
+	return fmt.Sprintf("  people-of-%s: {issuer: %q, audiences: [rms], addresses: {claims: [email], domains: [%s.test]}}", s.Name, s.IdP.Issuer(), s.Name)
+}
+
+// SetCustodians writes the tenant's file, which the next daemon reads. custodians
+// is as for [New].
+func (s *Site) SetCustodians(custodians string) {
+	s.Write("tenants.d/"+s.Name+".yaml", strings.ReplaceAll(`
+id: NAME
+domains: [NAME.test]
+admins: ["user:alice@NAME.test"]
+roles:
+  policy-admin: ["user:alice@NAME.test"]
+  auditor: ["user:erin@NAME.test"]
+  key-custodian: ["user:carla@NAME.test", "user:dan@NAME.test", "user:grace@NAME.test"]
+providers: [people-of-NAME]
+custodians: `, "NAME", s.Name)+custodians+"\n")
+}
+
+// Parent is the tenant's resource name.
+func (s *Site) Parent() string { return "tenants/" + s.Name }
 
 // freeAddress returns a loopback address nobody listens on now. Its port is
 // below those that the system gives out by itself, to connections among others:
@@ -148,6 +193,62 @@ func (s *Site) On(tb testing.TB, data string) *Site {
 	return &next
 }
 
+// Contexts writes a context of rmsctl for each person of the tenant, named as
+// they are, with the root pinned that the daemon has now, and returns the folder.
+func (s *Site) Contexts(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	trust, err := daemontest.FetchTrust(tb.Context(), s.Connect(tb, nil), s.Name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for user, who := range s.people {
+		name := user
+		c := &contexts.Context{Name: name, Server: s.Address, CA: string(s.Authority.PEM), Tenant: s.Name, TenantID: trust.TenantID, TokenFile: name + ".token"}
+		for _, root := range trust.Roots {
+			c.Roots = append(c.Roots, contexts.KeyID(root))
+		}
+		text, err := c.Encode()
+		if err == nil {
+			err = os.MkdirAll(filepath.Join(dir, "contexts"), 0o700)
+		}
+		if err == nil {
+			err = contexts.WritePrivate(filepath.Join(dir, "contexts", name+".yaml"), text)
+		}
+		if err == nil {
+			err = contexts.WritePrivate(filepath.Join(dir, c.TokenFile), []byte(who.Token()+"\n"))
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// Client is a person as the public SDK has them, with the root pinned that the
+// daemon has now.
+func (s *Site) Client(tb testing.TB, user string) (*rms.Client, error) {
+	tb.Helper()
+	trust, err := daemontest.FetchTrust(tb.Context(), s.Connect(tb, nil), s.Name)
+	if err != nil {
+		return nil, err
+	}
+	who := s.people[user]
+	config := rms.Config{
+		Address: s.Address, Tenant: s.Name, TLS: &tls.Config{RootCAs: s.Authority.Pool},
+		Token: func(context.Context) (string, error) { return who.Token(), nil },
+		Trust: rms.Trust{TenantID: rms.TenantID(trust.TenantID), Bundle: trust.Bundle},
+	}
+	for _, root := range trust.Roots {
+		config.Trust.RootKeyIDs = append(config.Trust.RootKeyIDs, root)
+	}
+	c, err := rms.Dial(tb.Context(), config)
+	if err == nil {
+		tb.Cleanup(func() { _ = c.Close() })
+	}
+	return c, err
+}
+
 // Connect opens a connection of its own. bound, if not nil, is told the local
 // address of every TCP connection behind it.
 func (s *Site) Connect(tb testing.TB, bound func(net.Addr)) *grpc.ClientConn {
@@ -171,7 +272,7 @@ func (s *Site) Connect(tb testing.TB, bound func(net.Addr)) *grpc.ClientConn {
 // pin takes the tenant's identity and root over at first sight, as a person
 // does at login, and refuses others from then on.
 func (s *Site) pin(ctx context.Context, conn *grpc.ClientConn) error {
-	trust, err := daemontest.FetchTrust(ctx, conn, Tenant)
+	trust, err := daemontest.FetchTrust(ctx, conn, s.Name)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ roles:
   auditor: ["user:erin@contoso.test"]
 providers: [people]
 services: {dlp-scanner: %q}
-custodian: {embedded: {}}
+custodians: {keyring: {embedded: {}}}
 `, DLP))
 	return s
 }

@@ -67,7 +67,7 @@ func parseAnswer(b []byte) (*answer, error) {
 // unwarned refuses an answer that says something was ignored.
 func (a *answer) unwarned() error {
 	if len(a.Warnings) > 0 {
-		return keys.Integrity(fmt.Errorf("Vault did not do all it was asked: %q", a.Warnings))
+		return keys.Integrity(fmt.Errorf("not all that Vault was asked was done: %q", a.Warnings))
 	}
 	return nil
 }
@@ -242,7 +242,7 @@ func parseKeyVersion(raw json.RawMessage, signs bool) (*keys.KeyVersion, error) 
 // refusal classifies an answer that is not a success.
 func refusal(status int, errs []string) error {
 	text := strings.ToLower(strings.Join(errs, "; "))
-	cause := fmt.Errorf("Vault answered HTTP %d: %.500s", status, text)
+	cause := fmt.Errorf("answer of Vault: HTTP %d: %.500s", status, text)
 	has := func(s string) bool { return strings.Contains(text, s) }
 	switch {
 	case status == 403:
@@ -294,7 +294,7 @@ func refusedItem(text string) *vocab.Error {
 
 // itemError is the error of one result of a batch.
 func itemError(text string) error {
-	cause := fmt.Errorf("Vault: %.500s", text)
+	cause := fmt.Errorf("answer of Vault: %.500s", text)
 	if err := refusedItem(text); err != nil {
 		return err.Because(cause)
 	}

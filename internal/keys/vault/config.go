@@ -11,19 +11,16 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// Config is how one tenant reaches its keys in Vault.
+// Config is how one tenant reaches one mount of Vault.
 type Config struct {
-	// ID is the registered key.
-	ID vocab.CustodianID
 	// Address is https://HOST:PORT. Plain http is accepted on a loopback
 	// address only (a Vault Agent).
 	Address string
 	// CAFile holds the PEM certificates Vault's must chain to; empty is the
 	// system's set.
 	CAFile string
-	// Mount is the tenant's own transit mount; RootKey and SignKey the keys in
-	// it, "root" and "sign" if empty.
-	Mount, RootKey, SignKey string
+	// Mount is the tenant's own transit mount.
+	Mount string
 	// ClusterID pins the Vault cluster; strongly advised.
 	ClusterID string
 	// Namespace is for Vault Enterprise. Vault's community edition ignores it
@@ -34,9 +31,6 @@ type Config struct {
 	// Exactly one of AppRole and TokenFile.
 	AppRole   *AppRole
 	TokenFile string
-	// OtherMounts are mounts this login must not reach: those of the other
-	// tenants. [Vault.Check] proves it.
-	OtherMounts []string
 	// Log hears of logins and their failures; nothing secret goes there.
 	Log *slog.Logger
 	// Now is the clock, time.Now if nil.
@@ -58,11 +52,21 @@ type AppRole struct {
 	Wrapped bool
 }
 
-func (c *Config) check() error {
-	bad := func(format string, args ...any) error {
-		return vocab.Errorf(vocab.ReasonConfigurationInvalid, "custodian: %s", fmt.Sprintf(format, args...))
+func bad(format string, args ...any) error {
+	return vocab.Errorf(vocab.ReasonConfigurationInvalid, "custodian: %s", fmt.Sprintf(format, args...))
+}
+
+// checkNames refuses what cannot be the name of a mount's segment or a key.
+func checkNames(names ...string) error {
+	for _, name := range names {
+		if !validName(name) {
+			return bad("%q cannot be the name of a mount or key", name)
+		}
 	}
-	c.RootKey, c.SignKey = cmp.Or(c.RootKey, "root"), cmp.Or(c.SignKey, "sign")
+	return nil
+}
+
+func (c *Config) check() error {
 	c.Mount = strings.Trim(c.Mount, "/")
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -76,30 +80,25 @@ func (c *Config) check() error {
 	}
 	c.Timeout = e.Timeout
 	switch {
-	case c.ID.IsZero():
-		return bad("the key is not registered")
-	case c.RootKey == c.SignKey:
-		return bad("root key and signing key are the same")
 	case (c.AppRole == nil) == (c.TokenFile == ""):
 		return bad("want either approle or token_file")
 	}
-	for _, name := range append([]string{c.RootKey, c.SignKey}, append(strings.Split(c.Mount, "/"), c.OtherMounts...)...) {
-		if !validName(name) {
-			return bad("%q cannot be the name of a mount or key", name)
-		}
+	if err := checkNames(strings.Split(c.Mount, "/")...); err != nil {
+		return err
 	}
 	if a := c.AppRole; a != nil {
 		a.Mount = cmp.Or(strings.Trim(a.Mount, "/"), "approle")
 		if a.RoleIDFile == "" || a.SecretIDFile == "" {
 			return bad("approle needs role_id_file and secret_id_file")
 		}
-		if !validName(a.Mount) || a.Role != "" && !validName(a.Role) {
+		if !nameRule.MatchString(a.Mount) || a.Role != "" && !nameRule.MatchString(a.Role) {
 			return bad("%q cannot be an auth mount", a.Mount)
 		}
 	}
 	return nil
 }
 
+// endpoint is the Vault and how it is recognised.
 func (c *Config) endpoint() Endpoint {
 	return Endpoint{
 		Address: c.Address, CAFile: c.CAFile, Namespace: c.Namespace, ClusterID: c.ClusterID, Timeout: c.Timeout, Transport: c.Transport,

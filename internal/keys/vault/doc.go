@@ -2,11 +2,12 @@
 // tenant's keys stay in the customer's Vault, and the customer's refusal there
 // is final here.
 //
-// It is the only package that imports the Vault client. One [Vault] serves one
-// tenant through one mount with one login, so that no mistake in this process
-// reaches another tenant's keys, and speaks only to exact paths: MOUNT/encrypt,
-// decrypt and rewrap of the root key, MOUNT/sign of the signing key, and
-// MOUNT/keys of both for reading. The policies in deploy/vault grant no more.
+// It is the only package that imports the Vault client. One [Connection] serves
+// one tenant through one mount with one login, so that no mistake in this
+// process reaches another tenant's keys. Each [Key] on it speaks only to exact
+// paths: MOUNT/encrypt, decrypt and rewrap of its root key, MOUNT/sign of its
+// signing key, and MOUNT/keys of both for reading. The policies in deploy/vault
+// grant no more.
 //
 // What Vault does that this package is written around: it answers 200 and
 // warns where it ignored a parameter (a warning is an error here); it ignores

@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -124,16 +122,23 @@ func (f *fake) set(change func()) {
 	change()
 }
 
-func (f *fake) open(t *testing.T) *vault.Vault {
+func (f *fake) open(t *testing.T) *vault.Key {
 	t.Helper()
-	dir := t.TempDir()
-	role, secret := filepath.Join(dir, "role"), filepath.Join(dir, "secret")
-	must(t, os.WriteFile(role, []byte("role-of-a-test\n"), 0o600))
-	must(t, os.WriteFile(secret, []byte("secret-of-a-test\n"), 0o600))
-	return open(t, vault.Config{
-		ID: vocab.CustodianID{1}, Address: "https://vault.test:8200", Mount: "m", Transport: f,
-		AppRole: &vault.AppRole{RoleIDFile: role, SecretIDFile: secret},
-	})
+	role, secret := credentials(t)
+	return f.key(t, vault.AppRole{RoleIDFile: role, SecretIDFile: secret})
+}
+
+// key is the key whose wraps [aWrap] makes, on a connection of its own.
+func (f *fake) key(t *testing.T, login vault.AppRole) *vault.Key {
+	t.Helper()
+	k, err := f.connect(t, login).Key(vocab.CustodianID{1}, "root", "sign")
+	must(t, err)
+	return k
+}
+
+func (f *fake) connect(t *testing.T, login vault.AppRole) *vault.Connection {
+	t.Helper()
+	return connect(t, vault.Config{Address: "https://vault.test:8200", Mount: "m", Transport: f, AppRole: &login})
 }
 
 func aWrap() keys.UnwrapItem {
@@ -252,6 +257,59 @@ func TestAnswersThatAreNotAccepted(t *testing.T) {
 		if strings.Contains(shown, "hotel") || strings.Contains(shown, "something new") {
 			t.Errorf("%s: the caller sees Vault's own text: %s", name, shown)
 		}
+	}
+}
+
+// What is read of the keys is what was asked for, and all of it counts.
+func TestFactsThatAreNotAccepted(t *testing.T) {
+	const rest = `"deletion_allowed":false,"min_available_version":0,"min_decryption_version":1,"min_encryption_version":0,"latest_version":1,"exportable":false,"allow_plaintext_backup":false`
+	const root = `"name":"root","type":"aes256-gcm96","derived":true,"kdf":"hkdf_sha256",` + rest + `,"keys":{"1":1795364836}`
+	const sign = `"name":"sign","type":"ed25519","derived":false,` + rest + `,"keys":{"1":{"creation_time":"2026-11-23T12:50:27Z","public_key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}}`
+	for name, c := range map[string]struct {
+		root, envelope string
+		describes, is  vocab.Reason // of reading, and of judging what was read
+	}{
+		"good":                  {root, ``, "", ""},
+		"warning":               {root, `,"warnings":["something new"]`, vocab.ReasonCustodyIntegrity, ""},
+		"another key":           {strings.Replace(root, `"root"`, `"other"`, 1), ``, vocab.ReasonCustodyIntegrity, ""},
+		"without exportable":    {strings.Replace(root, `"exportable":false,`, ``, 1), ``, vocab.ReasonCustodyIntegrity, ""},
+		"exportable":            {strings.Replace(root, `"exportable":false`, `"exportable":true`, 1), ``, "", vocab.ReasonKeyAttributesUnsafe},
+		"plaintext backup":      {strings.Replace(root, `"allow_plaintext_backup":false`, `"allow_plaintext_backup":true`, 1), ``, "", vocab.ReasonKeyAttributesUnsafe},
+		"backed up":             {root + `,"backup_info":{"time":"2026-01-01T00:00:00Z","version":1}`, ``, "", vocab.ReasonKeyAttributesUnsafe},
+		"restored":              {root + `,"restore_info":{"time":"2026-01-01T00:00:00Z","version":1}`, ``, "", vocab.ReasonKeyAttributesUnsafe},
+		"not derived":           {strings.Replace(root, `"derived":true`, `"derived":false`, 1), ``, "", vocab.ReasonKeyAttributesUnsafe},
+		"another derivation":    {strings.Replace(root, `hkdf_sha256`, `hmac`, 1), ``, vocab.ReasonCustodyIntegrity, ""},
+		"version beyond latest": {strings.Replace(root, `"1":`, `"2":`, 1), ``, vocab.ReasonCustodyIntegrity, ""},
+	} {
+		f := newFake()
+		f.on["m/keys/root"] = func(*http.Request, []byte) (int, string) {
+			return 200, `{"request_id":"k","data":{` + c.root + `}` + c.envelope + `}`
+		}
+		f.on["m/keys/sign"] = func(*http.Request, []byte) (int, string) { return 200, `{"request_id":"k","data":{` + sign + `}}` }
+		facts, err := f.open(t).Describe(t.Context())
+		want(t, name, vocab.ReasonOf(err), c.describes)
+		if err == nil {
+			want(t, name, vocab.ReasonOf(facts.Safe()), c.is)
+		}
+	}
+}
+
+func TestSignaturesThatAreNotAccepted(t *testing.T) {
+	sig := base64.StdEncoding.EncodeToString(make([]byte, 64))
+	for name, c := range map[string]struct {
+		text string
+		want vocab.Reason
+	}{
+		"good":            {`{"request_id":"s","data":{"signature":"vault:v2:` + sig + `"}}`, ""},
+		"warning":         {`{"request_id":"s","warnings":["x"],"data":{"signature":"vault:v2:` + sig + `"}}`, vocab.ReasonCustodyIntegrity},
+		"another version": {`{"request_id":"s","data":{"signature":"vault:v1:` + sig + `"}}`, vocab.ReasonCustodyIntegrity},
+		"short":           {`{"request_id":"s","data":{"signature":"vault:v2:AAAA"}}`, vocab.ReasonCustodyIntegrity},
+		"none":            {`{"request_id":"s","data":{}}`, vocab.ReasonCustodyIntegrity},
+	} {
+		f := newFake()
+		f.on["m/sign/sign"] = func(*http.Request, []byte) (int, string) { return 200, c.text }
+		_, err := f.open(t).Sign(t.Context(), 2, []byte("x"))
+		want(t, name, vocab.ReasonOf(err), c.want)
 	}
 }
 

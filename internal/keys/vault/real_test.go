@@ -25,7 +25,7 @@ func newItem() keys.WrapItem {
 	return keys.WrapItem{Binding: keys.TenantBinding(vocab.TenantID{1}, vocab.NewGenerationID()), Secret: vocab.NewSecret()}
 }
 
-func wrapOne(t *testing.T, v *vault.Vault) (keys.UnwrapItem, *vocab.Secret) {
+func wrapOne(t *testing.T, v *vault.Key) (keys.UnwrapItem, *vocab.Secret) {
 	t.Helper()
 	it := newItem()
 	ws, err := v.Wrap(t.Context(), []keys.WrapItem{it})
@@ -39,7 +39,7 @@ func wrapOne(t *testing.T, v *vault.Vault) (keys.UnwrapItem, *vocab.Secret) {
 }
 
 // reason unwraps it and says why that fails.
-func reason(t *testing.T, v *vault.Vault, it keys.UnwrapItem) vocab.Reason {
+func reason(t *testing.T, v *vault.Key, it keys.UnwrapItem) vocab.Reason {
 	t.Helper()
 	us, err := v.Unwrap(t.Context(), []keys.UnwrapItem{it})
 	if err != nil {
@@ -60,8 +60,8 @@ func want(t *testing.T, what string, got, want vocab.Reason) {
 // its own; the ones that stop the Vault come last.
 func TestRealVault(t *testing.T) {
 	s := vaulttest.Start(t)
-	open := func(t *testing.T, tn *realvault.Tenant) *vault.Vault {
-		return open(t, tn.Config(vocab.NewCustodianID()))
+	open := func(t *testing.T, tn *realvault.Tenant) *vault.Key {
+		return open(t, tn.Config())
 	}
 
 	t.Run("CustomerSwitch", func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestRealVault(t *testing.T) {
 		want(t, "publishing, policy emptied", vocab.ReasonOf(err), vocab.ReasonCustodianRefused)
 		_, err = v.Sign(t.Context(), 0, []byte("x"))
 		want(t, "signing, policy emptied", vocab.ReasonOf(err), vocab.ReasonCustodianRefused)
-		must(t, tn.SetPolicy(t.Context(), vaultpolicy.Daemon(tn.Mount)))
+		must(t, tn.SetPolicy(t.Context(), vaultpolicy.Daemon(tn.Mount, "root")))
 		want(t, "policy given back", reason(t, v, it), "")
 		must(t, s.Request(t.Context(), http.MethodDelete, "auth/approle/role/"+tn.Role, nil, nil))
 		must(t, s.Request(t.Context(), http.MethodPut, "sys/leases/revoke-prefix/auth/approle/login", nil, nil))
@@ -83,12 +83,10 @@ func TestRealVault(t *testing.T) {
 
 	t.Run("LoginAnew", func(t *testing.T) {
 		tn := vaulttest.Tenant(t, s, "login")
-		c := tn.Config(vocab.NewCustodianID())
+		c := tn.Config()
 		var ahead atomic.Int64
 		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-		v, err := vault.Open(c)
-		must(t, err)
-		defer v.Close()
+		v := keyOf(t, connect(t, c), "root", "sign")
 		it, _ := wrapOne(t, v)
 		must(t, s.Request(t.Context(), http.MethodPut, "sys/leases/revoke-prefix/auth/approle/login", nil, nil))
 		want(t, "a login made this moment is not made again", reason(t, v, it), vocab.ReasonCustodianRefused)
@@ -111,16 +109,98 @@ func TestRealVault(t *testing.T) {
 		_, err = open(t, tn).Describe(t.Context())
 		want(t, "another role's secret ID", vocab.ReasonOf(err), vocab.ReasonCustodyIntegrity)
 		wrapOne(t, open(t, other)) // and it was not used up by that
+
+		// One that is delivered later and was spent on its way is an alarm; the
+		// secret ID that is held goes on being good.
+		must(t, tn.Deliver(t.Context()))
+		c := tn.Config()
+		var ahead atomic.Int64
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		v := keyOf(t, connect(t, c), "root", "sign")
+		must(t, v.Check(t.Context()))
+		again := func() {
+			must(t, s.Request(t.Context(), http.MethodPut, "sys/leases/revoke-prefix/auth/approle/login", nil, nil))
+			ahead.Add(int64(time.Minute))
+			wrapOne(t, v)
+		}
+		must(t, tn.Deliver(t.Context()))
+		stolen, err := os.ReadFile(tn.SecretIDFile)
+		must(t, err)
+		must(t, s.RequestAs(t.Context(), strings.TrimSpace(string(stolen)), http.MethodPost, "sys/wrapping/unwrap", nil, nil))
+		again()
+		want(t, "delivered and spent", vocab.ReasonOf(v.Check(t.Context())), vocab.ReasonCustodyIntegrity)
+		must(t, tn.Deliver(t.Context()))
+		again()
+		must(t, v.Check(t.Context()))
+	})
+
+	t.Run("KeysShareALogin", func(t *testing.T) {
+		tn := vaulttest.Tenant(t, s, "shares")
+		must(t, tn.AddRoot(t.Context(), "byok", "root"))
+		c := connect(t, tn.Config())
+		c.Allow("root", "byok", "sign")
+		first := keyOf(t, c, "root", "sign")
+		old, _ := wrapOne(t, first)
+		second := keyOf(t, c, "byok", "sign") // the secret ID is spent by now
+		it, _ := wrapOne(t, second)
+		want(t, "the other key's", reason(t, second, old), vocab.ReasonCustodyIntegrity)
+		must(t, first.Close())
+		want(t, "closed", reason(t, first, old), vocab.ReasonCustodianUnreachable)
+		if h := first.Health(t.Context()); h.Reason != vocab.ReasonCustodianUnreachable {
+			t.Errorf("Health, closed: %+v", h)
+		}
+		want(t, "beside a closed one", reason(t, second, it), "")
+		must(t, second.Close())
+		wrapOne(t, keyOf(t, c, "root", "sign")) // also after the last one was closed
+	})
+
+	// Vault locks a role out after five failed logins. A service that is asked
+	// all the time must not bring that about.
+	t.Run("NotLockedOut", func(t *testing.T) {
+		tn := vaulttest.Tenant(t, s, "lockout")
+		c := tn.Config()
+		var ahead atomic.Int64
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		c.AppRole.Wrapped = false
+		must(t, os.WriteFile(tn.SecretIDFile, []byte("ran-out\n"), 0o600))
+		v := keyOf(t, connect(t, c), "root", "sign")
+		for range 60 {
+			_, err := v.Describe(t.Context())
+			want(t, "secret ID that ran out", vocab.ReasonOf(err), vocab.ReasonCustodianRefused)
+			ahead.Add(int64(5 * time.Second))
+		}
+		var id struct {
+			Data struct {
+				SecretID string `json:"secret_id"`
+			}
+		}
+		must(t, s.Request(t.Context(), http.MethodPost, "auth/approle/role/"+tn.Role+"/secret-id", nil, &id))
+		must(t, os.WriteFile(tn.SecretIDFile, []byte(id.Data.SecretID), 0o600))
+		wrapOne(t, v)
+	})
+
+	t.Run("RoleMadeAnew", func(t *testing.T) {
+		tn := vaulttest.Tenant(t, s, "anew")
+		c := tn.Config()
+		var ahead atomic.Int64
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		v := keyOf(t, connect(t, c), "root", "sign")
+		it, _ := wrapOne(t, v)
+		must(t, s.Request(t.Context(), http.MethodDelete, "auth/approle/role/"+tn.Role, nil, nil))
+		must(t, s.Request(t.Context(), http.MethodPut, "sys/leases/revoke-prefix/auth/approle/login", nil, nil))
+		ahead.Add(int64(time.Minute))
+		want(t, "role deleted", reason(t, v, it), vocab.ReasonCustodianRefused)
+		must(t, tn.MakeRole(t.Context()))
+		must(t, tn.Deliver(t.Context()))
+		want(t, "role made anew", reason(t, v, it), "")
 	})
 
 	t.Run("Pin", func(t *testing.T) {
 		tn := vaulttest.Tenant(t, s, "pin")
-		c := tn.Config(vocab.NewCustodianID())
+		c := tn.Config()
 		c.ClusterID = "00000000-0000-0000-0000-000000000000"
-		v, err := vault.Open(c)
-		must(t, err)
-		defer v.Close()
-		_, err = v.Describe(t.Context())
+		v := keyOf(t, connect(t, c), "root", "sign")
+		_, err := v.Describe(t.Context())
 		want(t, "another cluster", vocab.ReasonOf(err), vocab.ReasonCustodianChanged)
 		if h := v.Health(t.Context()); h.Reason != vocab.ReasonCustodianChanged {
 			t.Errorf("Health: %+v", h)
@@ -130,11 +210,9 @@ func TestRealVault(t *testing.T) {
 
 	t.Run("Namespace", func(t *testing.T) {
 		tn := vaulttest.Tenant(t, s, "namespace")
-		c := tn.Config(vocab.NewCustodianID())
+		c := tn.Config()
 		c.Namespace = "contoso"
-		v, err := vault.Open(c)
-		must(t, err)
-		defer v.Close()
+		v := keyOf(t, connect(t, c), "root", "sign")
 		want(t, "namespace on the community edition", vocab.ReasonOf(v.Check(t.Context())), vocab.ReasonConfigurationInvalid)
 	})
 
@@ -211,12 +289,10 @@ func TestRealVault(t *testing.T) {
 
 	t.Run("Power", func(t *testing.T) {
 		tn, other := vaulttest.Tenant(t, s, "power"), vaulttest.Tenant(t, s, "power-other")
-		c := tn.Config(vocab.NewCustodianID())
-		c.OtherMounts = []string{other.Mount}
-		v, err := vault.Open(c)
-		must(t, err)
-		defer v.Close()
-		shipped := vaultpolicy.Daemon(tn.Mount)
+		c := connect(t, tn.Config())
+		must(t, c.KeepApart(other.Mount))
+		v := keyOf(t, c, "root", "sign")
+		shipped := vaultpolicy.Daemon(tn.Mount, "root")
 		must(t, v.Check(t.Context()))
 
 		// Every line of the shipped policy is needed: without it, Check fails
@@ -228,7 +304,7 @@ func TestRealVault(t *testing.T) {
 			path := strings.Split(line, `"`)[1]
 			must(t, tn.SetPolicy(t.Context(), strings.Replace(shipped, line, "", 1)))
 			err := v.Check(t.Context())
-			if err == nil || vocab.ReasonOf(err) == vocab.ReasonConfigurationInvalid && !strings.Contains(err.Error(), path) {
+			if err == nil || errors.Is(err, keys.ErrTooMuchPower) || vocab.ReasonOf(err) == vocab.ReasonConfigurationInvalid && !strings.Contains(err.Error(), path) {
 				t.Errorf("without %s: %v", path, err)
 			}
 		}
@@ -243,9 +319,11 @@ func TestRealVault(t *testing.T) {
 			"policies":    `path "sys/policies/*" { capabilities = ["update"] }`,
 			"other mount": `path "` + other.Mount + `/decrypt/root" { capabilities = ["update"] }`,
 			"own role":    `path "auth/approle/role/+/secret-id" { capabilities = ["update"] }`,
+			"a glob":      `path "` + tn.Mount + `/decrypt/root*" { capabilities = ["update"] }`,
+			"other names": `path "` + other.Mount + `/sign/sign" { capabilities = ["update"] }`,
 		} {
 			must(t, tn.SetPolicy(t.Context(), shipped+extra))
-			if err := v.Check(t.Context()); vocab.ReasonOf(err) != vocab.ReasonConfigurationInvalid || !strings.Contains(err.Error(), "too much") {
+			if err := v.Check(t.Context()); vocab.ReasonOf(err) != vocab.ReasonConfigurationInvalid || !errors.Is(err, keys.ErrTooMuchPower) || !strings.Contains(err.Error(), "too much") {
 				t.Errorf("with power over %s: %v", name, err)
 			}
 		}
@@ -253,9 +331,41 @@ func TestRealVault(t *testing.T) {
 		must(t, v.Check(t.Context()))
 	})
 
+	t.Run("PowerOverSeveralKeys", func(t *testing.T) {
+		tn := vaulttest.Tenant(t, s, "keys")
+		must(t, tn.AddRoot(t.Context(), "byok", "root"))
+		c := connect(t, tn.Config())
+		first, second := keyOf(t, c, "root", "sign"), keyOf(t, c, "byok", "sign")
+		c.Allow("root", "byok", "sign")
+		both := vaultpolicy.Daemon(tn.Mount, "root", "byok")
+		must(t, first.Check(t.Context()))
+		must(t, second.Check(t.Context()))
+		for name, extra := range map[string]string{
+			"rotation of the other":  `path "` + tn.Mount + `/keys/byok/rotate" { capabilities = ["update"] }`,
+			"export of the other":    `path "` + tn.Mount + `/export/encryption-key/byok" { capabilities = ["read"] }`,
+			"making of the other":    `path "` + tn.Mount + `/encrypt/+" { capabilities = ["create", "update"] }`,
+			"deletion of the other":  `path "` + tn.Mount + `/keys/+" { capabilities = ["read", "delete"] }`,
+			"a third, by a glob":     `path "` + tn.Mount + `/decrypt/byok*" { capabilities = ["update"] }`,
+			"its handing to another": `path "` + tn.Mount + `/byok-export/+/byok" { capabilities = ["read"] }`,
+		} {
+			must(t, tn.SetPolicy(t.Context(), both+extra))
+			for _, k := range []*vault.Key{first, second} {
+				if err := k.Check(t.Context()); !errors.Is(err, keys.ErrTooMuchPower) {
+					t.Errorf("with %s: %v", name, err)
+				}
+			}
+		}
+		// A key that lost its part of the policy is refused; the other goes on.
+		must(t, tn.SetPolicy(t.Context(), vaultpolicy.Daemon(tn.Mount, "byok")))
+		want(t, "without its part", vocab.ReasonOf(first.Check(t.Context())), vocab.ReasonCustodianRefused)
+		must(t, second.Check(t.Context()))
+	})
+
 	t.Run("AuditOfVaultMatchesOurs", func(t *testing.T) {
 		tn := vaulttest.Tenant(t, s, "audit")
-		v := open(t, tn)
+		c, err := vault.Connect(tn.Config())
+		must(t, err)
+		v := keyOf(t, c, "root", "sign")
 		must(t, v.Check(t.Context()))
 		var ours []string
 		for range 20 {
@@ -264,7 +374,7 @@ func TestRealVault(t *testing.T) {
 			must(t, err)
 			ours = append(ours, us[0].RequestID)
 		}
-		must(t, v.Close())
+		must(t, c.Close())
 		entries, err := s.ReadAudit()
 		must(t, err)
 		theirs := map[string]string{}
@@ -305,17 +415,15 @@ func TestRealVault(t *testing.T) {
 
 	t.Run("SilentAndGone", func(t *testing.T) {
 		tn := vaulttest.Tenant(t, s, "silent")
-		c := tn.Config(vocab.NewCustodianID())
+		c := tn.Config()
 		c.Timeout = 500 * time.Millisecond
-		v, err := vault.Open(c)
-		must(t, err)
-		defer v.Close()
+		v := keyOf(t, connect(t, c), "root", "sign")
 		it, _ := wrapOne(t, v)
 		must(t, s.Pause())
 		want(t, "no answer", reason(t, v, it), vocab.ReasonCustodianUnreachable)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
-		_, err = v.Unwrap(ctx, []keys.UnwrapItem{it})
+		_, err := v.Unwrap(ctx, []keys.UnwrapItem{it})
 		want(t, "no answer before the caller's deadline", vocab.ReasonOf(err), vocab.ReasonCustodianUnreachable)
 		must(t, s.Resume())
 		want(t, "answering again", reason(t, v, it), "")
@@ -330,33 +438,43 @@ func TestRealVault(t *testing.T) {
 
 func TestConfigRefuses(t *testing.T) {
 	good := func() vault.Config {
-		return vault.Config{ID: vocab.NewCustodianID(), Address: "https://vault.example:8200", Mount: "transit-rms-contoso", AppRole: &vault.AppRole{RoleIDFile: "a", SecretIDFile: "b"}}
+		return vault.Config{Address: "https://vault.example:8200", Mount: "transit-rms-contoso", AppRole: &vault.AppRole{RoleIDFile: "a", SecretIDFile: "b"}}
 	}
-	v, err := vault.Open(good())
-	must(t, err)
-	must(t, v.Close())
+	v := connect(t, good())
 	for name, spoil := range map[string]func(*vault.Config){
-		"plain http":          func(c *vault.Config) { c.Address = "http://vault.example:8200" },
-		"no scheme":           func(c *vault.Config) { c.Address = "vault.example:8200" },
-		"another scheme":      func(c *vault.Config) { c.Address = "unix:///run/vault.sock" },
-		"credentials in it":   func(c *vault.Config) { c.Address = "https://a:b@vault.example:8200" },
-		"path in it":          func(c *vault.Config) { c.Address = "https://vault.example:8200/v1" },
-		"no ID":               func(c *vault.Config) { c.ID = vocab.CustodianID{} },
-		"no mount":            func(c *vault.Config) { c.Mount = "" },
-		"mount with dots":     func(c *vault.Config) { c.Mount = "../sys" },
-		"key with slash":      func(c *vault.Config) { c.RootKey = "root/../x" },
-		"keys the same":       func(c *vault.Config) { c.SignKey = "root" },
-		"no login":            func(c *vault.Config) { c.AppRole = nil },
-		"two logins":          func(c *vault.Config) { c.TokenFile = "x" },
-		"half an approle":     func(c *vault.Config) { c.AppRole.SecretIDFile = "" },
-		"timeout of a day":    func(c *vault.Config) { c.Timeout = 24 * time.Hour },
-		"CA file missing":     func(c *vault.Config) { c.CAFile = filepath.Join(t.TempDir(), "none") },
-		"other mount hostile": func(c *vault.Config) { c.OtherMounts = []string{"a b"} },
+		"plain http":        func(c *vault.Config) { c.Address = "http://vault.example:8200" },
+		"no scheme":         func(c *vault.Config) { c.Address = "vault.example:8200" },
+		"another scheme":    func(c *vault.Config) { c.Address = "unix:///run/vault.sock" },
+		"credentials in it": func(c *vault.Config) { c.Address = "https://a:b@vault.example:8200" },
+		"path in it":        func(c *vault.Config) { c.Address = "https://vault.example:8200/v1" },
+		"no mount":          func(c *vault.Config) { c.Mount = "" },
+		"mount with dots":   func(c *vault.Config) { c.Mount = "../sys" },
+		"no login":          func(c *vault.Config) { c.AppRole = nil },
+		"two logins":        func(c *vault.Config) { c.TokenFile = "x" },
+		"half an approle":   func(c *vault.Config) { c.AppRole.SecretIDFile = "" },
+		"timeout of a day":  func(c *vault.Config) { c.Timeout = 24 * time.Hour },
+		"CA file missing":   func(c *vault.Config) { c.CAFile = filepath.Join(t.TempDir(), "none") },
 	} {
 		c := good()
 		spoil(&c)
-		if _, err := vault.Open(c); !errors.Is(err, vocab.ReasonConfigurationInvalid) {
+		if _, err := vault.Connect(c); !errors.Is(err, vocab.ReasonConfigurationInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	for name, k := range map[string]struct {
+		id         vocab.CustodianID
+		root, sign string
+	}{
+		"no ID":          {vocab.CustodianID{}, "root", "sign"},
+		"key with slash": {vocab.CustodianID{1}, "root/../x", "sign"},
+		"no signing key": {vocab.CustodianID{1}, "root", ""},
+		"keys the same":  {vocab.CustodianID{1}, "sign", "sign"},
+	} {
+		if _, err := v.Key(k.id, k.root, k.sign); !errors.Is(err, vocab.ReasonConfigurationInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := v.KeepApart("transit-rms-fabrikam", "a b"); !errors.Is(err, vocab.ReasonConfigurationInvalid) {
+		t.Errorf("other mount hostile: %v", err)
 	}
 }

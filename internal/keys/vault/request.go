@@ -28,7 +28,7 @@ func (r *refused) Unwrap() error { return r.err }
 
 // send makes one request with the given token and returns Vault's answer, a
 // *refused, or an error of the way there. It never repeats anything.
-func (c *Connection) send(ctx context.Context, method, path, token string, body any) (*answer, error) {
+func (c *Client) send(ctx context.Context, method, path, token string, body any) (*answer, error) {
 	status, b, err := c.exchange(ctx, method, path, nil, token, body)
 	if err != nil {
 		return nil, err
@@ -51,10 +51,10 @@ func (c *Connection) send(ctx context.Context, method, path, token string, body 
 }
 
 // exchange makes one HTTP exchange.
-func (c *Connection) exchange(ctx context.Context, method, path string, query url.Values, token string, body any) (int, []byte, error) {
+func (c *Client) exchange(ctx context.Context, method, path string, query url.Values, token string, body any) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.endpoint.Timeout)
 	defer cancel()
-	req := c.client.NewRequest(method, "/v1/"+path)
+	req := c.api.NewRequest(method, "/v1/"+path)
 	req.ClientToken = token
 	if query != nil {
 		req.Params = query
@@ -67,7 +67,7 @@ func (c *Connection) exchange(ctx context.Context, method, path string, query ur
 		defer clear(b) // it may hold a generation
 		req.BodyBytes = b
 	}
-	resp, err := c.client.RawRequestWithContext(ctx, req) //nolint:staticcheck // the only call that keeps the body of an answer that is not a success
+	resp, err := c.api.RawRequestWithContext(ctx, req) //nolint:staticcheck // the only call that keeps the body of an answer that is not a success
 	if resp == nil || resp.Response == nil {
 		return 0, nil, unreachable(ctx, err)
 	}
@@ -95,21 +95,21 @@ func unreachable(ctx context.Context, err error) error {
 // call makes one request with the login. If Vault refuses it, the login is made
 // anew, unless it is fresh, and the request is made once more; what is refused
 // then is refused.
-func (v *Vault) call(ctx context.Context, method, path string, body any) (*answer, error) {
-	token, err := v.session.token(ctx)
+func (c *Connection) call(ctx context.Context, method, path string, body any) (*answer, error) {
+	token, err := c.session.token(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a, err := v.conn.send(ctx, method, path, token, body)
+	a, err := c.client.send(ctx, method, path, token, body)
 	if r, ok := errors.AsType[*refused](err); ok && r.status == http.StatusForbidden {
-		fresh, loginErr := v.session.anew(ctx, token)
+		fresh, loginErr := c.session.anew(ctx, token)
 		switch {
 		case loginErr != nil:
 			return nil, loginErr
 		case fresh == "":
 			return nil, err
 		}
-		a, err = v.conn.send(ctx, method, path, fresh, body)
+		a, err = c.client.send(ctx, method, path, fresh, body)
 	}
 	return a, err
 }

@@ -20,7 +20,7 @@ import (
 func TestHierarchyOnRealVault(t *testing.T) {
 	s := vaulttest.Start(t)
 	tn := vaulttest.Tenant(t, s, "contoso")
-	v := open(t, tn.Config(vocab.NewCustodianID()))
+	v := open(t, tn.Config())
 	must(t, v.Check(t.Context()))
 	tenant, records := vocab.NewTenantID(), custodiantest.NewRecords()
 	facts, err := v.Describe(t.Context())

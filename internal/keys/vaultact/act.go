@@ -27,7 +27,7 @@ type Config struct {
 // Client acts on the keys of one transit mount. It is safe for concurrent use.
 type Client struct {
 	cfg  Config
-	conn *vault.Connection
+	conn *vault.Client
 }
 
 // actTimeout is for people: longer than a service waits, for import of a key has
@@ -49,7 +49,7 @@ func Open(c Config) (*Client, error) {
 	if c.Timeout == 0 {
 		c.Timeout = actTimeout
 	}
-	conn, err := vault.Connect(c.Endpoint)
+	conn, err := vault.NewClient(c.Endpoint)
 	if err != nil {
 		return nil, err
 	}

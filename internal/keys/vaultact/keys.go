@@ -146,7 +146,7 @@ func stays(k *keys.KeyFacts, generate bool) error {
 	switch {
 	case k.Imported && !generate:
 		return vocab.Errorf(vocab.ReasonKeyState, "key %s was imported: a version that Vault makes is not yours, and ends imports to this key for ever", k.Name).
-			WithNext("Import a new version; or say that Vault is to generate it")
+			WithNext("Bring the new version (--import FILE), or let Vault make it (--generate-in-vault)")
 	case k.Imported && !k.ImportRotates:
 		return vocab.Errorf(vocab.ReasonKeyState, "key %s was imported without leave to be rotated", k.Name).
 			WithNext("Import a new version of it")

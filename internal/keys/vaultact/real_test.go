@@ -322,9 +322,9 @@ func TestRealVault(t *testing.T) {
 		refusedAs(t, err, vocab.ReasonKeyState, "no key none", "")
 
 		_, err = w.officer.Rotate(t.Context(), "k", false)
-		refusedAs(t, err, vocab.ReasonKeyState, "not yours", "Import a new version")
+		refusedAs(t, err, vocab.ReasonKeyState, "not yours", "Bring the new version")
 		_, err = w.officer.SetAutoRotate(t.Context(), "k", time.Hour, false)
-		refusedAs(t, err, vocab.ReasonKeyState, "not yours", "Import a new version")
+		refusedAs(t, err, vocab.ReasonKeyState, "not yours", "Bring the new version")
 		d, err := w.officer.Rotate(t.Context(), "k", true)
 		must(t, err)
 		if !d.Before.Imported || d.Key.Imported || d.Key.Latest != 3 || len(d.Requests) != 3 {

@@ -12,7 +12,6 @@ import (
 
 	vaultpolicy "github.com/openrms/rms/deploy/vault"
 	"github.com/openrms/rms/internal/keys/vault"
-	"github.com/openrms/rms/internal/vocab"
 )
 
 // Tenant is a tenant's part of a Vault: a transit mount with both keys, the
@@ -50,28 +49,34 @@ func (s *Server) AddMount(ctx context.Context, name string) (*Tenant, error) {
 	if err := s.Request(ctx, http.MethodPost, "sys/mounts/"+t.Mount, map[string]string{"type": "transit"}, nil); err != nil {
 		return nil, err
 	}
-	if err := t.SetPolicy(ctx, vaultpolicy.Daemon(t.Mount)); err != nil {
+	if err := t.SetPolicy(ctx, vaultpolicy.Daemon(t.Mount, "root")); err != nil {
 		return nil, err
 	}
+	if err := t.MakeRole(ctx); err != nil {
+		return nil, err
+	}
+	return t, t.Deliver(ctx)
+}
+
+// MakeRole makes the service's role, which has the tenant's policy and nothing
+// else, and writes its ID to RoleIDFile.
+func (t *Tenant) MakeRole(ctx context.Context) error {
 	role := map[string]any{
 		"token_policies": []string{t.Policy}, "token_no_default_policy": true, "token_period": "20m", "secret_id_num_uses": 0,
 		"secret_id_bound_cidrs": []string{"127.0.0.1/32"}, "token_bound_cidrs": []string{"127.0.0.1/32"},
 	}
-	if err := s.Request(ctx, http.MethodPost, "auth/approle/role/"+t.Role, role, nil); err != nil {
-		return nil, err
+	if err := t.s.Request(ctx, http.MethodPost, "auth/approle/role/"+t.Role, role, nil); err != nil {
+		return err
 	}
 	var id struct {
 		Data struct {
 			RoleID string `json:"role_id"`
 		}
 	}
-	if err := s.Request(ctx, http.MethodGet, "auth/approle/role/"+t.Role+"/role-id", nil, &id); err != nil {
-		return nil, err
+	if err := t.s.Request(ctx, http.MethodGet, "auth/approle/role/"+t.Role+"/role-id", nil, &id); err != nil {
+		return err
 	}
-	if err := os.WriteFile(t.RoleIDFile, []byte(id.Data.RoleID), 0o600); err != nil {
-		return nil, err
-	}
-	return t, t.Deliver(ctx)
+	return os.WriteFile(t.RoleIDFile, []byte(id.Data.RoleID), 0o600)
 }
 
 // CreateKey makes a key on the tenant's mount.
@@ -79,7 +84,17 @@ func (t *Tenant) CreateKey(ctx context.Context, name string, params map[string]a
 	return t.s.Request(ctx, http.MethodPost, t.Mount+"/keys/"+name, params, nil)
 }
 
-// SetPolicy replaces the policy of the tenant's role. An empty policy is the
+// AddRoot makes another root key on the tenant's mount, and gives the service
+// the use of it beside the root keys named.
+func (t *Tenant) AddRoot(ctx context.Context, name string, beside ...string) error {
+	if err := t.CreateKey(ctx, name, map[string]any{"type": "aes256-gcm96", "derived": true}); err != nil {
+		return err
+	}
+	return t.SetPolicy(ctx, vaultpolicy.Daemon(t.Mount, append([]string{name}, beside...)...))
+}
+
+// SetPolicy replaces the policy of the tenant's role, which acts on tokens that
+// exist. An empty policy is the
 // customer's switch.
 func (t *Tenant) SetPolicy(ctx context.Context, text string) error {
 	if text == "" {
@@ -111,10 +126,10 @@ func (t *Tenant) Configure(ctx context.Context, key string, params map[string]an
 	return t.s.Request(ctx, http.MethodPost, t.Mount+"/keys/"+key+"/config", params, nil)
 }
 
-// Config is how the service reaches the tenant's keys.
-func (t *Tenant) Config(id vocab.CustodianID) vault.Config {
+// Config is how the service reaches the tenant's mount.
+func (t *Tenant) Config() vault.Config {
 	return vault.Config{
-		ID: id, Address: t.s.Address, CAFile: t.s.CAFile, Mount: t.Mount, ClusterID: t.s.ClusterID,
+		Address: t.s.Address, CAFile: t.s.CAFile, Mount: t.Mount, ClusterID: t.s.ClusterID,
 		AppRole: &vault.AppRole{Role: t.Role, RoleIDFile: t.RoleIDFile, SecretIDFile: t.SecretIDFile, Wrapped: true},
 	}
 }

@@ -1817,7 +1817,7 @@ var File_rms_v1_custody_proto protoreflect.FileDescriptor
 
 const file_rms_v1_custody_proto_rawDesc = "" +
 	"\n" +
-	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x12rms/v1/types.proto\"\xb7\x01\n" +
+	"\x14rms/v1/custody.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x16rms/v1/operation.proto\x1a\x12rms/v1/types.proto\"\xb7\x01\n" +
 	"\tCustodian\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.rms.v1.Key.CustodianR\x04kind\x12\x18\n" +
@@ -1979,7 +1979,7 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"createTime\x12>\n" +
 	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x16\n" +
 	"\x06number\x18\b \x01(\rR\x06number\x12'\n" +
-	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state2\x86\a\n" +
+	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state2\xa7\b\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -1997,7 +1997,9 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\tResumeKey\x12\x18.rms.v1.ResumeKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12T\n" +
 	"\rCompromiseKey\x12\x1c.rms.v1.CompromiseKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
 	"\fGetInventory\x12\x1b.rms.v1.GetInventoryRequest\x1a\x11.rms.v1.Inventory\"\n" +
-	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12K\n" +
+	"\fGetApprovers\x12\x1b.rms.v1.GetApproversRequest\x1a\x11.rms.v1.Approvers\"\v\xca\xf3\x18\a\b\x04\x12\x03\x01\x03\x04\x12R\n" +
+	"\x0fUpdateApprovers\x12\x1e.rms.v1.UpdateApproversRequest\x1a\x11.rms.v1.Operation\"\f\xca\xf3\x18\b\b\x04\x12\x02\x01\x03\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_custody_proto_rawDescOnce sync.Once
@@ -2042,6 +2044,10 @@ var file_rms_v1_custody_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),  // 25: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),    // 26: google.protobuf.Duration
 	(CustodyMode)(0),               // 27: rms.v1.CustodyMode
+	(*GetApproversRequest)(nil),    // 28: rms.v1.GetApproversRequest
+	(*UpdateApproversRequest)(nil), // 29: rms.v1.UpdateApproversRequest
+	(*Approvers)(nil),              // 30: rms.v1.Approvers
+	(*Operation)(nil),              // 31: rms.v1.Operation
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
@@ -2080,20 +2086,24 @@ var file_rms_v1_custody_proto_depIdxs = []int32{
 	19, // 33: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
 	20, // 34: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
 	22, // 35: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	5,  // 36: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	10, // 37: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	8,  // 38: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	8,  // 39: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	8,  // 40: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	8,  // 41: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	16, // 42: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
-	8,  // 43: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	21, // 44: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	21, // 45: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	21, // 46: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	23, // 47: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	36, // [36:48] is the sub-list for method output_type
-	24, // [24:36] is the sub-list for method input_type
+	28, // 36: rms.v1.CustodyService.GetApprovers:input_type -> rms.v1.GetApproversRequest
+	29, // 37: rms.v1.CustodyService.UpdateApprovers:input_type -> rms.v1.UpdateApproversRequest
+	5,  // 38: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	10, // 39: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	8,  // 40: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	8,  // 41: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	8,  // 42: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	8,  // 43: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	16, // 44: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
+	8,  // 45: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	21, // 46: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	21, // 47: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	21, // 48: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	23, // 49: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	30, // 50: rms.v1.CustodyService.GetApprovers:output_type -> rms.v1.Approvers
+	31, // 51: rms.v1.CustodyService.UpdateApprovers:output_type -> rms.v1.Operation
+	38, // [38:52] is the sub-list for method output_type
+	24, // [24:38] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
 	24, // [24:24] is the sub-list for extension extendee
 	0,  // [0:24] is the sub-list for field type_name
@@ -2105,6 +2115,8 @@ func file_rms_v1_custody_proto_init() {
 		return
 	}
 	file_rms_v1_access_proto_init()
+	file_rms_v1_approver_proto_init()
+	file_rms_v1_operation_proto_init()
 	file_rms_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -19,18 +19,20 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	CustodyService_ListCustodians_FullMethodName = "/rms.v1.CustodyService/ListCustodians"
-	CustodyService_ListKeys_FullMethodName       = "/rms.v1.CustodyService/ListKeys"
-	CustodyService_GetKey_FullMethodName         = "/rms.v1.CustodyService/GetKey"
-	CustodyService_RegisterKey_FullMethodName    = "/rms.v1.CustodyService/RegisterKey"
-	CustodyService_ActivateKey_FullMethodName    = "/rms.v1.CustodyService/ActivateKey"
-	CustodyService_SyncKey_FullMethodName        = "/rms.v1.CustodyService/SyncKey"
-	CustodyService_ProbeKey_FullMethodName       = "/rms.v1.CustodyService/ProbeKey"
-	CustodyService_RotateKey_FullMethodName      = "/rms.v1.CustodyService/RotateKey"
-	CustodyService_SuspendKey_FullMethodName     = "/rms.v1.CustodyService/SuspendKey"
-	CustodyService_ResumeKey_FullMethodName      = "/rms.v1.CustodyService/ResumeKey"
-	CustodyService_CompromiseKey_FullMethodName  = "/rms.v1.CustodyService/CompromiseKey"
-	CustodyService_GetInventory_FullMethodName   = "/rms.v1.CustodyService/GetInventory"
+	CustodyService_ListCustodians_FullMethodName  = "/rms.v1.CustodyService/ListCustodians"
+	CustodyService_ListKeys_FullMethodName        = "/rms.v1.CustodyService/ListKeys"
+	CustodyService_GetKey_FullMethodName          = "/rms.v1.CustodyService/GetKey"
+	CustodyService_RegisterKey_FullMethodName     = "/rms.v1.CustodyService/RegisterKey"
+	CustodyService_ActivateKey_FullMethodName     = "/rms.v1.CustodyService/ActivateKey"
+	CustodyService_SyncKey_FullMethodName         = "/rms.v1.CustodyService/SyncKey"
+	CustodyService_ProbeKey_FullMethodName        = "/rms.v1.CustodyService/ProbeKey"
+	CustodyService_RotateKey_FullMethodName       = "/rms.v1.CustodyService/RotateKey"
+	CustodyService_SuspendKey_FullMethodName      = "/rms.v1.CustodyService/SuspendKey"
+	CustodyService_ResumeKey_FullMethodName       = "/rms.v1.CustodyService/ResumeKey"
+	CustodyService_CompromiseKey_FullMethodName   = "/rms.v1.CustodyService/CompromiseKey"
+	CustodyService_GetInventory_FullMethodName    = "/rms.v1.CustodyService/GetInventory"
+	CustodyService_GetApprovers_FullMethodName    = "/rms.v1.CustodyService/GetApprovers"
+	CustodyService_UpdateApprovers_FullMethodName = "/rms.v1.CustodyService/UpdateApprovers"
 )
 
 // CustodyServiceClient is the client API for CustodyService service.
@@ -75,6 +77,12 @@ type CustodyServiceClient interface {
 	CompromiseKey(ctx context.Context, in *CompromiseKeyRequest, opts ...grpc.CallOption) (*KeyStateResponse, error)
 	// GetInventory counts what depends on each key version and generation.
 	GetInventory(ctx context.Context, in *GetInventoryRequest, opts ...grpc.CallOption) (*Inventory, error)
+	// GetApprovers returns who approves what is under dual control.
+	GetApprovers(ctx context.Context, in *GetApproversRequest, opts ...grpc.CallOption) (*Approvers, error)
+	// UpdateApprovers asks for other approvers. The first ones a second person
+	// approves; from then on the approvers change only by their own quorum, and are
+	// never removed.
+	UpdateApprovers(ctx context.Context, in *UpdateApproversRequest, opts ...grpc.CallOption) (*Operation, error)
 }
 
 type custodyServiceClient struct {
@@ -205,6 +213,26 @@ func (c *custodyServiceClient) GetInventory(ctx context.Context, in *GetInventor
 	return out, nil
 }
 
+func (c *custodyServiceClient) GetApprovers(ctx context.Context, in *GetApproversRequest, opts ...grpc.CallOption) (*Approvers, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Approvers)
+	err := c.cc.Invoke(ctx, CustodyService_GetApprovers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) UpdateApprovers(ctx context.Context, in *UpdateApproversRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, CustodyService_UpdateApprovers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CustodyServiceServer is the server API for CustodyService service.
 // All implementations must embed UnimplementedCustodyServiceServer
 // for forward compatibility.
@@ -247,6 +275,12 @@ type CustodyServiceServer interface {
 	CompromiseKey(context.Context, *CompromiseKeyRequest) (*KeyStateResponse, error)
 	// GetInventory counts what depends on each key version and generation.
 	GetInventory(context.Context, *GetInventoryRequest) (*Inventory, error)
+	// GetApprovers returns who approves what is under dual control.
+	GetApprovers(context.Context, *GetApproversRequest) (*Approvers, error)
+	// UpdateApprovers asks for other approvers. The first ones a second person
+	// approves; from then on the approvers change only by their own quorum, and are
+	// never removed.
+	UpdateApprovers(context.Context, *UpdateApproversRequest) (*Operation, error)
 	mustEmbedUnimplementedCustodyServiceServer()
 }
 
@@ -292,6 +326,12 @@ func (UnimplementedCustodyServiceServer) CompromiseKey(context.Context, *Comprom
 }
 func (UnimplementedCustodyServiceServer) GetInventory(context.Context, *GetInventoryRequest) (*Inventory, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetInventory not implemented")
+}
+func (UnimplementedCustodyServiceServer) GetApprovers(context.Context, *GetApproversRequest) (*Approvers, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetApprovers not implemented")
+}
+func (UnimplementedCustodyServiceServer) UpdateApprovers(context.Context, *UpdateApproversRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateApprovers not implemented")
 }
 func (UnimplementedCustodyServiceServer) mustEmbedUnimplementedCustodyServiceServer() {}
 func (UnimplementedCustodyServiceServer) testEmbeddedByValue()                        {}
@@ -530,6 +570,42 @@ func _CustodyService_GetInventory_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CustodyService_GetApprovers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetApproversRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).GetApprovers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_GetApprovers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).GetApprovers(ctx, req.(*GetApproversRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_UpdateApprovers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateApproversRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).UpdateApprovers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_UpdateApprovers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).UpdateApprovers(ctx, req.(*UpdateApproversRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CustodyService_ServiceDesc is the grpc.ServiceDesc for CustodyService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -584,6 +660,14 @@ var CustodyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetInventory",
 			Handler:    _CustodyService_GetInventory_Handler,
+		},
+		{
+			MethodName: "GetApprovers",
+			Handler:    _CustodyService_GetApprovers_Handler,
+		},
+		{
+			MethodName: "UpdateApprovers",
+			Handler:    _CustodyService_UpdateApprovers_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

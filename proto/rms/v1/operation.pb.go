@@ -41,6 +41,11 @@ const (
 	Operation_KIND_TRANSFER Operation_Kind = 5
 	// Licenses of a template get the custody the template demands.
 	Operation_KIND_RESEAL Operation_Kind = 6
+	// Other approvers, or another number of them. Under dual control.
+	Operation_KIND_APPROVERS_UPDATE Operation_Kind = 7
+	// Content may open for longer after the custodian refused. Under dual
+	// control.
+	Operation_KIND_CUSTODY_LOWER Operation_Kind = 8
 	// The tenant is frozen for its move to another service, or thawed.
 	Operation_KIND_TENANT_EXPORT Operation_Kind = 11
 )
@@ -55,17 +60,21 @@ var (
 		4:  "KIND_RECOVERY",
 		5:  "KIND_TRANSFER",
 		6:  "KIND_RESEAL",
+		7:  "KIND_APPROVERS_UPDATE",
+		8:  "KIND_CUSTODY_LOWER",
 		11: "KIND_TENANT_EXPORT",
 	}
 	Operation_Kind_value = map[string]int32{
-		"KIND_UNSPECIFIED":     0,
-		"KIND_ROLE_GRANT":      1,
-		"KIND_TEMPLATE_UPDATE": 2,
-		"KIND_LICENSE_UPDATE":  3,
-		"KIND_RECOVERY":        4,
-		"KIND_TRANSFER":        5,
-		"KIND_RESEAL":          6,
-		"KIND_TENANT_EXPORT":   11,
+		"KIND_UNSPECIFIED":      0,
+		"KIND_ROLE_GRANT":       1,
+		"KIND_TEMPLATE_UPDATE":  2,
+		"KIND_LICENSE_UPDATE":   3,
+		"KIND_RECOVERY":         4,
+		"KIND_TRANSFER":         5,
+		"KIND_RESEAL":           6,
+		"KIND_APPROVERS_UPDATE": 7,
+		"KIND_CUSTODY_LOWER":    8,
+		"KIND_TENANT_EXPORT":    11,
 	}
 )
 
@@ -219,6 +228,16 @@ type Operation struct {
 	// Why it does not go on now although it runs, without the prefix; it is tried
 	// again by itself.
 	Waiting string `protobuf:"bytes,21,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// What is asked for, as the operation holds it: params_sha256 is of this. Of
+	// kinds under dual control; not in lists.
+	Parameters []byte `protobuf:"bytes,22,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	// What it rests on, of kinds under dual control: a hash of all of it. If it is
+	// otherwise when the operation is approved or done, nothing is done.
+	BasisSha256 []byte `protobuf:"bytes,23,opt,name=basis_sha256,json=basisSha256,proto3" json:"basis_sha256,omitempty"`
+	// What it rests on, in words.
+	Basis []string `protobuf:"bytes,24,rep,name=basis,proto3" json:"basis,omitempty"`
+	// The signatures it takes; unset if it takes none.
+	Quorum *Operation_Quorum `protobuf:"bytes,25,opt,name=quorum,proto3" json:"quorum,omitempty"`
 	// What is asked for.
 	//
 	// Types that are valid to be assigned to Params:
@@ -229,6 +248,8 @@ type Operation struct {
 	//	*Operation_Recovery_
 	//	*Operation_Transfer_
 	//	*Operation_Reseal_
+	//	*Operation_ApproversUpdate_
+	//	*Operation_CustodyLower_
 	//	*Operation_TenantExport_
 	Params        isOperation_Params `protobuf_oneof:"params"`
 	unknownFields protoimpl.UnknownFields
@@ -412,6 +433,34 @@ func (x *Operation) GetWaiting() string {
 	return ""
 }
 
+func (x *Operation) GetParameters() []byte {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *Operation) GetBasisSha256() []byte {
+	if x != nil {
+		return x.BasisSha256
+	}
+	return nil
+}
+
+func (x *Operation) GetBasis() []string {
+	if x != nil {
+		return x.Basis
+	}
+	return nil
+}
+
+func (x *Operation) GetQuorum() *Operation_Quorum {
+	if x != nil {
+		return x.Quorum
+	}
+	return nil
+}
+
 func (x *Operation) GetParams() isOperation_Params {
 	if x != nil {
 		return x.Params
@@ -473,6 +522,24 @@ func (x *Operation) GetReseal() *Operation_Reseal {
 	return nil
 }
 
+func (x *Operation) GetApproversUpdate() *Operation_ApproversUpdate {
+	if x != nil {
+		if x, ok := x.Params.(*Operation_ApproversUpdate_); ok {
+			return x.ApproversUpdate
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetCustodyLower() *Operation_CustodyLower {
+	if x != nil {
+		if x, ok := x.Params.(*Operation_CustodyLower_); ok {
+			return x.CustodyLower
+		}
+	}
+	return nil
+}
+
 func (x *Operation) GetTenantExport() *Operation_TenantExport {
 	if x != nil {
 		if x, ok := x.Params.(*Operation_TenantExport_); ok {
@@ -516,6 +583,16 @@ type Operation_Reseal_ struct {
 	Reseal *Operation_Reseal `protobuf:"bytes,35,opt,name=reseal,proto3,oneof"`
 }
 
+type Operation_ApproversUpdate_ struct {
+	// Of KIND_APPROVERS_UPDATE.
+	ApproversUpdate *Operation_ApproversUpdate `protobuf:"bytes,36,opt,name=approvers_update,json=approversUpdate,proto3,oneof"`
+}
+
+type Operation_CustodyLower_ struct {
+	// Of KIND_CUSTODY_LOWER.
+	CustodyLower *Operation_CustodyLower `protobuf:"bytes,37,opt,name=custody_lower,json=custodyLower,proto3,oneof"`
+}
+
 type Operation_TenantExport_ struct {
 	// Of KIND_TENANT_EXPORT.
 	TenantExport *Operation_TenantExport `protobuf:"bytes,40,opt,name=tenant_export,json=tenantExport,proto3,oneof"`
@@ -532,6 +609,10 @@ func (*Operation_Recovery_) isOperation_Params() {}
 func (*Operation_Transfer_) isOperation_Params() {}
 
 func (*Operation_Reseal_) isOperation_Params() {}
+
+func (*Operation_ApproversUpdate_) isOperation_Params() {}
+
+func (*Operation_CustodyLower_) isOperation_Params() {}
 
 func (*Operation_TenantExport_) isOperation_Params() {}
 
@@ -725,7 +806,10 @@ type ApproveOperationRequest struct {
 	// tenants/{tenant}/operations/{operation}.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// params_sha256 of the operation the caller was shown.
-	ParamsSha256  []byte `protobuf:"bytes,2,opt,name=params_sha256,json=paramsSha256,proto3" json:"params_sha256,omitempty"`
+	ParamsSha256 []byte `protobuf:"bytes,2,opt,name=params_sha256,json=paramsSha256,proto3" json:"params_sha256,omitempty"`
+	// The SSH signature of quorum.signed, armored or bare, if the operation has a
+	// quorum.
+	Signature     []byte `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -770,6 +854,13 @@ func (x *ApproveOperationRequest) GetName() string {
 func (x *ApproveOperationRequest) GetParamsSha256() []byte {
 	if x != nil {
 		return x.ParamsSha256
+	}
+	return nil
+}
+
+func (x *ApproveOperationRequest) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
 	}
 	return nil
 }
@@ -1293,7 +1384,17 @@ type Operation_Approval struct {
 	// When.
 	ApproveTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=approve_time,json=approveTime,proto3" json:"approve_time,omitempty"`
 	// The event, in UUID text form.
-	Event         string `protobuf:"bytes,4,opt,name=event,proto3" json:"event,omitempty"`
+	Event string `protobuf:"bytes,4,opt,name=event,proto3" json:"event,omitempty"`
+	// The SSH signature of quorum.signed, bare; empty if none was needed.
+	Signature []byte `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	// The key that signed, as a .pub file has it.
+	Key string `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
+	// Its fingerprint, as ssh-keygen -l prints it.
+	KeyFingerprint string `protobuf:"bytes,7,opt,name=key_fingerprint,json=keyFingerprint,proto3" json:"key_fingerprint,omitempty"`
+	// Which of the approvers gave it: a principal.
+	ApproverPrincipal string `protobuf:"bytes,8,opt,name=approver_principal,json=approverPrincipal,proto3" json:"approver_principal,omitempty"`
+	// Why it does not count as things are now; empty if it does.
+	Void          string `protobuf:"bytes,9,opt,name=void,proto3" json:"void,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1356,6 +1457,145 @@ func (x *Operation_Approval) GetEvent() string {
 	return ""
 }
 
+func (x *Operation_Approval) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *Operation_Approval) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Operation_Approval) GetKeyFingerprint() string {
+	if x != nil {
+		return x.KeyFingerprint
+	}
+	return ""
+}
+
+func (x *Operation_Approval) GetApproverPrincipal() string {
+	if x != nil {
+		return x.ApproverPrincipal
+	}
+	return ""
+}
+
+func (x *Operation_Approval) GetVoid() string {
+	if x != nil {
+		return x.Void
+	}
+	return ""
+}
+
+// Quorum is what an operation under dual control takes, if the tenant had
+// approvers when it was asked for: needed_approvals of them, and as many as
+// are needed by the approvers that there are now, each with an SSH signature.
+type Operation_Quorum struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is signed, exactly; docs/formats.md says how it is made.
+	Signed []byte `protobuf:"bytes,1,opt,name=signed,proto3" json:"signed,omitempty"`
+	// The namespace of the signatures.
+	Namespace string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// The approvers when it was asked for, encoded; not in lists.
+	ApproverSet []byte `protobuf:"bytes,3,opt,name=approver_set,json=approverSet,proto3" json:"approver_set,omitempty"`
+	// How many approvals count now, of needed_approvals by the approvers when it
+	// was asked for.
+	Counting int32 `protobuf:"varint,4,opt,name=counting,proto3" json:"counting,omitempty"`
+	// How many count of those that are needed now, by the approvers that there
+	// are now.
+	CountingNow int32 `protobuf:"varint,5,opt,name=counting_now,json=countingNow,proto3" json:"counting_now,omitempty"`
+	// How many are needed by the approvers that there are now.
+	NeededNow int32 `protobuf:"varint,6,opt,name=needed_now,json=neededNow,proto3" json:"needed_now,omitempty"`
+	// Who can still approve it, as far as the service knows: principals.
+	Left          []string `protobuf:"bytes,7,rep,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_Quorum) Reset() {
+	*x = Operation_Quorum{}
+	mi := &file_rms_v1_operation_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_Quorum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_Quorum) ProtoMessage() {}
+
+func (x *Operation_Quorum) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_Quorum.ProtoReflect.Descriptor instead.
+func (*Operation_Quorum) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 2}
+}
+
+func (x *Operation_Quorum) GetSigned() []byte {
+	if x != nil {
+		return x.Signed
+	}
+	return nil
+}
+
+func (x *Operation_Quorum) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Operation_Quorum) GetApproverSet() []byte {
+	if x != nil {
+		return x.ApproverSet
+	}
+	return nil
+}
+
+func (x *Operation_Quorum) GetCounting() int32 {
+	if x != nil {
+		return x.Counting
+	}
+	return 0
+}
+
+func (x *Operation_Quorum) GetCountingNow() int32 {
+	if x != nil {
+		return x.CountingNow
+	}
+	return 0
+}
+
+func (x *Operation_Quorum) GetNeededNow() int32 {
+	if x != nil {
+		return x.NeededNow
+	}
+	return 0
+}
+
+func (x *Operation_Quorum) GetLeft() []string {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
 // ItemError is why one license could not be worked on.
 type Operation_ItemError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1369,7 +1609,7 @@ type Operation_ItemError struct {
 
 func (x *Operation_ItemError) Reset() {
 	*x = Operation_ItemError{}
-	mi := &file_rms_v1_operation_proto_msgTypes[14]
+	mi := &file_rms_v1_operation_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1621,7 @@ func (x *Operation_ItemError) String() string {
 func (*Operation_ItemError) ProtoMessage() {}
 
 func (x *Operation_ItemError) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[14]
+	mi := &file_rms_v1_operation_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1634,7 @@ func (x *Operation_ItemError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_ItemError.ProtoReflect.Descriptor instead.
 func (*Operation_ItemError) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 2}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 3}
 }
 
 func (x *Operation_ItemError) GetLicense() string {
@@ -1424,7 +1664,7 @@ type Operation_RoleGrant struct {
 
 func (x *Operation_RoleGrant) Reset() {
 	*x = Operation_RoleGrant{}
-	mi := &file_rms_v1_operation_proto_msgTypes[15]
+	mi := &file_rms_v1_operation_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1676,7 @@ func (x *Operation_RoleGrant) String() string {
 func (*Operation_RoleGrant) ProtoMessage() {}
 
 func (x *Operation_RoleGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[15]
+	mi := &file_rms_v1_operation_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1689,7 @@ func (x *Operation_RoleGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_RoleGrant.ProtoReflect.Descriptor instead.
 func (*Operation_RoleGrant) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 3}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 4}
 }
 
 func (x *Operation_RoleGrant) GetRole() Role {
@@ -1481,7 +1721,7 @@ type Operation_TemplateUpdate struct {
 
 func (x *Operation_TemplateUpdate) Reset() {
 	*x = Operation_TemplateUpdate{}
-	mi := &file_rms_v1_operation_proto_msgTypes[16]
+	mi := &file_rms_v1_operation_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1493,7 +1733,7 @@ func (x *Operation_TemplateUpdate) String() string {
 func (*Operation_TemplateUpdate) ProtoMessage() {}
 
 func (x *Operation_TemplateUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[16]
+	mi := &file_rms_v1_operation_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1506,7 +1746,7 @@ func (x *Operation_TemplateUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_TemplateUpdate.ProtoReflect.Descriptor instead.
 func (*Operation_TemplateUpdate) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 4}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 5}
 }
 
 func (x *Operation_TemplateUpdate) GetTemplate() string {
@@ -1554,7 +1794,7 @@ type Operation_LicenseUpdate struct {
 
 func (x *Operation_LicenseUpdate) Reset() {
 	*x = Operation_LicenseUpdate{}
-	mi := &file_rms_v1_operation_proto_msgTypes[17]
+	mi := &file_rms_v1_operation_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1806,7 @@ func (x *Operation_LicenseUpdate) String() string {
 func (*Operation_LicenseUpdate) ProtoMessage() {}
 
 func (x *Operation_LicenseUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[17]
+	mi := &file_rms_v1_operation_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1819,7 @@ func (x *Operation_LicenseUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_LicenseUpdate.ProtoReflect.Descriptor instead.
 func (*Operation_LicenseUpdate) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 5}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 6}
 }
 
 func (x *Operation_LicenseUpdate) GetLicense() string {
@@ -1652,7 +1892,7 @@ type Operation_Recovery struct {
 
 func (x *Operation_Recovery) Reset() {
 	*x = Operation_Recovery{}
-	mi := &file_rms_v1_operation_proto_msgTypes[18]
+	mi := &file_rms_v1_operation_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1904,7 @@ func (x *Operation_Recovery) String() string {
 func (*Operation_Recovery) ProtoMessage() {}
 
 func (x *Operation_Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[18]
+	mi := &file_rms_v1_operation_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1917,7 @@ func (x *Operation_Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_Recovery.ProtoReflect.Descriptor instead.
 func (*Operation_Recovery) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 6}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 7}
 }
 
 func (x *Operation_Recovery) GetScope() isOperation_Recovery_Scope {
@@ -1767,7 +2007,7 @@ type Operation_Transfer struct {
 
 func (x *Operation_Transfer) Reset() {
 	*x = Operation_Transfer{}
-	mi := &file_rms_v1_operation_proto_msgTypes[19]
+	mi := &file_rms_v1_operation_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +2019,7 @@ func (x *Operation_Transfer) String() string {
 func (*Operation_Transfer) ProtoMessage() {}
 
 func (x *Operation_Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[19]
+	mi := &file_rms_v1_operation_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +2032,7 @@ func (x *Operation_Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_Transfer.ProtoReflect.Descriptor instead.
 func (*Operation_Transfer) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 7}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 8}
 }
 
 func (x *Operation_Transfer) GetFrom() string {
@@ -1820,7 +2060,7 @@ type Operation_Reseal struct {
 
 func (x *Operation_Reseal) Reset() {
 	*x = Operation_Reseal{}
-	mi := &file_rms_v1_operation_proto_msgTypes[20]
+	mi := &file_rms_v1_operation_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +2072,7 @@ func (x *Operation_Reseal) String() string {
 func (*Operation_Reseal) ProtoMessage() {}
 
 func (x *Operation_Reseal) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[20]
+	mi := &file_rms_v1_operation_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +2085,7 @@ func (x *Operation_Reseal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_Reseal.ProtoReflect.Descriptor instead.
 func (*Operation_Reseal) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 8}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 9}
 }
 
 func (x *Operation_Reseal) GetTemplate() string {
@@ -1875,7 +2115,7 @@ type Operation_TenantExport struct {
 
 func (x *Operation_TenantExport) Reset() {
 	*x = Operation_TenantExport{}
-	mi := &file_rms_v1_operation_proto_msgTypes[21]
+	mi := &file_rms_v1_operation_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1887,7 +2127,7 @@ func (x *Operation_TenantExport) String() string {
 func (*Operation_TenantExport) ProtoMessage() {}
 
 func (x *Operation_TenantExport) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[21]
+	mi := &file_rms_v1_operation_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1900,7 +2140,7 @@ func (x *Operation_TenantExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_TenantExport.ProtoReflect.Descriptor instead.
 func (*Operation_TenantExport) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 9}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 10}
 }
 
 func (x *Operation_TenantExport) GetThaw() bool {
@@ -1938,11 +2178,140 @@ func (x *Operation_TenantExport) GetWholeArchives() int32 {
 	return 0
 }
 
+// ApproversUpdate is what KIND_APPROVERS_UPDATE asks for.
+type Operation_ApproversUpdate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision it is based on; 0 if there were no approvers.
+	BaseRevision uint32 `protobuf:"varint,1,opt,name=base_revision,json=baseRevision,proto3" json:"base_revision,omitempty"`
+	// The approvers as they will be.
+	Approvers *Approvers `protobuf:"bytes,2,opt,name=approvers,proto3" json:"approvers,omitempty"`
+	// What changes, in words, the quorum first.
+	Changes       []string `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_ApproversUpdate) Reset() {
+	*x = Operation_ApproversUpdate{}
+	mi := &file_rms_v1_operation_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_ApproversUpdate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_ApproversUpdate) ProtoMessage() {}
+
+func (x *Operation_ApproversUpdate) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_ApproversUpdate.ProtoReflect.Descriptor instead.
+func (*Operation_ApproversUpdate) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 11}
+}
+
+func (x *Operation_ApproversUpdate) GetBaseRevision() uint32 {
+	if x != nil {
+		return x.BaseRevision
+	}
+	return 0
+}
+
+func (x *Operation_ApproversUpdate) GetApprovers() *Approvers {
+	if x != nil {
+		return x.Approvers
+	}
+	return nil
+}
+
+func (x *Operation_ApproversUpdate) GetChanges() []string {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// CustodyLower is what KIND_CUSTODY_LOWER asks for.
+type Operation_CustodyLower struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/templates/{template}, if it is that template's floor;
+	// otherwise it is the tenant's settings.
+	Template string `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	// The revision it is based on, of the template or the settings.
+	BaseRevision uint32 `protobuf:"varint,2,opt,name=base_revision,json=baseRevision,proto3" json:"base_revision,omitempty"`
+	// What changes, in words.
+	Changes       []string `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_CustodyLower) Reset() {
+	*x = Operation_CustodyLower{}
+	mi := &file_rms_v1_operation_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_CustodyLower) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_CustodyLower) ProtoMessage() {}
+
+func (x *Operation_CustodyLower) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_CustodyLower.ProtoReflect.Descriptor instead.
+func (*Operation_CustodyLower) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 12}
+}
+
+func (x *Operation_CustodyLower) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+func (x *Operation_CustodyLower) GetBaseRevision() uint32 {
+	if x != nil {
+		return x.BaseRevision
+	}
+	return 0
+}
+
+func (x *Operation_CustodyLower) GetChanges() []string {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
 var File_rms_v1_operation_proto protoreflect.FileDescriptor
 
 const file_rms_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\x95\x17\n" +
+	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\xcb\x1e\n" +
 	"\tOperation\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.rms.v1.Operation.KindR\x04kind\x12-\n" +
@@ -1967,24 +2336,46 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\x0eapprover_roles\x18\x12 \x03(\x0e2\f.rms.v1.RoleR\rapproverRoles\x12\x18\n" +
 	"\afailure\x18\x13 \x01(\tR\afailure\x12\x18\n" +
 	"\amessage\x18\x14 \x01(\tR\amessage\x12\x18\n" +
-	"\awaiting\x18\x15 \x01(\tR\awaiting\x12<\n" +
+	"\awaiting\x18\x15 \x01(\tR\awaiting\x12\x1e\n" +
+	"\n" +
+	"parameters\x18\x16 \x01(\fR\n" +
+	"parameters\x12!\n" +
+	"\fbasis_sha256\x18\x17 \x01(\fR\vbasisSha256\x12\x14\n" +
+	"\x05basis\x18\x18 \x03(\tR\x05basis\x120\n" +
+	"\x06quorum\x18\x19 \x01(\v2\x18.rms.v1.Operation.QuorumR\x06quorum\x12<\n" +
 	"\n" +
 	"role_grant\x18\x1e \x01(\v2\x1b.rms.v1.Operation.RoleGrantH\x00R\troleGrant\x12K\n" +
 	"\x0ftemplate_update\x18\x1f \x01(\v2 .rms.v1.Operation.TemplateUpdateH\x00R\x0etemplateUpdate\x12H\n" +
 	"\x0elicense_update\x18  \x01(\v2\x1f.rms.v1.Operation.LicenseUpdateH\x00R\rlicenseUpdate\x128\n" +
 	"\brecovery\x18! \x01(\v2\x1a.rms.v1.Operation.RecoveryH\x00R\brecovery\x128\n" +
 	"\btransfer\x18\" \x01(\v2\x1a.rms.v1.Operation.TransferH\x00R\btransfer\x122\n" +
-	"\x06reseal\x18# \x01(\v2\x18.rms.v1.Operation.ResealH\x00R\x06reseal\x12E\n" +
+	"\x06reseal\x18# \x01(\v2\x18.rms.v1.Operation.ResealH\x00R\x06reseal\x12N\n" +
+	"\x10approvers_update\x18$ \x01(\v2!.rms.v1.Operation.ApproversUpdateH\x00R\x0fapproversUpdate\x12E\n" +
+	"\rcustody_lower\x18% \x01(\v2\x1e.rms.v1.Operation.CustodyLowerH\x00R\fcustodyLower\x12E\n" +
 	"\rtenant_export\x18( \x01(\v2\x1e.rms.v1.Operation.TenantExportH\x00R\ftenantExport\x1aL\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x03R\x05total\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x16\n" +
-	"\x06failed\x18\x03 \x01(\x03R\x06failed\x1a\xa7\x01\n" +
+	"\x06failed\x18\x03 \x01(\x03R\x06failed\x1a\xc3\x02\n" +
 	"\bApproval\x12\x1a\n" +
 	"\bapprover\x18\x01 \x01(\tR\bapprover\x12*\n" +
 	"\bidentity\x18\x02 \x01(\v2\x0e.rms.v1.IssuerR\bidentity\x12=\n" +
 	"\fapprove_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vapproveTime\x12\x14\n" +
-	"\x05event\x18\x04 \x01(\tR\x05event\x1a=\n" +
+	"\x05event\x18\x04 \x01(\tR\x05event\x12\x1c\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature\x12\x10\n" +
+	"\x03key\x18\x06 \x01(\tR\x03key\x12'\n" +
+	"\x0fkey_fingerprint\x18\a \x01(\tR\x0ekeyFingerprint\x12-\n" +
+	"\x12approver_principal\x18\b \x01(\tR\x11approverPrincipal\x12\x12\n" +
+	"\x04void\x18\t \x01(\tR\x04void\x1a\xd3\x01\n" +
+	"\x06Quorum\x12\x16\n" +
+	"\x06signed\x18\x01 \x01(\fR\x06signed\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12!\n" +
+	"\fapprover_set\x18\x03 \x01(\fR\vapproverSet\x12\x1a\n" +
+	"\bcounting\x18\x04 \x01(\x05R\bcounting\x12!\n" +
+	"\fcounting_now\x18\x05 \x01(\x05R\vcountingNow\x12\x1d\n" +
+	"\n" +
+	"needed_now\x18\x06 \x01(\x05R\tneededNow\x12\x12\n" +
+	"\x04left\x18\a \x03(\tR\x04left\x1a=\n" +
 	"\tItemError\x12\x18\n" +
 	"\alicense\x18\x01 \x01(\tR\alicense\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x1aK\n" +
@@ -2020,7 +2411,15 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\trecipient\x18\x02 \x01(\v2\x15.rms.v1.HpkePublicKeyR\trecipient\x123\n" +
 	"\x15recipient_fingerprint\x18\x03 \x01(\fR\x14recipientFingerprint\x12!\n" +
 	"\fwithout_lost\x18\x04 \x01(\bR\vwithoutLost\x12%\n" +
-	"\x0ewhole_archives\x18\x05 \x01(\x05R\rwholeArchives\"\xb3\x01\n" +
+	"\x0ewhole_archives\x18\x05 \x01(\x05R\rwholeArchives\x1a\x81\x01\n" +
+	"\x0fApproversUpdate\x12#\n" +
+	"\rbase_revision\x18\x01 \x01(\rR\fbaseRevision\x12/\n" +
+	"\tapprovers\x18\x02 \x01(\v2\x11.rms.v1.ApproversR\tapprovers\x12\x18\n" +
+	"\achanges\x18\x03 \x03(\tR\achanges\x1ai\n" +
+	"\fCustodyLower\x12\x1a\n" +
+	"\btemplate\x18\x01 \x01(\tR\btemplate\x12#\n" +
+	"\rbase_revision\x18\x02 \x01(\rR\fbaseRevision\x12\x18\n" +
+	"\achanges\x18\x03 \x03(\tR\achanges\"\xe6\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fKIND_ROLE_GRANT\x10\x01\x12\x18\n" +
@@ -2028,7 +2427,9 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\x13KIND_LICENSE_UPDATE\x10\x03\x12\x11\n" +
 	"\rKIND_RECOVERY\x10\x04\x12\x11\n" +
 	"\rKIND_TRANSFER\x10\x05\x12\x0f\n" +
-	"\vKIND_RESEAL\x10\x06\x12\x16\n" +
+	"\vKIND_RESEAL\x10\x06\x12\x19\n" +
+	"\x15KIND_APPROVERS_UPDATE\x10\a\x12\x16\n" +
+	"\x12KIND_CUSTODY_LOWER\x10\b\x12\x16\n" +
 	"\x12KIND_TENANT_EXPORT\x10\v\"\xc3\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
@@ -2056,11 +2457,12 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x11.rms.v1.OperationR\n" +
 	"operations\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"g\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x90\x01\n" +
 	"\x17ApproveOperationRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12,\n" +
-	"\rparams_sha256\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\fparamsSha256\"Z\n" +
+	"\rparams_sha256\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\fparamsSha256\x12'\n" +
+	"\tsignature\x18\x03 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x01R\tsignature\"Z\n" +
 	"\x16RejectOperationRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12 \n" +
@@ -2122,93 +2524,101 @@ func file_rms_v1_operation_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_operation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_rms_v1_operation_proto_goTypes = []any{
-	(Operation_Kind)(0),              // 0: rms.v1.Operation.Kind
-	(Operation_State)(0),             // 1: rms.v1.Operation.State
-	(*Operation)(nil),                // 2: rms.v1.Operation
-	(*GetOperationRequest)(nil),      // 3: rms.v1.GetOperationRequest
-	(*ListOperationsRequest)(nil),    // 4: rms.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),   // 5: rms.v1.ListOperationsResponse
-	(*ApproveOperationRequest)(nil),  // 6: rms.v1.ApproveOperationRequest
-	(*RejectOperationRequest)(nil),   // 7: rms.v1.RejectOperationRequest
-	(*PauseOperationRequest)(nil),    // 8: rms.v1.PauseOperationRequest
-	(*ResumeOperationRequest)(nil),   // 9: rms.v1.ResumeOperationRequest
-	(*CancelOperationRequest)(nil),   // 10: rms.v1.CancelOperationRequest
-	(*WatchOperationRequest)(nil),    // 11: rms.v1.WatchOperationRequest
-	(*WatchOperationResponse)(nil),   // 12: rms.v1.WatchOperationResponse
-	(*RequestRecoveryRequest)(nil),   // 13: rms.v1.RequestRecoveryRequest
-	(*Operation_Progress)(nil),       // 14: rms.v1.Operation.Progress
-	(*Operation_Approval)(nil),       // 15: rms.v1.Operation.Approval
-	(*Operation_ItemError)(nil),      // 16: rms.v1.Operation.ItemError
-	(*Operation_RoleGrant)(nil),      // 17: rms.v1.Operation.RoleGrant
-	(*Operation_TemplateUpdate)(nil), // 18: rms.v1.Operation.TemplateUpdate
-	(*Operation_LicenseUpdate)(nil),  // 19: rms.v1.Operation.LicenseUpdate
-	(*Operation_Recovery)(nil),       // 20: rms.v1.Operation.Recovery
-	(*Operation_Transfer)(nil),       // 21: rms.v1.Operation.Transfer
-	(*Operation_Reseal)(nil),         // 22: rms.v1.Operation.Reseal
-	(*Operation_TenantExport)(nil),   // 23: rms.v1.Operation.TenantExport
-	(*timestamppb.Timestamp)(nil),    // 24: google.protobuf.Timestamp
-	(*Issuer)(nil),                   // 25: rms.v1.Issuer
-	(Role)(0),                        // 26: rms.v1.Role
-	(*Template)(nil),                 // 27: rms.v1.Template
-	(*AdHocPolicy)(nil),              // 28: rms.v1.AdHocPolicy
-	(*HpkePublicKey)(nil),            // 29: rms.v1.HpkePublicKey
+	(Operation_Kind)(0),               // 0: rms.v1.Operation.Kind
+	(Operation_State)(0),              // 1: rms.v1.Operation.State
+	(*Operation)(nil),                 // 2: rms.v1.Operation
+	(*GetOperationRequest)(nil),       // 3: rms.v1.GetOperationRequest
+	(*ListOperationsRequest)(nil),     // 4: rms.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),    // 5: rms.v1.ListOperationsResponse
+	(*ApproveOperationRequest)(nil),   // 6: rms.v1.ApproveOperationRequest
+	(*RejectOperationRequest)(nil),    // 7: rms.v1.RejectOperationRequest
+	(*PauseOperationRequest)(nil),     // 8: rms.v1.PauseOperationRequest
+	(*ResumeOperationRequest)(nil),    // 9: rms.v1.ResumeOperationRequest
+	(*CancelOperationRequest)(nil),    // 10: rms.v1.CancelOperationRequest
+	(*WatchOperationRequest)(nil),     // 11: rms.v1.WatchOperationRequest
+	(*WatchOperationResponse)(nil),    // 12: rms.v1.WatchOperationResponse
+	(*RequestRecoveryRequest)(nil),    // 13: rms.v1.RequestRecoveryRequest
+	(*Operation_Progress)(nil),        // 14: rms.v1.Operation.Progress
+	(*Operation_Approval)(nil),        // 15: rms.v1.Operation.Approval
+	(*Operation_Quorum)(nil),          // 16: rms.v1.Operation.Quorum
+	(*Operation_ItemError)(nil),       // 17: rms.v1.Operation.ItemError
+	(*Operation_RoleGrant)(nil),       // 18: rms.v1.Operation.RoleGrant
+	(*Operation_TemplateUpdate)(nil),  // 19: rms.v1.Operation.TemplateUpdate
+	(*Operation_LicenseUpdate)(nil),   // 20: rms.v1.Operation.LicenseUpdate
+	(*Operation_Recovery)(nil),        // 21: rms.v1.Operation.Recovery
+	(*Operation_Transfer)(nil),        // 22: rms.v1.Operation.Transfer
+	(*Operation_Reseal)(nil),          // 23: rms.v1.Operation.Reseal
+	(*Operation_TenantExport)(nil),    // 24: rms.v1.Operation.TenantExport
+	(*Operation_ApproversUpdate)(nil), // 25: rms.v1.Operation.ApproversUpdate
+	(*Operation_CustodyLower)(nil),    // 26: rms.v1.Operation.CustodyLower
+	(*timestamppb.Timestamp)(nil),     // 27: google.protobuf.Timestamp
+	(*Issuer)(nil),                    // 28: rms.v1.Issuer
+	(Role)(0),                         // 29: rms.v1.Role
+	(*Template)(nil),                  // 30: rms.v1.Template
+	(*AdHocPolicy)(nil),               // 31: rms.v1.AdHocPolicy
+	(*HpkePublicKey)(nil),             // 32: rms.v1.HpkePublicKey
+	(*Approvers)(nil),                 // 33: rms.v1.Approvers
 }
 var file_rms_v1_operation_proto_depIdxs = []int32{
 	0,  // 0: rms.v1.Operation.kind:type_name -> rms.v1.Operation.Kind
 	1,  // 1: rms.v1.Operation.state:type_name -> rms.v1.Operation.State
 	14, // 2: rms.v1.Operation.progress:type_name -> rms.v1.Operation.Progress
 	15, // 3: rms.v1.Operation.approvals:type_name -> rms.v1.Operation.Approval
-	16, // 4: rms.v1.Operation.errors:type_name -> rms.v1.Operation.ItemError
-	24, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
-	25, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
-	24, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
-	24, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
-	26, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
-	17, // 10: rms.v1.Operation.role_grant:type_name -> rms.v1.Operation.RoleGrant
-	18, // 11: rms.v1.Operation.template_update:type_name -> rms.v1.Operation.TemplateUpdate
-	19, // 12: rms.v1.Operation.license_update:type_name -> rms.v1.Operation.LicenseUpdate
-	20, // 13: rms.v1.Operation.recovery:type_name -> rms.v1.Operation.Recovery
-	21, // 14: rms.v1.Operation.transfer:type_name -> rms.v1.Operation.Transfer
-	22, // 15: rms.v1.Operation.reseal:type_name -> rms.v1.Operation.Reseal
-	23, // 16: rms.v1.Operation.tenant_export:type_name -> rms.v1.Operation.TenantExport
-	1,  // 17: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
-	0,  // 18: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
-	2,  // 19: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
-	2,  // 20: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
-	24, // 21: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
-	25, // 22: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
-	24, // 23: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
-	26, // 24: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
-	27, // 25: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
-	28, // 26: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
-	24, // 27: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
-	24, // 28: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
-	29, // 29: rms.v1.Operation.TenantExport.recipient:type_name -> rms.v1.HpkePublicKey
-	3,  // 30: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
-	4,  // 31: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
-	6,  // 32: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
-	7,  // 33: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
-	8,  // 34: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
-	9,  // 35: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
-	10, // 36: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
-	11, // 37: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
-	13, // 38: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
-	2,  // 39: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
-	5,  // 40: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
-	2,  // 41: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
-	2,  // 42: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
-	2,  // 43: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
-	2,  // 44: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
-	2,  // 45: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
-	12, // 46: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
-	2,  // 47: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
-	39, // [39:48] is the sub-list for method output_type
-	30, // [30:39] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	17, // 4: rms.v1.Operation.errors:type_name -> rms.v1.Operation.ItemError
+	27, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
+	28, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
+	27, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
+	27, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
+	29, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
+	16, // 10: rms.v1.Operation.quorum:type_name -> rms.v1.Operation.Quorum
+	18, // 11: rms.v1.Operation.role_grant:type_name -> rms.v1.Operation.RoleGrant
+	19, // 12: rms.v1.Operation.template_update:type_name -> rms.v1.Operation.TemplateUpdate
+	20, // 13: rms.v1.Operation.license_update:type_name -> rms.v1.Operation.LicenseUpdate
+	21, // 14: rms.v1.Operation.recovery:type_name -> rms.v1.Operation.Recovery
+	22, // 15: rms.v1.Operation.transfer:type_name -> rms.v1.Operation.Transfer
+	23, // 16: rms.v1.Operation.reseal:type_name -> rms.v1.Operation.Reseal
+	25, // 17: rms.v1.Operation.approvers_update:type_name -> rms.v1.Operation.ApproversUpdate
+	26, // 18: rms.v1.Operation.custody_lower:type_name -> rms.v1.Operation.CustodyLower
+	24, // 19: rms.v1.Operation.tenant_export:type_name -> rms.v1.Operation.TenantExport
+	1,  // 20: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
+	0,  // 21: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
+	2,  // 22: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
+	2,  // 23: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
+	27, // 24: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
+	28, // 25: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
+	27, // 26: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
+	29, // 27: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
+	30, // 28: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
+	31, // 29: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
+	27, // 30: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
+	27, // 31: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
+	32, // 32: rms.v1.Operation.TenantExport.recipient:type_name -> rms.v1.HpkePublicKey
+	33, // 33: rms.v1.Operation.ApproversUpdate.approvers:type_name -> rms.v1.Approvers
+	3,  // 34: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
+	4,  // 35: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
+	6,  // 36: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
+	7,  // 37: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
+	8,  // 38: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
+	9,  // 39: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
+	10, // 40: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
+	11, // 41: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
+	13, // 42: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
+	2,  // 43: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
+	5,  // 44: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
+	2,  // 45: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
+	2,  // 46: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
+	2,  // 47: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
+	2,  // 48: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
+	2,  // 49: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
+	12, // 50: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
+	2,  // 51: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
+	43, // [43:52] is the sub-list for method output_type
+	34, // [34:43] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_operation_proto_init() }
@@ -2217,6 +2627,7 @@ func file_rms_v1_operation_proto_init() {
 		return
 	}
 	file_rms_v1_access_proto_init()
+	file_rms_v1_approver_proto_init()
 	file_rms_v1_policy_proto_init()
 	file_rms_v1_types_proto_init()
 	file_rms_v1_operation_proto_msgTypes[0].OneofWrappers = []any{
@@ -2226,6 +2637,8 @@ func file_rms_v1_operation_proto_init() {
 		(*Operation_Recovery_)(nil),
 		(*Operation_Transfer_)(nil),
 		(*Operation_Reseal_)(nil),
+		(*Operation_ApproversUpdate_)(nil),
+		(*Operation_CustodyLower_)(nil),
 		(*Operation_TenantExport_)(nil),
 	}
 	file_rms_v1_operation_proto_msgTypes[11].OneofWrappers = []any{
@@ -2233,7 +2646,7 @@ func file_rms_v1_operation_proto_init() {
 		(*RequestRecoveryRequest_Owner)(nil),
 		(*RequestRecoveryRequest_Template)(nil),
 	}
-	file_rms_v1_operation_proto_msgTypes[18].OneofWrappers = []any{
+	file_rms_v1_operation_proto_msgTypes[19].OneofWrappers = []any{
 		(*Operation_Recovery_License)(nil),
 		(*Operation_Recovery_Owner)(nil),
 		(*Operation_Recovery_Template)(nil),
@@ -2244,7 +2657,7 @@ func file_rms_v1_operation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_operation_proto_rawDesc), len(file_rms_v1_operation_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

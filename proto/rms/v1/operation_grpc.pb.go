@@ -43,7 +43,8 @@ type OperationServiceClient interface {
 	// A template that waits is left out of them: get the operation.
 	ListOperations(ctx context.Context, in *ListOperationsRequest, opts ...grpc.CallOption) (*ListOperationsResponse, error)
 	// ApproveOperation says yes to exactly what the caller was shown. It is never
-	// the requester's, nor a service's. With the last approval the operation runs,
+	// the requester's, nor a service's; under dual control it is an approver's, and
+	// signed. With the last approval the operation runs,
 	// and what is done at once is done when the call returns, or has failed.
 	ApproveOperation(ctx context.Context, in *ApproveOperationRequest, opts ...grpc.CallOption) (*Operation, error)
 	// RejectOperation ends a request that the caller could approve.
@@ -171,7 +172,8 @@ type OperationServiceServer interface {
 	// A template that waits is left out of them: get the operation.
 	ListOperations(context.Context, *ListOperationsRequest) (*ListOperationsResponse, error)
 	// ApproveOperation says yes to exactly what the caller was shown. It is never
-	// the requester's, nor a service's. With the last approval the operation runs,
+	// the requester's, nor a service's; under dual control it is an approver's, and
+	// signed. With the last approval the operation runs,
 	// and what is done at once is done when the call returns, or has failed.
 	ApproveOperation(context.Context, *ApproveOperationRequest) (*Operation, error)
 	// RejectOperation ends a request that the caller could approve.

@@ -269,7 +269,8 @@ type Template struct {
 	// server while there is one.
 	ResealOperation string `protobuf:"bytes,21,opt,name=reseal_operation,json=resealOperation,proto3" json:"reseal_operation,omitempty"`
 	// Whether writing it takes another policy-admin's approval, for the caller
-	// gains access by it; set by the server in answers to validate_only.
+	// gains access by it, or that of the quorum, for it lowers custody; set by the
+	// server in answers to validate_only.
 	NeedsApproval bool `protobuf:"varint,22,opt,name=needs_approval,json=needsApproval,proto3" json:"needs_approval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -926,7 +927,7 @@ type PreviewTemplateResponse struct {
 	// What is valid yet probably not meant; a sentence each.
 	Warnings []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// Whether writing it takes another policy-admin's approval, for the caller
-	// gains access by it.
+	// gains access by it, or that of the quorum, for it lowers custody.
 	NeedsApproval bool `protobuf:"varint,7,opt,name=needs_approval,json=needsApproval,proto3" json:"needs_approval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -185,9 +185,13 @@ type GetTrustResponse struct {
 	// The server's version.
 	ServerVersion string `protobuf:"bytes,9,opt,name=server_version,json=serverVersion,proto3" json:"server_version,omitempty"`
 	// Whether this is a development daemon, whose keys protect nothing.
-	Development   bool `protobuf:"varint,10,opt,name=development,proto3" json:"development,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Development bool `protobuf:"varint,10,opt,name=development,proto3" json:"development,omitempty"`
+	// The bundles with which the tenant went from one root to the next, oldest
+	// first, each signed by the root before as well: whoever pinned a root that
+	// signs no more follows them to the current one.
+	TrustTransitions [][]byte `protobuf:"bytes,11,rep,name=trust_transitions,json=trustTransitions,proto3" json:"trust_transitions,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *GetTrustResponse) Reset() {
@@ -288,6 +292,13 @@ func (x *GetTrustResponse) GetDevelopment() bool {
 		return x.Development
 	}
 	return false
+}
+
+func (x *GetTrustResponse) GetTrustTransitions() [][]byte {
+	if x != nil {
+		return x.TrustTransitions
+	}
+	return nil
 }
 
 // ListUsableTemplatesRequest names the tenant.
@@ -1269,7 +1280,7 @@ const file_rms_v1_protection_proto_rawDesc = "" +
 	"\tclient_id\x18\x03 \x01(\tR\bclientId\x12\x16\n" +
 	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12\x14\n" +
 	"\x05guest\x18\x05 \x01(\bR\x05guest\x12\x19\n" +
-	"\bid_token\x18\x06 \x01(\bR\aidToken\"\x82\x03\n" +
+	"\bid_token\x18\x06 \x01(\bR\aidToken\"\xaf\x03\n" +
 	"\x10GetTrustResponse\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12 \n" +
@@ -1282,7 +1293,8 @@ const file_rms_v1_protection_proto_rawDesc = "" +
 	"\x12identity_providers\x18\b \x03(\v2\x18.rms.v1.IdentityProviderR\x11identityProviders\x12%\n" +
 	"\x0eserver_version\x18\t \x01(\tR\rserverVersion\x12 \n" +
 	"\vdevelopment\x18\n" +
-	" \x01(\bR\vdevelopment\"?\n" +
+	" \x01(\bR\vdevelopment\x12+\n" +
+	"\x11trust_transitions\x18\v \x03(\fR\x10trustTransitions\"?\n" +
 	"\x1aListUsableTemplatesRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"\xb0\x03\n" +
 	"\x0eUsableTemplate\x12\x12\n" +

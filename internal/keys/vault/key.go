@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"sync"
 	"sync/atomic"
 
 	"github.com/openrms/rms/internal/keys"
@@ -15,51 +14,41 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// Vault is a [keys.Custodian] on one transit mount. Its keys are named by
-// exact paths, its login is its own.
-type Vault struct {
-	cfg     Config
-	conn    *Connection
-	session *session
-	closed  atomic.Bool
-	stop    context.CancelFunc
-	done    sync.WaitGroup
+// Key is a [keys.Custodian] on two keys of a [Connection]'s mount, named by
+// exact paths.
+type Key struct {
+	c          *Connection
+	id         vocab.CustodianID
+	root, sign string
+	closed     atomic.Bool
 }
 
-var _ keys.Custodian = (*Vault)(nil)
-
-// Open checks the configuration and starts keeping a login alive. It does not
-// talk to Vault yet: [Vault.Check] does, and so does the first call. A Vault
-// that is absent now is used when it comes back.
-func Open(c Config) (*Vault, error) {
-	if err := c.check(); err != nil {
-		return nil, err
-	}
-	conn, err := Connect(c.endpoint())
-	if err != nil {
-		return nil, err
-	}
-	v := &Vault{cfg: c, conn: conn}
-	v.session = newSession(v)
-	ctx, stop := context.WithCancel(context.Background())
-	v.stop = stop
-	v.done.Go(func() { v.session.run(ctx) })
-	return v, nil
-}
+var _ keys.Custodian = (*Key)(nil)
 
 // ID implements [keys.Custodian].
-func (v *Vault) ID() vocab.CustodianID { return v.cfg.ID }
+func (k *Key) ID() vocab.CustodianID { return k.id }
 
-// Close implements [keys.Custodian].
-func (v *Vault) Close() error {
-	if v.closed.Swap(true) {
-		return nil
-	}
-	v.stop()
-	v.done.Wait()
-	v.session.close()
-	v.conn.Close()
+// Close implements [keys.Custodian], but for the login: that is the
+// [Connection]'s, which other keys may share and which outlives them.
+func (k *Key) Close() error {
+	k.closed.Store(true)
 	return nil
+}
+
+// call is [Connection.call], unless the key was closed.
+func (k *Key) call(ctx context.Context, method, path string, body any) (*answer, error) {
+	if k.closed.Load() {
+		return nil, closed()
+	}
+	return k.c.call(ctx, method, path, body)
+}
+
+// expected is [Client.expected], unless the key was closed.
+func (k *Key) expected(ctx context.Context) (*health, error) {
+	if k.closed.Load() {
+		return nil, closed()
+	}
+	return k.c.client.expected(ctx)
 }
 
 // request is one item of a batch. The encoder puts the base64 on.
@@ -79,12 +68,12 @@ type batch struct {
 
 // batchCall runs one batch on the root key and returns a result for every
 // item, whatever the status was.
-func (v *Vault) batchCall(ctx context.Context, op string, items []request) ([]batchItem, string, error) {
+func (k *Key) batchCall(ctx context.Context, op string, items []request) ([]batchItem, string, error) {
 	b := batch{Items: items}
 	if op != "rewrap" {
 		b.PartialFailure = http.StatusOK
 	}
-	ans, err := v.call(ctx, http.MethodPost, v.cfg.Mount+"/"+op+"/"+v.cfg.RootKey, b)
+	ans, err := k.call(ctx, http.MethodPost, k.c.cfg.Mount+"/"+op+"/"+k.root, b)
 	if r, ok := errors.AsType[*refused](err); ok {
 		// When every item failed the status is 400 and the results are there.
 		if r.status == http.StatusBadRequest && len(r.answer.Errors) == 0 && len(r.answer.Data) > 0 {
@@ -108,7 +97,7 @@ func (v *Vault) batchCall(ctx context.Context, op string, items []request) ([]ba
 }
 
 // Wrap implements [keys.Custodian].
-func (v *Vault) Wrap(ctx context.Context, items []keys.WrapItem) ([]keys.WrapResult, error) {
+func (k *Key) Wrap(ctx context.Context, items []keys.WrapItem) ([]keys.WrapResult, error) {
 	if err := keys.CheckBatch(len(items)); err != nil {
 		return nil, err
 	}
@@ -122,15 +111,15 @@ func (v *Vault) Wrap(ctx context.Context, items []keys.WrapItem) ([]keys.WrapRes
 			clear(r.Plaintext)
 		}
 	}()
-	results, id, err := v.batchCall(ctx, "encrypt", reqs)
+	results, id, err := k.batchCall(ctx, "encrypt", reqs)
 	if err != nil {
 		return nil, err
 	}
-	return v.wraps(results, id), nil
+	return k.wraps(results, id), nil
 }
 
 // wraps turns results with ciphertexts into wraps.
-func (v *Vault) wraps(results []batchItem, id string) []keys.WrapResult {
+func (k *Key) wraps(results []batchItem, id string) []keys.WrapResult {
 	out := make([]keys.WrapResult, len(results))
 	for i, r := range results {
 		out[i].RequestID = id
@@ -146,7 +135,7 @@ func (v *Vault) wraps(results []batchItem, id string) []keys.WrapResult {
 			out[i].Err = keys.Integrity(err)
 			continue
 		}
-		out[i].Wrap = license.Wrap{Custodian: v.cfg.ID, L0Type: license.L0AES, L0Version: version, Ciphertext: raw}
+		out[i].Wrap = license.Wrap{Custodian: k.id, L0Type: license.L0AES, L0Version: version, Ciphertext: raw}
 	}
 	return out
 }
@@ -157,10 +146,10 @@ const wrappedSize = 12 + keys.PayloadSize + 16
 
 // opening checks wraps before they are sent. Items that cannot be ours are
 // answered here and never reach Vault.
-func (v *Vault) opening(items []keys.UnwrapItem) (reqs []request, index []int, errs []error) {
+func (k *Key) opening(items []keys.UnwrapItem) (reqs []request, index []int, errs []error) {
 	errs = make([]error, len(items))
 	for i, it := range items {
-		if errs[i] = keys.CheckWrap(it.Wrap, v.cfg.ID, license.L0AES); errs[i] == nil && len(it.Wrap.Ciphertext) != wrappedSize {
+		if errs[i] = keys.CheckWrap(it.Wrap, k.id, license.L0AES); errs[i] == nil && len(it.Wrap.Ciphertext) != wrappedSize {
 			errs[i] = keys.Integrity(fmt.Errorf("wrap of %d bytes, want %d", len(it.Wrap.Ciphertext), wrappedSize))
 		}
 		if errs[i] != nil {
@@ -176,11 +165,11 @@ func (v *Vault) opening(items []keys.UnwrapItem) (reqs []request, index []int, e
 }
 
 // Unwrap implements [keys.Custodian].
-func (v *Vault) Unwrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.UnwrapResult, error) {
+func (k *Key) Unwrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.UnwrapResult, error) {
 	if err := keys.CheckBatch(len(items)); err != nil {
 		return nil, err
 	}
-	reqs, index, errs := v.opening(items)
+	reqs, index, errs := k.opening(items)
 	out := make([]keys.UnwrapResult, len(items))
 	for i, err := range errs {
 		out[i].Err = err
@@ -188,7 +177,7 @@ func (v *Vault) Unwrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.Unw
 	if len(reqs) == 0 {
 		return out, nil
 	}
-	results, id, err := v.batchCall(ctx, "decrypt", reqs)
+	results, id, err := k.batchCall(ctx, "decrypt", reqs)
 	if err != nil {
 		return nil, err
 	}
@@ -206,11 +195,11 @@ func (v *Vault) Unwrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.Unw
 }
 
 // Rewrap implements [keys.Custodian]. The plaintext stays in Vault.
-func (v *Vault) Rewrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.WrapResult, error) {
+func (k *Key) Rewrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.WrapResult, error) {
 	if err := keys.CheckBatch(len(items)); err != nil {
 		return nil, err
 	}
-	reqs, index, errs := v.opening(items)
+	reqs, index, errs := k.opening(items)
 	out := make([]keys.WrapResult, len(items))
 	for i, err := range errs {
 		out[i].Err = err
@@ -218,23 +207,23 @@ func (v *Vault) Rewrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.Wra
 	if len(reqs) == 0 {
 		return out, nil
 	}
-	results, id, err := v.batchCall(ctx, "rewrap", reqs)
+	results, id, err := k.batchCall(ctx, "rewrap", reqs)
 	if err != nil {
 		return nil, err
 	}
-	for j, w := range v.wraps(results, id) {
+	for j, w := range k.wraps(results, id) {
 		out[index[j]] = w
 	}
 	return out, nil
 }
 
 // Sign implements [keys.Custodian].
-func (v *Vault) Sign(ctx context.Context, version uint32, message []byte) (*keys.Signature, error) {
+func (k *Key) Sign(ctx context.Context, version uint32, message []byte) (*keys.Signature, error) {
 	body := struct {
 		Input   []byte `json:"input"`
 		Version uint32 `json:"key_version,omitempty"`
 	}{message, version}
-	ans, err := v.call(ctx, http.MethodPost, v.cfg.Mount+"/sign/"+v.cfg.SignKey, body)
+	ans, err := k.call(ctx, http.MethodPost, k.c.cfg.Mount+"/sign/"+k.sign, body)
 	if err != nil {
 		return nil, unrefused(err)
 	}
@@ -266,41 +255,41 @@ func parseSignature(data json.RawMessage) (uint32, []byte, error) {
 }
 
 // Describe implements [keys.Custodian].
-func (v *Vault) Describe(ctx context.Context) (*keys.Facts, error) {
-	h, err := v.conn.expected(ctx)
+func (k *Key) Describe(ctx context.Context) (*keys.Facts, error) {
+	h, err := k.expected(ctx)
 	if err != nil {
 		return nil, err
 	}
 	f := &keys.Facts{
-		Custodian: v.cfg.ID, Kind: keys.KindVault, Location: v.cfg.Address + " " + v.cfg.Mount,
-		ClusterID: h.ClusterID, Version: h.Version, ReadAt: v.cfg.Now().UTC(),
+		Custodian: k.id, Kind: keys.KindVault, Location: k.c.cfg.Address + " " + k.c.cfg.Mount,
+		ClusterID: h.ClusterID, Version: h.Version, ReadAt: k.c.cfg.Now().UTC(),
 	}
-	for name, into := range map[string]*keys.KeyFacts{v.cfg.RootKey: &f.Root, v.cfg.SignKey: &f.Sign} {
-		ans, err := v.call(ctx, http.MethodGet, v.cfg.Mount+"/keys/"+name, nil)
+	for name, into := range map[string]*keys.KeyFacts{k.root: &f.Root, k.sign: &f.Sign} {
+		ans, err := k.call(ctx, http.MethodGet, k.c.cfg.Mount+"/keys/"+name, nil)
 		if err != nil {
 			return nil, unrefused(err)
 		}
 		if err := ans.unwarned(); err != nil {
 			return nil, err
 		}
-		k, err := parseKey(ans.Data)
-		if err == nil && k.Name != name {
-			err = fmt.Errorf("asked for key %q, got %q", name, k.Name)
+		got, err := parseKey(ans.Data)
+		if err == nil && got.Name != name {
+			err = fmt.Errorf("asked for key %q, got %q", name, got.Name)
 		}
 		if err != nil {
 			return nil, keys.Integrity(err)
 		}
-		*into = *k
+		*into = *got
 		f.RequestIDs = append(f.RequestIDs, ans.RequestID)
 	}
 	return f, nil
 }
 
 // Health implements [keys.Custodian].
-func (v *Vault) Health(ctx context.Context) keys.Health {
-	started := v.cfg.Now()
-	h, err := v.conn.expected(ctx)
-	out := keys.Health{Latency: v.cfg.Now().Sub(started)}
+func (k *Key) Health(ctx context.Context) keys.Health {
+	started := k.c.cfg.Now()
+	h, err := k.expected(ctx)
+	out := keys.Health{Latency: k.c.cfg.Now().Sub(started)}
 	if err != nil {
 		out.Reason, out.Message = vocab.ReasonOf(err), err.Error()
 		return out
