@@ -133,7 +133,9 @@ func TestAnArchiveReadsBack(t *testing.T) {
 		"another generation": func() (*vocab.Secret, error) {
 			return x.Keys().OpenGeneration(box, vocab.NewGenerationID(), license.ScopeTenant, [16]byte{})
 		},
-		"another scope": func() (*vocab.Secret, error) { return x.Keys().OpenGeneration(box, m.gen, license.ScopeDocument, [16]byte{}) },
+		"another scope": func() (*vocab.Secret, error) {
+			return x.Keys().OpenGeneration(box, m.gen, license.ScopeDocument, [16]byte{})
+		},
 		"a document": func() (*vocab.Secret, error) {
 			return x.Keys().OpenGeneration(box, m.gen, license.ScopeTenant, vocab.NewContentID())
 		},

@@ -176,4 +176,3 @@ func FuzzKeyFiles(f *testing.F) {
 		}
 	})
 }
-

@@ -6,12 +6,14 @@ import (
 	"io"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/openrms/rms/internal/archive"
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/license"
 	"github.com/openrms/rms/internal/operation"
+	"github.com/openrms/rms/internal/policy"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
 	"github.com/openrms/rms/internal/store/bolt"
@@ -106,9 +108,18 @@ func TestATenantMoves(t *testing.T) {
 		}
 		_, _, err := o.RevokeLicense(t.Context(), person("alice"), docs["revoked"].License.Record.Content, "a test", func(vocab.Principal) error { return nil })
 		o.check(err)
+		soon := tenant.PublishRequest{To: o.to, NotAfter: time.Now().Add(time.Hour), AdHoc: &policy.AdHoc{
+			Kind: policy.AdHocGrants, Grants: []policy.Grant{{To: user("bob"), Rights: vocab.RightsOf(vocab.RightView)}},
+		}}
+		docs["expired"], err = o.Publish(t.Context(), person("alice"), soon)
+		o.check(err)
+		time.Sleep(2 * time.Hour)
 		want := map[string]vocab.Reason{}
 		for name, d := range docs {
 			_, want[name] = o.acquire(person("bob"), item(d))
+		}
+		if want["expired"] != vocab.ReasonLicenseExpired || want["revoked"] != vocab.ReasonLicenseRevoked || want["strict"] != "" {
+			t.Fatalf("the test begins otherwise: %v", want)
 		}
 		key := newMoveKey(t)
 		v := o.freeze(key)
@@ -121,7 +132,7 @@ func TestATenantMoves(t *testing.T) {
 		o.shut()
 
 		n, in := o.moved(file, key, out.Signer)
-		if in.SHA256 != out.SHA256 || in.Size != out.LogSize || in.Licenses != 5 || in.Secrets != out.Secrets || in.Lost != 0 || len(in.Closed) != 0 {
+		if in.SHA256 != out.SHA256 || in.Size != out.LogSize || in.Licenses != 6 || in.Secrets != out.Secrets || in.Lost != 0 || len(in.Closed) != 0 {
 			t.Errorf("%+v came of %+v", in, out)
 		}
 		for name, d := range docs {
