@@ -13,6 +13,7 @@ import (
 
 // Words that lines of key files begin with.
 const (
+	//nolint:gosec // the name of a format, no secret
 	secretWord    = "rms-import-key-v1"
 	recipientWord = "rms-import-recipient-v1"
 )

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/openrms/rms/internal/archive"
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/config"
 	"github.com/openrms/rms/internal/license"
@@ -17,14 +19,39 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
+// Imported is what an import did.
+type Imported = tenant.Imported
+
+// NewImportKey makes the key of one move. secret is the content of the file that
+// opens the archive, which the caller clears; recipient is what the source is
+// given; fingerprint is what people name both by.
+func NewImportKey() (secret []byte, recipient string, fingerprint [32]byte, err error) {
+	key, secret, recipient, err := archive.NewKey()
+	if err != nil {
+		return nil, "", fingerprint, err
+	}
+	return secret, recipient, key.Hash(), nil
+}
+
+// readImportKey reads a file whose permissions are looked at as those of every
+// secret are.
+func readImportKey(path string) (*license.RecipientKey, error) {
+	text, err := config.SecretFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return archive.ReadKey(strings.NewReader(text))
+}
+
 // ImportOptions are what an import needs beside a configuration.
 type ImportOptions struct {
 	// Archive is the file, Tenant the name of the tenant whose file says which
 	// custodian it has here, Custodian which of them if it names several.
 	Archive, Tenant, Custodian string
-	Key                        *license.RecipientKey
+	// Key is the file that [NewImportKey] made the content of.
+	Key string
 	// Root is the key ID of the source's root.
-	Root license.KeyID
+	Root [32]byte
 	Log  *slog.Logger
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
@@ -34,7 +61,7 @@ type ImportOptions struct {
 
 // Import brings a tenant into the data directory of a configuration, on which no
 // daemon may run: see [tenant.Import].
-func Import(ctx context.Context, cfg *config.Config, o ImportOptions) (_ *tenant.Imported, err error) {
+func Import(ctx context.Context, cfg *config.Config, o ImportOptions) (_ *Imported, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -42,6 +69,10 @@ func Import(ctx context.Context, cfg *config.Config, o ImportOptions) (_ *tenant
 	if !ok {
 		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "there is no file of tenant %s in %s", o.Tenant, cfg.TenantsDir).
 			WithNext("Write it first: it names the custodian that the tenant has here, and who administers it")
+	}
+	key, err := readImportKey(o.Key)
+	if err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "data_dir: %w", err)
@@ -60,7 +91,7 @@ func Import(ctx context.Context, cfg *config.Config, o ImportOptions) (_ *tenant
 	defer func() { err = errors.Join(err, c.Close()) }()
 	out, err := tenant.Import(ctx, tenant.ImportConfig{
 		File: file, Store: d.store, Log: d.log, Custodians: c, Custodian: o.Custodian,
-		Open: func() (io.ReadCloser, error) { return os.Open(o.Archive) }, Key: o.Key, Root: o.Root, Now: o.Now, Say: o.Say,
+		Open: func() (io.ReadCloser, error) { return os.Open(o.Archive) }, Key: key, Root: o.Root, Now: o.Now, Say: o.Say,
 	})
 	if err != nil {
 		return nil, err

@@ -126,8 +126,12 @@ func TestATenantMovesToAnotherDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]vocab.Reason{"revoked": vocab.ReasonLicenseRevoked}
-	key, _, _, err := archive.NewKey()
+	key, secret, _, err := archive.NewKey()
 	if err != nil {
+		t.Fatal(err)
+	}
+	keyFile := filepath.Join(t.TempDir(), "move.key")
+	if err := os.WriteFile(keyFile, secret, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	file, root := export(t, site, c, key)
@@ -150,7 +154,7 @@ func TestATenantMovesToAnotherDaemon(t *testing.T) {
 	}
 	var said []string
 	in, err := daemon.Import(ctx, cfg, daemon.ImportOptions{
-		Archive: file, Tenant: "contoso", Key: key, Root: root, Say: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) },
+		Archive: file, Tenant: "contoso", Key: keyFile, Root: root, Say: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) },
 	})
 	if err != nil {
 		t.Fatalf("after %q: %v", said, err)

@@ -2,7 +2,6 @@ package license
 
 import (
 	"context"
-	"crypto/ed25519"
 	"slices"
 	"time"
 
@@ -126,7 +125,7 @@ func (a *Archive) Verify(b *Bundle) error {
 	if a.Tenant != b.Tenant || i < 0 || b.Roots[i].ID() != a.Signer() {
 		return untrusted("another root than the tenant's current one signed the archive")
 	}
-	return a.envelope.verify(ed25519.PublicKey(b.Roots[i].Key))
+	return a.envelope.verify(b.Roots[i].Key)
 }
 
 // Labels of an archive's key agreement.

@@ -12,11 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/openrms/rms/internal/archive"
 	"github.com/openrms/rms/internal/config"
 	"github.com/openrms/rms/internal/daemon"
-	"github.com/openrms/rms/internal/license"
-	"github.com/openrms/rms/internal/tenant"
 	"github.com/openrms/rms/internal/vocab"
 )
 
@@ -32,7 +29,7 @@ with whoever approves the export, on another way than the file went.`,
 			if output == "" {
 				return vocab.Errorf(vocab.ReasonRequestInvalid, "where the key goes is missing").WithNext("Add -o FILE")
 			}
-			key, secret, public, err := archive.NewKey()
+			secret, public, fingerprint, err := daemon.NewImportKey()
 			if err != nil {
 				return err
 			}
@@ -41,7 +38,7 @@ with whoever approves the export, on another way than the file went.`,
 				return err
 			}
 			fmt.Fprint(cmd.OutOrStdout(), public)
-			fmt.Fprintf(cmd.ErrOrStderr(), "fingerprint %x\n%s opens what is sealed to it: keep it to yourself, and destroy it after the import\n", key.Hash(), output)
+			fmt.Fprintf(cmd.ErrOrStderr(), "fingerprint %x\n%s opens what is sealed to it: keep it to yourself, and destroy it after the import\n", fingerprint, output)
 			return nil
 		},
 	}
@@ -72,7 +69,7 @@ func writeNew(path string, content []byte) error {
 }
 
 func importCommand() *cobra.Command {
-	var path, keyFile, root string
+	var path, root string
 	o := daemon.ImportOptions{}
 	c := &cobra.Command{
 		Use: "import FILE --tenant NAME --key FILE --root KEYID", Short: "Bring a tenant here from an archive of another service, while no rmsd runs", Args: oneArchive,
@@ -92,22 +89,22 @@ the events after the one that is printed.`,
 			if o.Root, err = parseKeyID(root); err != nil {
 				return err
 			}
-			if o.Key, err = readImportKey(keyFile); err != nil {
-				return err
+			if o.Key == "" {
+				return vocab.Errorf(vocab.ReasonRequestInvalid, "what opens the archive is missing").WithNext("Add --key FILE")
 			}
 			o.Archive = args[0]
 			o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 			o.Say = func(format string, args ...any) { fmt.Fprintf(cmd.ErrOrStderr(), format+"\n", args...) }
 			out, err := daemon.Import(cmd.Context(), cfg, o)
 			if out != nil {
-				printImported(cmd.OutOrStdout(), o.Tenant, keyFile, out)
+				printImported(cmd.OutOrStdout(), o.Tenant, o.Key, out)
 			}
 			return err
 		},
 	}
 	configFlag(c, &path)
 	c.Flags().StringVar(&o.Tenant, "tenant", "", "the tenant's name, as it was and stays (needed)")
-	c.Flags().StringVar(&keyFile, "key", "", "the file that rmsd import-key made (needed)")
+	c.Flags().StringVar(&o.Key, "key", "", "the file that rmsd import-key made (needed)")
 	c.Flags().StringVar(&root, "root", "", "the key ID of the source's root, as its people tell it: rmsctl trust (needed)")
 	c.Flags().StringVar(&o.Custodian, "custodian", "", "which custodian of the tenant's file, if it names several")
 	return c
@@ -121,32 +118,16 @@ func oneArchive(c *cobra.Command, args []string) error {
 	return vocab.Errorf(vocab.ReasonRequestInvalid, "%s needs the archive's file", c.CommandPath()).WithNext("See %s --help", c.CommandPath())
 }
 
-func parseKeyID(s string) (license.KeyID, error) {
+func parseKeyID(s string) (id [32]byte, err error) {
 	b, err := hex.DecodeString(s)
-	if err != nil || len(b) != len(license.KeyID{}) {
-		return license.KeyID{}, vocab.Errorf(vocab.ReasonRequestInvalid, "--root is the key ID of the source's root, 64 hexadecimal digits").
+	if err != nil || len(b) != len(id) {
+		return id, vocab.Errorf(vocab.ReasonRequestInvalid, "--root is the key ID of the source's root, 64 hexadecimal digits").
 			WithNext("rmsctl trust shows it there")
 	}
-	return license.KeyID(b), nil
+	return [32]byte(b), nil
 }
 
-func readImportKey(path string) (*license.RecipientKey, error) {
-	if path == "" {
-		return nil, vocab.Errorf(vocab.ReasonRequestInvalid, "what opens the archive is missing").WithNext("Add --key FILE")
-	}
-	// The file's permissions are looked at as those of every secret are.
-	if _, err := config.SecretFile(path); err != nil {
-		return nil, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, vocab.Errorf(vocab.ReasonConfigurationInvalid, "the key: %w", err)
-	}
-	defer f.Close()
-	return archive.ReadKey(f)
-}
-
-func printImported(out io.Writer, name, keyFile string, i *tenant.Imported) {
+func printImported(out io.Writer, name, keyFile string, i *daemon.Imported) {
 	fmt.Fprintf(out, "tenant %s (%s) is here\n", name, i.Tenant)
 	fmt.Fprintf(out, "archive %s  %d bytes, SHA-256 %x, from %q\n", i.Archive, i.Bytes, i.SHA256, i.Source)
 	fmt.Fprintf(out, "log of %d events, root %x; it goes on with event %s\n", i.Size, i.Root, i.Event)

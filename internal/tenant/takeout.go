@@ -456,7 +456,7 @@ func (x *takeout) documents(ctx context.Context, list []*record.License, items [
 	var open []keys.UnwrapItem
 	for i := range items {
 		state := x.states.of(items[i].Wrap)
-		switch state { //nolint:exhaustive // the others are 0
+		switch state {
 		case 0:
 			take, open = append(take, i), append(open, items[i])
 		case keys.Suspended:
