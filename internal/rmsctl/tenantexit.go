@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/openrms/rms/internal/archive"
+	"github.com/openrms/rms/internal/contexts"
 	"github.com/openrms/rms/internal/vocab"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
@@ -124,13 +125,21 @@ func (a *app) takeArchive(ctx context.Context, s *server, operation, path string
 	}
 	err = a.emit(end, func() {
 		a.outf("%s  %s bytes, SHA-256 %x", path, group(end.GetBytes()), end.GetSha256())
-		a.outf("log of %s events; %s of generations, sealed; signed by root %x", group(end.GetLogSize()), plural(int(end.GetSecrets()), "key", "keys"), end.GetRootKeyId())
+		a.outf("log of %s events; %s of generations, sealed; signed by root %s", group(end.GetLogSize()), plural(int(end.GetSecrets()), "key", "keys"), rootText(end.GetRootKeyId()))
 		if end.GetLost() > 0 {
 			a.outf("WARNING %s of generations not in it: what is under them opens nowhere", plural(int(end.GetLost()), "key is", "keys are"))
 		}
 	})
-	a.next("at the new service: rmsd import FILE --tenant %s --key FILE --root %x", s.Context.Tenant, end.GetRootKeyId())
+	a.next("at the new service: rmsd import FILE --tenant %s --key FILE --root %s", s.Context.Tenant, rootText(end.GetRootKeyId()))
 	return err
+}
+
+// rootText is a root's key ID as login shows it.
+func rootText(id []byte) string {
+	if len(id) != len(contexts.KeyID{}) {
+		return "unknown"
+	}
+	return contexts.KeyID(id).String()
 }
 
 // receiveArchive writes an archive and checks that it is what the server says.
@@ -225,7 +234,7 @@ func (a *app) showResidence(r *rmsv1.Residence) {
 	if len(r.GetArrivals()) > 0 {
 		t := newTable(a.stdout, "ARRIVED", "FROM", "ARCHIVE", "LOG", "ROOT", "SHA-256")
 		for _, v := range r.GetArrivals() {
-			t.row(showStamp(v.GetTime()), v.GetSource(), v.GetArchive(), group(v.GetLogSize()), fmt.Sprintf("%x", v.GetRootKeyId()), fmt.Sprintf("%x", v.GetSha256()))
+			t.row(showStamp(v.GetTime()), v.GetSource(), v.GetArchive(), group(v.GetLogSize()), rootText(v.GetRootKeyId()), fmt.Sprintf("%x", v.GetSha256()))
 		}
 		t.flush()
 	}

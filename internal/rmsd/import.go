@@ -1,7 +1,7 @@
 package rmsd
 
 import (
-	"encoding/hex"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -105,7 +106,7 @@ the events after the one that is printed.`,
 	configFlag(c, &path)
 	c.Flags().StringVar(&o.Tenant, "tenant", "", "the tenant's name, as it was and stays (needed)")
 	c.Flags().StringVar(&o.Key, "key", "", "the file that rmsd import-key made (needed)")
-	c.Flags().StringVar(&root, "root", "", "the key ID of the source's root, as its people tell it: rmsctl trust (needed)")
+	c.Flags().StringVar(&root, "root", "", "the key ID of the source's root, as its people tell it (needed)")
 	c.Flags().StringVar(&o.Custodian, "custodian", "", "which custodian of the tenant's file, if it names several")
 	return c
 }
@@ -118,11 +119,14 @@ func oneArchive(c *cobra.Command, args []string) error {
 	return vocab.Errorf(vocab.ReasonRequestInvalid, "%s needs the archive's file", c.CommandPath()).WithNext("See %s --help", c.CommandPath())
 }
 
+// parseKeyID reads a root's key ID as rmsctl login and rmsctl tenant export show
+// it.
 func parseKeyID(s string) (id [32]byte, err error) {
-	b, err := hex.DecodeString(s)
-	if err != nil || len(b) != len(id) {
-		return id, vocab.Errorf(vocab.ReasonRequestInvalid, "--root is the key ID of the source's root, 64 hexadecimal digits").
-			WithNext("rmsctl trust shows it there")
+	text, ok := strings.CutPrefix(s, "SHA256:")
+	b, err := base64.RawStdEncoding.Strict().DecodeString(text)
+	if !ok || err != nil || len(b) != len(id) {
+		return id, vocab.Errorf(vocab.ReasonRequestInvalid, "--root is the key ID of the source's root: SHA256: and 43 characters of base64").
+			WithNext("rmsctl login shows it there")
 	}
 	return [32]byte(b), nil
 }

@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -171,7 +172,7 @@ func (x *arrival) inspect(ctx context.Context) error {
 	v, err := license.NewVerifier(m.Bundle, r.Tenant(), []license.KeyID{x.cfg.Root}, 0)
 	if err != nil {
 		return vocab.Errorf(vocab.ReasonTrustRootMismatch, "the root that you named did not sign the trust bundle of the archive").
-			WithNext("Ask the source for its root's key ID, on another way than that of the archive: rmsctl trust").Because(err)
+			WithNext("Ask the source for its root's key ID, on another way than that of the archive: rmsctl login shows it").Because(err)
 	}
 	if err := end.Verify(v.Bundle()); err != nil {
 		return err
@@ -383,8 +384,8 @@ func (x *arrival) begin(ctx context.Context, registered *audit.Event) error {
 	t.adoptRoots()
 	e := t.newEvent(audit.KindTenantImported, importing, t.now())
 	e.Target, e.Operation = record.NameResidence, x.operation
-	e.Detail = fmt.Sprintf("archive %s, SHA-256 %x, from %q, signed by root %x; log of %d events, root %x",
-		x.out.Archive, x.out.SHA256, x.out.Source, x.cfg.Root, x.out.Size, x.out.Root)
+	e.Detail = fmt.Sprintf("archive %s, SHA-256 %x, from %q, signed by root SHA256:%s; log of %d events, root %x",
+		x.out.Archive, x.out.SHA256, x.out.Source, base64.RawStdEncoding.EncodeToString(x.cfg.Root[:]), x.out.Size, x.out.Root)
 	err := t.commit(ctx, func(tx store.Tx) error {
 		_, err := t.putResource(tx, e.Target, e, editResidence(func(r *record.Residence) error {
 			r.Arrive(record.Arrival{

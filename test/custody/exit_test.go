@@ -96,7 +96,7 @@ grants: [{to: "user:bob@contoso.test", rights: viewer}]
 	d.ends(3, "TENANT_FROZEN", "bob", "open", "cached.rms", "--with", "cat")
 	d.ends(3, "TENANT_FROZEN", "alice", "license", "revoke", "cached.rms")
 	out := d.run("carla", "tenant", "export", "--operation", id[1], "-o", "contoso.rmx")
-	root := regexp.MustCompile(`signed by root ([0-9a-f]{64})`).FindStringSubmatch(out)
+	root := regexp.MustCompile(`signed by root (SHA256:[A-Za-z0-9+/]{43})`).FindStringSubmatch(out)
 	if root == nil {
 		t.Fatal("no root is named")
 	}
@@ -121,7 +121,7 @@ grants: [{to: "user:bob@contoso.test", rights: viewer}]
 	next.SetCustodians(onlyMount(to, after))
 	next.Verifier = nil // people sign in anew, and pin the root that is there
 	args := []string{"import", filepath.Join(d.dir, "contoso.rmx"), "-c", next.Config, "--tenant", rmsdtest.Tenant, "--key", key, "--root"}
-	refused(t, "TRUST_ROOT_MISMATCH", binary, append(args, strings.Repeat("0", 64))...)
+	refused(t, "TRUST_ROOT_MISMATCH", binary, append(args, "SHA256:"+strings.Repeat("A", 43))...)
 	imported := operate(t, binary, append(args, root[1])...)
 	t.Logf("$ rmsd import\n%s", imported)
 	refused(t, "RESOURCE_EXISTS", binary, append(args, root[1])...)
