@@ -558,3 +558,51 @@ func TestATenantMovesTwice(t *testing.T) {
 		}
 	})
 }
+
+// What no custodian gives back any more stops an export, unless whoever approves
+// it accepts that; the rest goes, and what is lost is refused as it was.
+func TestWhatIsLostStaysBehind(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *house) {
+		o.mustWrite(person("grace"), "secret", o.template("secret", vocab.CustodyStrict, user("bob")))
+		docs := map[string]*tenant.Published{"cached": o.publish("alice", "", "bob"), "strict": o.publish("alice", "secret")}
+		o.addKeyring("second")
+		o.register("next", "second")
+		o.activate("next")
+		docs["cached, next key"], docs["strict, next key"] = o.publish("alice", "", "bob"), o.publish("alice", "secret")
+		o.custodians.Remove("keyring")
+		o.restart()
+		want := map[string]vocab.Reason{}
+		for name, d := range docs {
+			_, want[name] = o.acquire(person("bob"), item(d))
+		}
+		if want["cached"] != vocab.ReasonKeyState || want["strict"] != vocab.ReasonKeyState || want["strict, next key"] != "" {
+			t.Fatalf("the test begins otherwise: %v", want)
+		}
+		key := newMoveKey(t)
+		id := o.freeze(key).ID
+		var file bytes.Buffer
+		if _, err := o.Export(t.Context(), person("carla"), id, "test", &file, func(tenant.Takeout) {}); !errors.Is(err, vocab.ReasonKeyState) {
+			t.Fatalf("the first key is gone: %v", err)
+		}
+		if _, err := (&house{t: t, dir: t.TempDir(), file: o.file}).arrive(file.Bytes(), key, o.root()); !errors.Is(err, vocab.ReasonStoreDamaged) {
+			t.Errorf("what was broken off: %v", err)
+		}
+		o.thaw()
+		v, _, err := o.RequestExport(t.Context(), person("carla"), tenant.ExportRequest{KEM: license.XWing, Recipient: key.Public(), WithoutLost: true, Reason: "we leave"})
+		o.check(err)
+		o.mustApprove(person("alice"), v)
+		b, out := o.takeOut(v.ID)
+		if out.Lost != 2 {
+			t.Errorf("%d are lost, want a generation and a document", out.Lost)
+		}
+		o.shut()
+		n, in := o.moved(b, key, out.Signer)
+		if in.Lost != out.Lost || len(in.Closed) != 0 {
+			t.Errorf("%+v", in)
+		}
+		for name, d := range docs {
+			n.opens(person("bob"), item(d), want[name])
+		}
+		n.checkStore()
+	})
+}
