@@ -147,6 +147,10 @@ func (c *Client) Recovery() rmsv1.RecoveryServiceClient {
 // Exit is for key-custodians of a tenant that leaves. See [Client.Protection].
 func (c *Client) Exit() rmsv1.ExitServiceClient { return rmsv1.NewExitServiceClient(c.conn) }
 
+// Holds is for tenant-admins of a tenant that was restored from a backup. See
+// [Client.Protection].
+func (c *Client) Holds() rmsv1.HoldServiceClient { return rmsv1.NewHoldServiceClient(c.conn) }
+
 // getTrust asks the server for the tenant's trust material, without signing in.
 func (c *Client) getTrust(ctx context.Context) (*rmsv1.GetTrustResponse, error) {
 	return c.Protection().GetTrust(ctx, &rmsv1.GetTrustRequest{Parent: c.Tenant()})

@@ -65,6 +65,7 @@ const (
 	ReasonStoreNewer          = vocab.ReasonStoreNewer
 	ReasonRotationUnclaimed   = vocab.ReasonRotationUnclaimed // of an alarm: nobody asked for a version of a key
 	ReasonOperationState      = vocab.ReasonOperationState    // the operation has ended, or its state does not allow this
+	ReasonTenantHeld          = vocab.ReasonTenantHeld        // restored from a backup, and nobody has released it yet
 )
 
 // Conflicts and things that are not there.

@@ -229,6 +229,13 @@ func (w *world) startInside(b testing.TB) {
 // custodians' part of the tenant's file.
 func vaultCustodian(b testing.TB, binary string) string {
 	b.Helper()
+	_, _, custodians := startVault(b, binary)
+	return custodians
+}
+
+// startVault is vaultCustodian that returns the Vault as well.
+func startVault(b testing.TB, binary string) (*realvault.Server, *realvault.Tenant, string) {
+	b.Helper()
 	s, err := realvault.Start(b.Context(), realvault.Options{Binary: binary, Dir: b.TempDir()})
 	if err != nil {
 		b.Fatal(err)
@@ -238,7 +245,7 @@ func vaultCustodian(b testing.TB, binary string) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return fmt.Sprintf("{contoso-vault: {vault: {address: %q, ca: %q, mount: %s, cluster_id: %s}, approle: {role: %s, role_id_file: %q, secret_id_file: %q, wrapped: true}}}",
+	return s, t, fmt.Sprintf("{contoso-vault: {vault: {address: %q, ca: %q, mount: %s, cluster_id: %s}, approle: {role: %s, role_id_file: %q, secret_id_file: %q, wrapped: true}}}",
 		s.Address, s.CAFile, t.Mount, s.ClusterID, t.Role, t.RoleIDFile, t.SecretIDFile)
 }
 

@@ -102,7 +102,10 @@ func BenchmarkLicenses(b *testing.B) {
 }
 
 // seeded starts the service on a store with n licenses that follow one template.
-func seeded(b testing.TB, n int) *world {
+func seeded(b testing.TB, n int) *world { return seededWith(b, n, false) }
+
+// seededWith is seeded with licenses that can be opened, if asked for.
+func seededWith(b testing.TB, n int, openable bool) *world {
 	b.Helper()
 	if *inprocess {
 		b.Skip("the store is made while the service is stopped: not with -inprocess")
@@ -118,7 +121,15 @@ func seeded(b testing.TB, n int) *world {
 		b.Fatal(err)
 	}
 	began := time.Now()
-	w.restartWith(b, func(s store.Store) error { return seed(b.Context(), s, w.site.TenantID, pl.Content, n) })
+	w.restartWith(b, func(s store.Store) (err error) {
+		var sealed *sealing
+		if openable {
+			if sealed, err = newSealing(b.Context(), w.site.Data, s, w.site.TenantID); err != nil {
+				return err
+			}
+		}
+		return seed(b.Context(), s, w.site.TenantID, pl.Content, n, sealed)
+	})
 	say("%d licenses made and rmsd restarted in %s", n, time.Since(began).Round(time.Second/10))
 	return w
 }
@@ -149,10 +160,10 @@ func (w *world) restartWith(b testing.TB, fill func(store.Store) error) {
 
 // seed adds n licenses to a store that no daemon has, with their indexes and
 // events, as if each had been published: like the one that is the pattern, for
-// one of a thousand owners, one in a hundred revoked since. Nobody can open
-// them: only the service can seal content keys.
-func seed(ctx context.Context, s store.Store, tenant vocab.TenantID, pattern vocab.ContentID, n int) error {
-	f := &seeder{log: audit.New(s), tenant: tenant}
+// one of a thousand owners, one in a hundred revoked since. Without sealed nobody
+// can open them: only the service, or who has its keyring, can seal content keys.
+func seed(ctx context.Context, s store.Store, tenant vocab.TenantID, pattern vocab.ContentID, n int, sealed *sealing) error {
+	f := &seeder{log: audit.New(s), tenant: tenant, sealed: sealed}
 	if err := f.learn(ctx, s, pattern); err != nil {
 		return err
 	}
@@ -182,6 +193,7 @@ type seeder struct {
 	license  record.License
 	event    audit.Event
 	policies [][]byte // by owner
+	sealed   *sealing // nil: content keys are noise
 }
 
 func (f *seeder) learn(ctx context.Context, s store.Store, pattern vocab.ContentID) error {
@@ -223,6 +235,11 @@ func (f *seeder) add(tx store.Tx, i int) error {
 	l.Content, l.Policy, l.KeyBox = vocab.NewContentID(), f.policies[i%len(f.policies)], slices.Clone(l.KeyBox)
 	for _, b := range [][]byte{l.Commitment[:], l.Salt[:], l.KeyBox} {
 		_, _ = rand.Read(b)
+	}
+	if f.sealed != nil {
+		if err := f.sealed.seal(f.tenant, &l); err != nil {
+			return err
+		}
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	l.Issued, e.Time = record.ToMillis(now), now

@@ -61,7 +61,11 @@ const (
 
 	KindAlarm Kind = 60 // something does not add up, outside a call that could be refused
 
+	KindBackupMade       Kind = 63 // a copy of the store was begun: from here on there may be one
+	KindBackupChanged    Kind = 64 // what is known of a copy changed: it is whole, or it is no more
+	KindRestored         Kind = 65 // the store comes from a backup: what happened between that and this is not in the log
 	KindApproversChanged Kind = 66 // who approves what is under dual control, or how many of them
+	KindKeyDestroyed     Kind = 67 // a key, a version or a generation may not be used any more, for ever
 	// The tenant was frozen for its move to another service, or thawed, or an
 	// archive of it was begun or is whole: the detail says which.
 	KindTenantFrozen   Kind = 68
@@ -90,7 +94,9 @@ var kindNames = map[Kind]string{
 	KindOperationSucceeded: "operation-succeeded", KindOperationFailed: "operation-failed",
 	KindOperationCancelled: "operation-cancelled", KindRecoveryAnnounced: "recovery-announced",
 	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
-	KindApproversChanged: "approvers-changed", KindTenantFrozen: "tenant-frozen", KindTenantImported: "tenant-imported",
+	KindApproversChanged: "approvers-changed", KindKeyDestroyed: "key-destroyed",
+	KindBackupMade: "backup-made", KindBackupChanged: "backup-changed", KindRestored: "restored",
+	KindTenantFrozen: "tenant-frozen", KindTenantImported: "tenant-imported",
 	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 

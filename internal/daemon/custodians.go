@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"os"
@@ -119,22 +120,36 @@ func (c *custodians) Open(id vocab.CustodianID, custodian, root, sign string) (k
 		defer c.mu.Unlock()
 		c.used[custodian]--
 	})}
-	if r, ok := key.(keys.Rotator); ok {
-		return rotating{open, r}, nil
+	if o, ok := key.(owner); ok {
+		return owned{open, o}, nil
 	}
 	return open, nil
 }
 
-// rotating is an open key that the daemon rotates itself.
-type rotating struct {
-	*openKey
+// owner rotates and destroys a key.
+type owner interface {
 	keys.Rotator
+	keys.Destroyer
+}
+
+// owned is an open key that the daemon rotates and destroys itself.
+type owned struct {
+	*openKey
+	owner
 }
 
 // openKey is a key that keeps its custodian in use.
 type openKey struct {
 	keys.Custodian
 	ended func()
+}
+
+// HoldsRoot implements [keys.Holder].
+func (k *openKey) HoldsRoot(ctx context.Context) (holds bool, requestID string, err error) {
+	if h, ok := k.Custodian.(keys.Holder); ok {
+		return h.HoldsRoot(ctx)
+	}
+	return true, "", nil // as far as anybody can say
 }
 
 // Close implements [keys.Custodian].

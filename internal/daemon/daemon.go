@@ -54,6 +54,7 @@ type Daemon struct {
 	started  time.Time
 
 	reloading sync.Mutex // one reload at a time
+	backups   sync.Mutex // one backup, or change of what is known of them, at a time
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -156,7 +157,7 @@ func (d *Daemon) reportHealth(ctx context.Context) {
 		status := healthpb.HealthCheckResponse_NOT_SERVING
 		tenants := d.tenants.all()
 		for _, t := range tenants {
-			if t.State().Err == nil {
+			if t.State().Err == nil && t.Hold() == nil {
 				status = healthpb.HealthCheckResponse_SERVING
 			}
 		}

@@ -37,6 +37,9 @@ func (d *Daemon) Status(ctx context.Context) (*rmsv1.StatusResponse, error) {
 		switch {
 		case state.Err != nil:
 			ts.Reason, ts.Message = string(vocab.ReasonOf(state.Err)), state.Err.Error()
+		case found != nil && t.Hold() != nil:
+			ts.Serving, ts.Reason = false, string(vocab.ReasonTenantHeld)
+			ts.Message = "it was restored from a backup and waits for a tenant-admin: rmsctl tenant hold"
 		case !ts.Serving:
 			ts.Message = "its file is gone from tenants_dir"
 		case t.Residence().Frozen != 0:

@@ -74,6 +74,25 @@ type Rotator interface {
 	RotateRoot(ctx context.Context) (uint32, error)
 }
 
+// Destroyer is a custodian that destroys its keys itself, when it is told to.
+// Vault is none: there a person does it, with rights of their own. Both methods
+// are durable when they return nil, and do nothing to what is destroyed already.
+type Destroyer interface {
+	// DestroyRoot removes a version of the root key for ever. The newest stays:
+	// KEY_IN_USE.
+	DestroyRoot(ctx context.Context, version uint32) error
+	// DestroyAll removes both keys with all their versions.
+	DestroyAll(ctx context.Context) error
+}
+
+// Holder is a custodian that can say whether it still has its root key, which
+// none of the other methods tell from its not being reachable by its name.
+type Holder interface {
+	// HoldsRoot asks now. Only an answer is one: an outage, or a refusal, is an
+	// error. The ID is that of the request, for the custodian's log.
+	HoldsRoot(ctx context.Context) (holds bool, requestID string, err error)
+}
+
 // WrapItem is a secret to wrap for its binding.
 type WrapItem struct {
 	Binding Binding

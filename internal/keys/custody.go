@@ -3,7 +3,6 @@ package keys
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/openrms/rms/internal/license"
@@ -134,8 +133,9 @@ func (r *Ring) take(rec Record) *generation {
 }
 
 // TakeKey takes over the states of a tenant key and its versions as the records
-// have them now; what is new is wrapped by the one that is active. Suspending one version is what Vault itself cannot do. It is in
-// force for tenant generations and documents when it returns; it does no I/O.
+// have them now. Suspending one version is what Vault itself cannot do. A key that
+// is active wraps what is new from then on. All of it is in force for tenant
+// generations and documents when it returns; it does no I/O.
 func (r *Ring) TakeKey(k KeyStates) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -259,120 +259,4 @@ func (r *Ring) syncOne(ctx context.Context, m *member) (Change, error) {
 		c.SignRotated = f.Sign.Latest > mark.SignLatest
 	}
 	return c, r.records.SetMark(ctx, f.MarkOf(mark), f)
-}
-
-// Rewrapped is what became of one wrap in [Ring.Rewrap].
-type Rewrapped struct {
-	Number    uint32
-	From, To  VersionID
-	RequestID string
-	Err       error // the old wrap is still in place
-}
-
-// Rewrap moves the wraps of all tenant generations to the newest version of
-// the active tenant key: inside the custodian where it is the same one, by
-// unwrapping and wrapping where the tenant moved to another. Each new wrap is
-// opened and checked before it replaces the old one. What is at the newest
-// version already, or may not be opened, is left out. Running it again is
-// harmless.
-func (r *Ring) Rewrap(ctx context.Context) ([]Rewrapped, error) {
-	r.admin.Lock()
-	defer r.admin.Unlock()
-	r.mu.Lock()
-	m := r.custodians[r.active]
-	err := r.mayWrap()
-	type item struct {
-		*generation
-		wrap license.Wrap // as it is now
-	}
-	var todo []item
-	for _, g := range r.byNumber {
-		if r.usable(g, false) == nil {
-			todo = append(todo, item{g, g.Wrap})
-		}
-	}
-	r.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	f, err := m.Describe(ctx)
-	if err != nil {
-		r.refused(m, err)
-		return nil, err
-	}
-	var out []Rewrapped
-	for _, g := range todo { // a handful: one call each, so that each has its own answer
-		if g.wrap.Custodian == m.ID() && g.wrap.L0Version == f.Root.Latest {
-			continue
-		}
-		b := g.binding(r.tenant)
-		res := Rewrapped{Number: g.Number, From: VersionID{g.wrap.Custodian, g.wrap.L0Version}}
-		w, err := r.RewrapOne(ctx, b, g.wrap)
-		res.RequestID = w.RequestID
-		var u *unwrapped
-		if err == nil {
-			u, err = r.prove(ctx, m, b, w.Wrap, g.commitment)
-		}
-		if err == nil {
-			err = r.records.SetWrap(ctx, g.Number, g.wrap, w.Wrap)
-			if err != nil {
-				u.secret.Zero()
-			}
-		}
-		if err == nil {
-			res.To = VersionID{w.Wrap.Custodian, w.Wrap.L0Version}
-			r.mu.Lock()
-			g.Wrap, g.flight = w.Wrap, nil // a flight of the old wrap is void
-			if r.usable(g.generation, false) == nil {
-				r.keep(g.generation, u)
-			} else {
-				u.secret.Zero()
-			}
-			r.mu.Unlock()
-		}
-		res.Err = err
-		out = append(out, res)
-		if IsOutage(err) || refusesEverything(err) {
-			break // the rest would wait for the same answer
-		}
-	}
-	return out, nil
-}
-
-// RewrapOne moves one wrap to the active tenant key, for campaigns over
-// documents: they store the result only if the old wrap is still in place. It
-// checks that the new wrap names the active key.
-func (r *Ring) RewrapOne(ctx context.Context, b Binding, w license.Wrap) (WrapResult, error) {
-	r.mu.Lock()
-	m, old := r.custodians[r.active], r.custodians[w.Custodian]
-	err := r.usableWrap(w)
-	r.mu.Unlock()
-	switch {
-	case err != nil:
-		return WrapResult{}, err
-	case m == nil:
-		return WrapResult{}, vocab.Errorf(vocab.ReasonKeyState, "the tenant has no active key")
-	case old != m: // moved: no custodian can do this alone
-		rs, err := old.Unwrap(ctx, []UnwrapItem{{Binding: b, Wrap: w}})
-		if err == nil && len(rs) != 1 {
-			err = integrity(fmt.Errorf("asked for 1 key, got %d", len(rs)))
-		}
-		if err == nil {
-			err = rs[0].Err
-		}
-		if err != nil {
-			r.refused(old, err)
-			return WrapResult{}, err
-		}
-		defer rs[0].Secret.Zero()
-		nw, err := r.wrap(ctx, m, b, rs[0].Secret)
-		r.refused(m, err)
-		return nw, err
-	}
-	start := r.now()
-	rs, err := m.Rewrap(ctx, []UnwrapItem{{Binding: b, Wrap: w}})
-	nw, err := m.onlyWrap(rs, err)
-	r.saw("rewrap", m.ID(), 1, start, err, nw.RequestID)
-	r.refused(m, err)
-	return nw, err
 }

@@ -64,7 +64,9 @@ func (r *Ring) NewDocument(ctx context.Context, content vocab.ContentID) (*Key, 
 	w, err := r.wrap(ctx, m, DocumentBinding(r.tenant, id, content), secret)
 	if err == nil {
 		r.mu.Lock()
-		err = r.usableWrap(w.Wrap) // the version it chose may be a suspended one
+		if err = r.usableWrap(w.Wrap); err == nil { // the version it chose may be a suspended one
+			r.use(w.Wrap, asked)
+		}
 		r.mu.Unlock()
 	}
 	if err != nil {
@@ -109,6 +111,9 @@ func (r *Ring) OpenDocument(ctx context.Context, content vocab.ContentID, id voc
 		k.Release()
 		return nil, err
 	}
+	r.mu.Lock()
+	r.use(w, asked)
+	r.mu.Unlock()
 	return k, nil
 }
 

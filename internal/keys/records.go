@@ -67,8 +67,9 @@ func (s State) May(to State) bool {
 type Record struct {
 	Number uint32 // 1, 2, 3 … in the order they were made: "g4"
 	Signed []byte // the signed generation record
-	Wrap   license.Wrap
-	State  State
+	// Wrap is zero of one that is destroyed.
+	Wrap  license.Wrap
+	State State
 	// Created is when it was made, for the inventory.
 	Created time.Time
 }
@@ -96,8 +97,8 @@ type KeyStates struct {
 // that writes is atomic and durable when it returns nil, and changes nothing
 // when it returns an error. A Ring may repeat any of them after an error.
 //
-// States are not changed through a Ring: whoever changes them in the records
-// tells it by [Ring.Take] and [Ring.TakeKey].
+// States and wraps are not changed through a Ring: whoever changes them in the
+// records tells it by [Ring.Take] and [Ring.TakeKey].
 type Records interface {
 	// Generations returns all generations of the tenant, by number.
 	Generations(ctx context.Context) ([]Record, error)
@@ -105,9 +106,6 @@ type Records interface {
 	// active one becomes deactivated in the same transaction. It fails with
 	// RESOURCE_EXISTS if the number is taken.
 	AddGeneration(ctx context.Context, r Record) error
-	// SetWrap replaces a generation's wrap. It fails with ETAG_MISMATCH if
-	// the wrap is no longer old.
-	SetWrap(ctx context.Context, number uint32, old, new license.Wrap) error
 	// Keys returns the states of all registered keys.
 	Keys(ctx context.Context) ([]KeyStates, error)
 	// Mark returns the high-water mark of a registered key, zero if none.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -126,7 +127,8 @@ type Ring struct {
 	byID       map[vocab.GenerationID]*generation
 	byNumber   map[uint32]*generation
 	states     map[vocab.CustodianID]KeyStates
-	epoch      uint64 // grows with every act that takes keys away
+	used       map[VersionID]time.Time // when something was last opened or sealed through it
+	epoch      uint64                  // grows with every act that takes keys away
 	closed     bool
 }
 
@@ -165,6 +167,7 @@ func NewRing(ctx context.Context, c RingConfig) (*Ring, error) {
 		timeout: cmp.Or(c.CallTimeout, defaultCallTimeout), now: c.Now, jitter: c.Jitter, observe: c.Observe,
 		custodians: make(map[vocab.CustodianID]*member),
 		byID:       make(map[vocab.GenerationID]*generation), byNumber: make(map[uint32]*generation),
+		used: make(map[VersionID]time.Time),
 	}
 	if r.now == nil {
 		r.now = time.Now
@@ -397,6 +400,25 @@ type Entry struct {
 	Uses      uint64    // by this process
 	HeldUntil time.Time // hard end of the copy in memory; zero if none
 	Err       error     // why it cannot be used, if it cannot
+}
+
+// Uses returns when, in the life of this process, something was last opened or
+// sealed through each version of a tenant key, by a copy in memory or not.
+func (r *Ring) Uses() map[VersionID]time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.used)
+}
+
+// use notes that a wrap's version is used. mu is held.
+func (r *Ring) use(w license.Wrap, now time.Time) { r.used[VersionID{w.Custodian, w.L0Version}] = now }
+
+// Remove forgets a custodian whose keys were destroyed. The caller closes it.
+func (r *Ring) Remove(id vocab.CustodianID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dropAll(&id)
+	delete(r.custodians, id)
 }
 
 // Inventory lists all generations by number.

@@ -448,64 +448,6 @@ func TestNewGenerationFailsWhole(t *testing.T) {
 	})
 }
 
-func TestRewrap(t *testing.T) {
-	inTime(t, keys.Limits{}, func(t *testing.T, w *world) {
-		before, err := w.Active(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if rs, err := w.Rewrap(t.Context()); err != nil || len(rs) != 0 {
-			t.Errorf("with nothing to do: %v, %v", rs, err)
-		}
-		if _, err := w.cust.Rotate(t.Context(), "root"); err != nil {
-			t.Fatal(err)
-		}
-		rs, err := w.Rewrap(t.Context())
-		if err != nil || len(rs) != 1 || rs[0].Err != nil || rs[0].To.Version != 2 {
-			t.Fatalf("Rewrap: %+v, %v", rs, err)
-		}
-		if err := w.cust.Destroy(t.Context(), 1); err != nil {
-			t.Fatal(err)
-		}
-		w.start()
-		after, err := w.Active(t.Context())
-		if err != nil || !after.Secret.Equal(before.Secret) {
-			t.Errorf("without the old version: %v", err)
-		}
-	})
-}
-
-func TestMoveToAnotherCustodian(t *testing.T) {
-	inTime(t, keys.Limits{}, func(t *testing.T, w *world) {
-		before, _ := w.Active(t.Context())
-		doc := vocab.ContentID{5}
-		d, _ := w.NewDocument(t.Context(), doc)
-		next := newCustodian(t)
-		oldRoots := w.config.Roots
-		w.config.Roots = func() (all []ed25519Key) { return append(oldRoots(), rootsOf(t, next.Keyring)...) }
-		w.config.Custodians = []keys.Custodian{next, w.cust}
-		w.start()
-		rs, err := w.Rewrap(t.Context())
-		if err != nil || len(rs) != 1 || rs[0].Err != nil || rs[0].To.Custodian != next.ID() {
-			t.Fatalf("Rewrap: %+v, %v", rs, err)
-		}
-		moved, err := w.RewrapOne(t.Context(), keys.DocumentBinding(tenant, d.Generation, doc), d.Wrap)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.cust.set(outOfReach)
-		w.start()
-		after, err := w.Active(t.Context())
-		if err != nil || !after.Secret.Equal(before.Secret) {
-			t.Errorf("a generation, without the old custodian: %v", err)
-		}
-		k, err := w.OpenDocument(t.Context(), doc, d.Generation, moved.Wrap)
-		if err != nil || !k.Secret.Equal(d.Secret) {
-			t.Errorf("a document, without the old custodian: %v", err)
-		}
-	})
-}
-
 func TestSync(t *testing.T) {
 	inTime(t, keys.Limits{}, func(t *testing.T, w *world) {
 		sync := func() keys.Change {

@@ -207,6 +207,7 @@ func (r *Ring) lendCopy(g *generation, now time.Time) *Key {
 	g.copy.uses++
 	g.uses++
 	g.lastUsed = now
+	r.use(g.Wrap, now)
 	return &Key{Secret: g.copy.secret.Clone(), Mode: vocab.CustodyCached, Generation: g.id, Number: g.Number, Wrap: g.Wrap,
 		RequestID: g.copy.requestID, Asked: g.copy.asked, g: g, epoch: r.epoch}
 }

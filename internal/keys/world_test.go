@@ -24,6 +24,8 @@ type moody struct {
 	mood   error
 	delay  time.Duration
 	tamper func([]keys.UnwrapResult)
+	short  bool   // Rewrap answers for one item less
+	stale  bool   // Rewrap gives back what it was given
 	calls  []call // of Unwrap
 }
 
@@ -77,6 +79,28 @@ func (m *moody) Unwrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.Unw
 	rs, err := m.Keyring.Unwrap(ctx, items)
 	if m.tamper != nil {
 		m.tamper(rs)
+	}
+	return rs, err
+}
+
+func (m *moody) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.calls = nil
+}
+
+func (m *moody) Rewrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.WrapResult, error) {
+	if _, err := m.take(len(items), false); err != nil {
+		return nil, err
+	}
+	rs, err := m.Keyring.Rewrap(ctx, items)
+	for i := range rs {
+		if m.stale {
+			rs[i].Wrap = items[i].Wrap
+		}
+	}
+	if m.short {
+		rs = rs[1:]
 	}
 	return rs, err
 }
@@ -213,6 +237,40 @@ func (w *world) SetVersionState(v keys.VersionID, to keys.State) error {
 	k, err := w.records.SetVersionState(v, to)
 	if err == nil {
 		w.TakeKey(k)
+	}
+	return err
+}
+
+// newest is the newest version of a key.
+func newest(t *testing.T, c keys.Custodian) keys.VersionID {
+	t.Helper()
+	f, err := c.Describe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys.VersionID{Custodian: c.ID(), Version: f.Root.Latest}
+}
+
+// rewrapTo moves the wraps of generations, as long as there are some to move, and
+// returns what became of each, in order of their numbers for one custodian.
+func (w *world) rewrapTo(to keys.VersionID, limit int) (out []keys.Rewrapped, err error) {
+	tried := map[uint32]bool{}
+	for {
+		rs, err := w.Rewrap(w.t.Context(), to, limit, func(n uint32) bool { return tried[n] }, w.put)
+		for _, r := range rs {
+			tried[r.Number] = true
+		}
+		if out = append(out, rs...); err != nil || len(rs) == 0 {
+			return out, err
+		}
+	}
+}
+
+// put writes wraps into the records and tells the ring.
+func (w *world) put(changes []keys.WrapChange) error {
+	recs, err := w.records.SetWraps(changes)
+	for _, rec := range recs {
+		w.Take(rec)
 	}
 	return err
 }

@@ -22,11 +22,17 @@ const (
 	LicenseUpdate  Kind = 3 // a change of somebody else's license by which its author gains access
 	Recovery       Kind = 4 // break-glass: somebody may open what no grant lets them open
 	Transfer       Kind = 5 // all licenses of one owner become another's
-	Reseal         Kind = 6 // licenses of a template get the custody the template demands
+	Reseal         Kind = 6 // licenses hold the same content key under another generation
 	// ApproversUpdate changes who approves what is under dual control, or how many.
 	ApproversUpdate Kind = 7
 	// CustodyLower lets content open for longer after the custodian refused.
 	CustodyLower Kind = 8
+	// Rewrap moves what is wrapped to the newest version of the active key.
+	Rewrap Kind = 9
+	// KeyDestroy destroys a key, a version of one or a generation for ever.
+	KeyDestroy Kind = 10
+
+	Release Kind = 20 // a tenant that was restored from a backup shall publish and open again
 	// TenantExport freezes the tenant for its move to another service, or thaws it.
 	TenantExport Kind = 11
 )
@@ -35,6 +41,7 @@ var kindNames = map[Kind]string{
 	RoleGrant: "role-grant", TemplateUpdate: "template-update", LicenseUpdate: "license-update",
 	Recovery: "recovery", Transfer: "transfer", Reseal: "reseal",
 	ApproversUpdate: "approvers-update", CustodyLower: "custody-lower",
+	Rewrap: "rewrap", KeyDestroy: "key-destroy", Release: "release",
 	TenantExport: "tenant-export",
 }
 
@@ -48,7 +55,7 @@ func (k Kind) String() string {
 
 // Long reports whether operations of the kind work through many licenses: these
 // alone can be paused.
-func (k Kind) Long() bool { return k == Transfer || k == Reseal }
+func (k Kind) Long() bool { return k == Transfer || k == Reseal || k == Rewrap }
 
 // State is where an operation is. The numbers are stored: never re-used.
 type State uint8

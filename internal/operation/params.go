@@ -57,9 +57,48 @@ type TransferParams struct {
 	To   string `cbor:"2,keyasint"`
 }
 
-// ResealParams are those of [Reseal].
+// ResealParams are those of [Reseal]. Exactly one of Template, Generation, Key
+// and Everything is set.
 type ResealParams struct {
+	// Template has those of its licenses that are kept cached given generations
+	// of their own.
 	Template vocab.TemplateUID `cbor:"1,keyasint"`
+	// Generation is the number of a generation that licenses are moved away
+	// from.
+	Generation uint32 `cbor:"2,keyasint,omitempty"`
+	// Key is the name of a key, of whose Version licenses are moved away from.
+	Key     string `cbor:"3,keyasint,omitempty"`
+	Version uint32 `cbor:"4,keyasint,omitempty"`
+	// Everything is 1 if all licenses that are kept cached are given generations
+	// of their own.
+	Everything uint8 `cbor:"5,keyasint,omitempty"`
+	// MaxRate is how many licenses a second it may do; 0: as many as leave
+	// others alone.
+	MaxRate uint32 `cbor:"6,keyasint,omitempty"`
+}
+
+// RewrapParams are those of [Rewrap].
+type RewrapParams struct {
+	// MaxRate is as in [ResealParams].
+	MaxRate uint32 `cbor:"1,keyasint,omitempty"`
+}
+
+// KeyDestroyParams are those of [KeyDestroy]. Exactly one of Key and Generation
+// is set.
+type KeyDestroyParams struct {
+	// Key is a key's name, and Version one of its versions; 0: all of it.
+	Key     string `cbor:"1,keyasint,omitempty"`
+	Version uint32 `cbor:"2,keyasint,omitempty"`
+	// Generation is a generation's number.
+	Generation uint32 `cbor:"3,keyasint,omitempty"`
+	// DespiteSoak is 1 if nobody waits for the soak period to end, DespiteBackups
+	// if backups need the target.
+	DespiteSoak    uint8 `cbor:"4,keyasint,omitempty"`
+	DespiteBackups uint8 `cbor:"5,keyasint,omitempty"`
+	// Inventory is a hash of the target and of everything that depended on it
+	// when it was asked for, and Shown says the same to people.
+	Inventory [32]byte `cbor:"6,keyasint"`
+	Shown     []string `cbor:"7,keyasint"`
 }
 
 // ExportParams are those of [TenantExport].
@@ -135,6 +174,12 @@ type CustodyTimes struct {
 	CacheTTL    uint64            `cbor:"2,keyasint"`
 	OutageGrace uint64            `cbor:"3,keyasint"`
 	OfflineMax  uint64            `cbor:"4,keyasint"`
+}
+
+// ReleaseParams are those of [Release].
+type ReleaseParams struct {
+	// Event is that of the restore: a later one is another hold.
+	Event vocab.EventID `cbor:"1,keyasint"`
 }
 
 // EncodeParams returns the canonical bytes of a kind's parameters. The error is

@@ -87,8 +87,8 @@ func crowd(who int) Person {
 // and never runs without approvals of different people.
 func TestStatesFollowTheModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		kind := rapid.SampledFrom([]Kind{RoleGrant, TemplateUpdate, LicenseUpdate, Recovery, Transfer, Reseal, ApproversUpdate, CustodyLower}).Draw(t, "kind")
-		m := &naive{state: "awaiting approval", long: kind == Transfer || kind == Reseal, needed: rapid.IntRange(1, 3).Draw(t, "needed"), expires: 60}
+		kind := rapid.SampledFrom([]Kind{RoleGrant, TemplateUpdate, LicenseUpdate, Recovery, Transfer, Reseal, ApproversUpdate, CustodyLower, Rewrap}).Draw(t, "kind")
+		m := &naive{state: "awaiting approval", long: kind == Transfer || kind == Reseal || kind == Rewrap, needed: rapid.IntRange(1, 3).Draw(t, "needed"), expires: 60}
 		minute := func(n int) time.Time { return start.Add(time.Duration(n) * time.Minute) }
 		o := &Operation{
 			Kind: kind, Params: []byte{0xa0}, Requester: crowd(0), Created: Millis(start), Expires: Millis(minute(m.expires)),

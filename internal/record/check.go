@@ -326,6 +326,9 @@ func (c *checker) others() error {
 	if _, err := GetSettings(c.r, c.t); err != nil {
 		c.problem("settings: %v", err)
 	}
+	if err := c.keyUses(); err != nil {
+		return err
+	}
 	return c.resources()
 }
 

@@ -1,9 +1,12 @@
 package record
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/store"
@@ -272,5 +275,28 @@ func TestCheckFindsDamage(t *testing.T) {
 				t.Errorf("found %q, want one that says %q", problems, c.want)
 			}
 		})
+	}
+}
+
+// The fullest key there can be has an encoding: nothing in it lies too deep.
+func TestKeysCanBeEncoded(t *testing.T) {
+	k := &TenantKey{
+		ID: vocab.NewCustodianID(), Custodian: "vault", Kind: "vault", Root: "root", Sign: "sign", Why: "a test", Cluster: "c",
+		SignKeys: map[uint32][32]byte{1: {1}, 2: {2}}, Gone: 1, Deletable: 1,
+		Versions: []KeyVersion{{
+			Number: 1, State: 6, Why: "a test", ClaimedBy: "carla", Gone: 1, GoneAlarmed: 1,
+			Provenance: &Provenance{Fingerprint: make([]byte, 32), KCV: "02A9D7", Form: "jwk", WrappingKey: make([]byte, 32), Blob: make([]byte, 32), Requests: "a b", At: 1, Proven: 1},
+		}},
+	}
+	b, err := k.Encode()
+	if err != nil {
+		t.Fatal(err, errors.Unwrap(err))
+	}
+	back, err := DecodeTenantKey(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(k, back); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -53,6 +53,7 @@ const (
 	tableResources       store.Table = "resources"              // name -> Resource
 	tableEpochs          store.Table = "epochs"                 // -> number of changes of resources
 	tableProgress        store.Table = "operation-progress"     // operation -> Progress; of those that go on
+	tableKeyUses         store.Table = "key-uses"               // generation, or custodian and version -> KeyUse
 )
 
 // maxScan bounds what one call goes through, in rows.

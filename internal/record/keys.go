@@ -82,6 +82,11 @@ type TenantKey struct {
 	// Rotates is how often the custodian rotates the key by itself, in
 	// milliseconds, as a key custodian last confirmed it; 0: it does not.
 	Rotates Millis `cbor:"17,keyasint,omitempty"`
+	// Gone is when the custodian of a destroyed key was seen without it.
+	Gone Millis `cbor:"18,keyasint,omitempty"`
+	// Deletable is 1 while the log has an alarm that says that the key can be
+	// deleted at its custodian.
+	Deletable uint8 `cbor:"19,keyasint,omitempty"`
 	// Elsewhere is when the tenant left the service at which the key is: nothing
 	// can be asked of it here, what it signed stays signed. Zero: it is here.
 	Elsewhere Millis `cbor:"32,keyasint,omitempty"`
@@ -119,6 +124,10 @@ type KeyVersion struct {
 	// Provenance is where it comes from, as its custodian stated; nil if nobody
 	// said.
 	Provenance *Provenance `cbor:"10,keyasint,omitempty"`
+	// Gone is when the custodian was first seen without it, and GoneAlarmed 1 if
+	// the log says as an alarm that nobody had destroyed it here.
+	Gone        Millis `cbor:"11,keyasint,omitempty"`
+	GoneAlarmed uint8  `cbor:"12,keyasint,omitempty"`
 }
 
 // Provenance is how a version of a key came to its custodian, by the statement
@@ -135,8 +144,8 @@ type Provenance struct {
 	// that of the wrapped key as it was sent.
 	WrappingKey []byte `cbor:"4,keyasint,omitempty"`
 	Blob        []byte `cbor:"5,keyasint,omitempty"`
-	// Requests are the custodian's IDs of what was asked of it, with spaces
-	// between.
+	// Requests are the custodian's IDs of what was asked of it, with a space
+	// between them: a list would lie too deep in the key's encoding.
 	Requests string `cbor:"6,keyasint,omitempty"`
 	// At is when, by the clock of whoever did it.
 	At Millis `cbor:"7,keyasint,omitempty"`

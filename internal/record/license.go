@@ -132,6 +132,11 @@ func PutLicense(tx store.Tx, t vocab.TenantID, l *License) error {
 	}); err != nil {
 		return err
 	}
+	if old != nil {
+		if err := noteMoved(tx, t, old, l); err != nil {
+			return err
+		}
+	}
 	return put(tx, tableLicenses, key(t, l.Content[:]), l)
 }
 

@@ -44,6 +44,7 @@ var carried = []struct {
 	{12, tableRequests, 33, 0},
 	{13, tableProgress, 16, 16},
 	{14, tableTransitions, 8, 8},
+	{15, tableKeyUses, 16, 20},
 }
 
 // remade are the tables that follow from what is carried.

@@ -58,6 +58,16 @@ type Progress struct {
 	// Finished is 1 when nothing is left, of an operation that goes on all the
 	// same.
 	Finished uint8 `cbor:"6,keyasint,omitempty"`
+	// Scope is the [LicenseScope.Name] of the scope that After is of, for those
+	// that have several.
+	Scope []byte `cbor:"7,keyasint,omitempty"`
+	// Known are those that failed when the scopes were gone through before: they
+	// are not tried again.
+	Known []operation.ItemError `cbor:"10,keyasint,omitempty"`
+	// Generations are how many generations are done, of a rewrap, and
+	// FailedGenerations those that could not be.
+	Generations       uint64   `cbor:"8,keyasint,omitempty"`
+	FailedGenerations []uint32 `cbor:"9,keyasint,omitempty"`
 }
 
 // GetProgress returns how far an operation is; the zero value if it has not
@@ -79,12 +89,17 @@ func DeleteProgress(tx store.Tx, t vocab.TenantID, id vocab.OperationID) error {
 }
 
 // LicenseScope selects licenses for an operation to work through. Exactly one
-// of Owner and Template is set.
+// of Owner, Template, Generation and Key is set.
 type LicenseScope struct {
 	Owner    vocab.Principal
 	Template vocab.TemplateUID
 	// Custody, with Template, selects those that are kept in this mode; 0: all.
 	Custody vocab.CustodyMode
+	// Generation selects those that are sealed under a generation of the
+	// tenant's, Key and Version strict ones by what wraps their own.
+	Generation vocab.GenerationID
+	Key        vocab.CustodianID
+	Version    uint32
 }
 
 // table returns the index the scope is read from.
@@ -94,8 +109,18 @@ func (s *LicenseScope) table(t vocab.TenantID) (store.Table, []byte) {
 		return tableByOwner, key(t, ownerKey(s.Owner))
 	case s.Custody != 0:
 		return tableByCustody, key(t, s.Template[:], []byte{byte(s.Custody)})
+	case !s.Generation.IsZero():
+		return tableByGeneration, key(t, s.Generation[:])
+	case !s.Key.IsZero():
+		return tableByKeyVersion, key(t, s.Key[:], u32(s.Version))
 	}
 	return tableByTemplate, key(t, s.Template[:])
+}
+
+// Name tells a scope from the others of one operation, and orders them.
+func (s *LicenseScope) Name() []byte {
+	table, prefix := s.table(vocab.TenantID{})
+	return append(append([]byte(table), 0), prefix[16:]...)
 }
 
 // holds reports whether a license that the index names is one: the index of

@@ -102,6 +102,7 @@ func TestIndexesFollowLicenses(t *testing.T) {
 			}
 			compareCounts(t, tx, tenant, m)
 			compareListings(t, tx, tenant, m)
+			compareDependants(t, tx, tenant, m)
 		}
 	})
 }

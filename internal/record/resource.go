@@ -137,6 +137,8 @@ func (s *Resource) check() (err error) {
 		_, err = DecodeResidence(s.Body)
 	case strings.HasPrefix(s.Name, PrefixKeys), strings.HasPrefix(s.Name, PrefixGenerations):
 		err = s.checkKey()
+	case strings.HasPrefix(s.Name, PrefixBackups):
+		err = checkBackup(s.Name, s.Body)
 	}
 	return err
 }

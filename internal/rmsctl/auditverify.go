@@ -100,7 +100,7 @@ func (a *app) verifyLog(ctx context.Context, s *server, from, save string) error
 	}
 	for _, seen := range []*seenCheckpoint{last, start} {
 		if seen != nil && seen.Size > now.Size {
-			return notVerified("the log has %s events, but had %s when you saved a checkpoint at %s",
+			return a.notContinued(ctx, s, "the log has %s events, but had %s when you saved a checkpoint at %s",
 				group(int64(now.Size)), group(int64(seen.Size)), showTime(seen.saved.Saved))
 		}
 	}
@@ -129,7 +129,7 @@ func (a *app) verifyLog(ctx context.Context, s *server, from, save string) error
 				return err
 			}
 			if root != tlog.Hash(last.Root) {
-				return notVerified("the first %s events are not those of the checkpoint you saved at %s: the log was rewritten",
+				return a.notContinued(ctx, s, "the first %s events are not those of the checkpoint you saved at %s: the log was rewritten",
 					group(int64(last.Size)), showTime(last.saved.Saved))
 			}
 		}

@@ -79,6 +79,7 @@ var exits = map[vocab.Reason]int{
 	vocab.ReasonStoreNewer:          exitConflict,
 	vocab.ReasonOperationState:      exitConflict,
 	vocab.ReasonRotationUnclaimed:   exitConflict,
+	vocab.ReasonTenantHeld:          exitConflict,
 	vocab.ReasonEtagMismatch:        exitConflict,
 	vocab.ReasonResourceExists:      exitConflict,
 	vocab.ReasonContentIDTaken:      exitConflict,

@@ -17,7 +17,8 @@ func (a *app) keyCommand() *cobra.Command {
 		a.keyListCommand(), a.keyShowCommand(), a.keyCustodiansCommand(), a.keyInventoryCommand(),
 		a.keyCreateCommand(), a.keyImportCommand(), a.keyRegisterCommand(), a.keyProveCommand(), a.keyActivateCommand(),
 		a.keyRotateCommand(), a.keyScheduleCommand(), a.keySyncCommand(),
-		a.keySuspendCommand(), a.keyResumeCommand(), a.keyCompromiseCommand())
+		a.keySuspendCommand(), a.keyResumeCommand(), a.keyCompromiseCommand(), a.keyDestroyCommand(),
+		a.keyRewrapCommand(), a.keyResealCommand())
 }
 
 func (a *app) keyListCommand() *cobra.Command {
@@ -82,39 +83,6 @@ func origin(k *rmsv1.Key) string {
 		}
 	}
 	return ""
-}
-
-func (a *app) keyInventoryCommand() *cobra.Command {
-	return a.formatFlag(&cobra.Command{
-		Use:   "inventory",
-		Short: "Count what depends on each key version and generation",
-		Args:  cobra.NoArgs,
-		RunE: a.online(func(ctx context.Context, s *server, _ []string) error {
-			inv, err := s.Custody().GetInventory(ctx, &rmsv1.GetInventoryRequest{Parent: s.parent()})
-			if err != nil {
-				return err
-			}
-			return a.emit(inv, func() {
-				t := newTable(a.stdout, "KEY", "VERSION", "GENERATION", "STATE", "LICENSES", "OPENED", "LAST USED")
-				for _, l := range inv.GetLines() {
-					generation, state := fmt.Sprintf("g%d", l.GetNumber()), "unwraps"
-					if l.GetGeneration() == "" {
-						generation, state = "one each", "strict"
-					}
-					if l.GetActive() {
-						state = "active"
-					}
-					t.row(lastPart(l.GetKey()), version(l.GetKeyVersion()), generation, state,
-						group(l.GetLicenses()), showStamp(l.GetCreateTime()), a.ago(l.GetLastUseTime()))
-				}
-				t.flush()
-				if inv.GetEffectiveDelay() != nil {
-					a.outf("custody %s: after the custodian refuses, content may still open for %s",
-						custodyName(inv.GetCustodyMode()), showDuration(inv.GetEffectiveDelay().AsDuration()))
-				}
-			})
-		}),
-	})
 }
 
 // ago is how long ago something was, roughly.

@@ -202,6 +202,7 @@ next one. If its custodian cannot be reached, the activation is refused, unless
 			if err := a.emit(k, func() { a.outf("%s is active: what is new is wrapped and signed by it", args[0]) }); err != nil {
 				return err
 			}
+			a.sayRewrap(k)
 			a.next("rmsctl key inventory")
 			return nil
 		}),
@@ -229,7 +230,11 @@ is new is under the new version when this returns.`,
 			if err != nil {
 				return err
 			}
-			return a.emit(k, func() { a.printKey(k) })
+			if err := a.emit(k, func() { a.printKey(k) }); err != nil {
+				return err
+			}
+			a.sayRewrap(k)
+			return nil
 		}),
 	}
 	c.Flags().StringVar(&stated, "provenance", "", "what key import or rotate wrote about the newest version")

@@ -423,6 +423,7 @@ func (a *app) rotated(name string, before uint32, after *rmsv1.Key) error {
 	}); err != nil {
 		return err
 	}
+	a.sayRewrap(after)
 	a.next("rmsctl key inventory")
 	return nil
 }

@@ -99,7 +99,7 @@ func (a *app) operationListCommand() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&state, "state", "", "only those that are awaiting-approval, running, paused, succeeded, failed, cancelled, expired or rejected")
-	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer, reseal, approvers-update, custody-lower or tenant-export")
+	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer, reseal, approvers-update, custody-lower, rewrap, key-destroy, tenant-export or release")
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many; 0: all")
 	return a.formatFlag(c)
 }
@@ -118,7 +118,11 @@ func operationWhat(o *rmsv1.Operation) string {
 	case *rmsv1.Operation_Transfer_:
 		return "everything of " + shortPrincipal(p.Transfer.GetFrom()) + " to " + shortPrincipal(p.Transfer.GetTo())
 	case *rmsv1.Operation_Reseal_:
-		return "template " + lastPart(p.Reseal.GetTemplate())
+		return resealWhat(p.Reseal)
+	case *rmsv1.Operation_Rewrap_:
+		return "everything to the newest version of the active key"
+	case *rmsv1.Operation_KeyDestroy_:
+		return targetWord(p.KeyDestroy.GetTarget()) + ", for ever"
 	case *rmsv1.Operation_TenantExport_:
 		return exportWhat(p.TenantExport)
 	case *rmsv1.Operation_ApproversUpdate_:
@@ -131,8 +135,22 @@ func operationWhat(o *rmsv1.Operation) string {
 			what = "template " + lastPart(p.CustodyLower.GetTemplate()) + ": " + what
 		}
 		return what
+	case *rmsv1.Operation_Release_:
+		return "the tenant, held since restore " + p.Release.GetEvent()
 	}
 	return ""
+}
+
+func resealWhat(r *rmsv1.Operation_Reseal) string {
+	switch {
+	case r.GetGeneration() != "":
+		return "away from g" + lastPart(r.GetGeneration())
+	case r.GetKeyVersion() != "":
+		return "away from " + keyVersionWord(r.GetKeyVersion())
+	case r.GetEverything():
+		return "every license, to strict"
+	}
+	return "template " + lastPart(r.GetTemplate())
 }
 
 func recoveryWhat(r *rmsv1.Operation_Recovery) string {
@@ -260,6 +278,9 @@ func (a *app) showOperation(w io.Writer, o *rmsv1.Operation, diff []string, d *d
 	}
 	if p := progressWord(o); p != "" {
 		t.row("progress", p)
+	}
+	for _, l := range o.GetKeyDestroy().GetInventory() {
+		t.row("destroys", l)
 	}
 	if o.GetRecovery().GetNotify() {
 		t.row("notice", "the licenses it covers are told")
@@ -456,6 +477,7 @@ func (a *app) watch(ctx context.Context, s *server, name string) error {
 		return err
 	}
 	var last *rmsv1.Operation
+	var v speed
 	for {
 		r, err := stream.Recv()
 		switch {
@@ -467,13 +489,19 @@ func (a *app) watch(ctx context.Context, s *server, name string) error {
 		case err != nil:
 			return err
 		}
+		now := a.now()
+		due := v.due(r.GetOperation(), last, now)
 		last = r.GetOperation()
+		rate := v.see(last, now)
+		if !due {
+			continue
+		}
 		if err := a.line(last, func() {
 			state := strings.ReplaceAll(stateWord(last), "-", " ")
 			if last.GetWaiting() != "" {
 				state += ", but waits: " + last.GetWaiting()
 			}
-			a.outf("%s  %s  %s", showTime(a.now().UTC().Truncate(time.Second)), state, progressWord(last))
+			a.outf("%s  %s  %s%s", showTime(now.UTC().Truncate(time.Second)), state, progressWord(last), rate)
 		}); err != nil {
 			return err
 		}

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/openrms/rms/internal/config"
 	"github.com/openrms/rms/internal/vocab"
@@ -31,6 +30,11 @@ func operatorClient(path, data string) (rmsv1.OperatorServiceClient, func() erro
 	if err != nil {
 		return nil, nil, err
 	}
+	return clientOf(cfg)
+}
+
+// clientOf is operatorClient for a configuration that was read.
+func clientOf(cfg *config.Config) (rmsv1.OperatorServiceClient, func() error, error) {
 	conn, err := grpc.NewClient("passthrough:///rmsd", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			var d net.Dialer
@@ -72,12 +76,7 @@ func statusCommand() *cobra.Command {
 				return operatorError(err)
 			}
 			if format == "json" {
-				b, err := protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Marshal(s)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintln(cmd.OutOrStdout(), string(b))
-				return nil
+				return printJSON(cmd.OutOrStdout(), s)
 			}
 			return printStatus(cmd.OutOrStdout(), s)
 		},

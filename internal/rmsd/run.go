@@ -65,8 +65,8 @@ hands the content key only to those who may. Content never reaches it.
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return vocab.Errorf(vocab.ReasonRequestInvalid, "%s", err).WithNext("See rmsd --help")
 	})
-	root.AddCommand(serveCommand(), devCommand(), checkCommand(), fsckCommand(), statusCommand(), reloadCommand(), versionCommand(),
-		importKeyCommand(), importCommand())
+	root.AddCommand(serveCommand(), devCommand(), checkCommand(), fsckCommand(), statusCommand(), reloadCommand(),
+		backupCommand(), restoreCommand(), importKeyCommand(), importCommand(), versionCommand())
 	return root
 }
 

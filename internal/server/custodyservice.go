@@ -40,7 +40,7 @@ func (k *custody) ListKeys(ctx context.Context, _ *rmsv1.ListKeysRequest) (*rmsv
 	}
 	out := &rmsv1.ListKeysResponse{}
 	for i := range rows {
-		out.Keys = append(out.Keys, protoKey(c.tenant.Name(), &rows[i]))
+		out.Keys = append(out.Keys, protoKey(c.tenant, &rows[i]))
 	}
 	return out, nil
 }
@@ -55,7 +55,7 @@ func (k *custody) GetKey(ctx context.Context, req *rmsv1.GetKeyRequest) (*rmsv1.
 	if err != nil {
 		return nil, err
 	}
-	return protoKey(c.tenant.Name(), v), nil
+	return protoKey(c.tenant, v), nil
 }
 
 func (k *custody) RegisterKey(ctx context.Context, req *rmsv1.RegisterKeyRequest) (*rmsv1.Key, error) {
@@ -126,7 +126,7 @@ func acted(c *call, v *tenant.KeyView, event vocab.EventID, err error) (*rmsv1.K
 		return nil, err
 	}
 	c.recorded(event)
-	return protoKey(c.tenant.Name(), v), nil
+	return protoKey(c.tenant, v), nil
 }
 
 func (k *custody) SuspendKey(ctx context.Context, req *rmsv1.SuspendKeyRequest) (*rmsv1.KeyStateResponse, error) {
@@ -192,6 +192,11 @@ func provenanceOf(p *rmsv1.Provenance) (*record.Provenance, error) {
 			return nil, invalid("provenance.%s has %d bytes, not 32", name, n)
 		}
 	}
+	for _, id := range p.GetRequestIds() {
+		if id == "" || strings.ContainsFunc(id, func(r rune) bool { return r < '!' || r > '~' }) {
+			return nil, invalid("%q is not the ID of a custodian's request", id)
+		}
+	}
 	at, err := timeOf(p.GetTime())
 	if err != nil {
 		return nil, err
@@ -233,23 +238,28 @@ func protoKeyState(s keys.State) rmsv1.Key_State {
 	}[s]
 }
 
-func protoKey(tenantID string, k *tenant.KeyView) *rmsv1.Key {
+func protoVersion(v *record.KeyVersion, state keys.State) *rmsv1.KeyVersion {
+	return &rmsv1.KeyVersion{
+		Version: v.Number, CreateTime: protoTime(v.Created.Time()), SeenTime: protoTime(v.Seen.Time()),
+		State: protoKeyState(state), StateTime: protoTime(v.Since.Time()), StateReason: v.Why,
+		Origin: rmsv1.KeyVersion_Origin(v.Origin), ClaimedBy: v.ClaimedBy, Alarmed: v.Claim == record.Alarmed,
+		Provenance: protoProvenance(v.Provenance),
+	}
+}
+
+func protoKey(t *tenant.Tenant, k *tenant.KeyView) *rmsv1.Key {
 	out := &rmsv1.Key{
-		Name: resourceName(tenantID, "keys", k.Name), Custodian: protoKind(keys.Kind(k.Kind)), State: protoKeyState(keys.State(k.State)),
+		Name: resourceName(t.Name(), "keys", k.Name), Custodian: protoKind(keys.Kind(k.Kind)), State: protoKeyState(keys.State(k.State)),
 		Location: k.Place.Text(), ClusterId: k.Cluster, CustodianName: k.TenantKey.Custodian, RootKey: k.Root, SignKey: k.Sign,
 		StateTime: protoTime(k.Since.Time()), StateReason: k.Why, RegisterTime: protoTime(k.Registered.Time()), LatestVersion: k.RootLatest,
+		Rewrap: rewrapName(t, k),
 	}
 	if k.Rotates > 0 {
 		out.RotationPeriod = durationpb.New(time.Duration(k.Rotates) * time.Millisecond)
 	}
 	for i := range k.Versions {
 		v := &k.Versions[i]
-		out.Versions = append(out.Versions, &rmsv1.KeyVersion{
-			Version: v.Number, CreateTime: protoTime(v.Created.Time()), SeenTime: protoTime(v.Seen.Time()),
-			State: protoKeyState(k.VersionState(v.Number)), StateTime: protoTime(v.Since.Time()), StateReason: v.Why,
-			Origin: rmsv1.KeyVersion_Origin(v.Origin), ClaimedBy: v.ClaimedBy, Alarmed: v.Claim == record.Alarmed,
-			Provenance: protoProvenance(v.Provenance),
-		})
+		out.Versions = append(out.Versions, protoVersion(v, k.VersionState(v.Number)))
 	}
 	if k.Fault != nil {
 		out.Fault, out.FaultMessage = string(vocab.ReasonOf(k.Fault)), k.Fault.Error()
@@ -265,26 +275,4 @@ func protoKey(tenantID string, k *tenant.KeyView) *rmsv1.Key {
 		out.CustodianRequestId = f.RequestIDs[0]
 	}
 	return out
-}
-
-func (k *custody) GetInventory(ctx context.Context, _ *rmsv1.GetInventoryRequest) (*rmsv1.Inventory, error) {
-	c := callOf(ctx)
-	lines, err := c.tenant.Inventory(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := &rmsv1.Inventory{
-		CustodyMode: protoCustody(c.tenant.Settings().Custody), EffectiveDelay: durationpb.New(c.tenant.EffectiveDelay()),
-	}
-	for _, l := range lines {
-		line := &rmsv1.Inventory_Line{
-			Key: resourceName(c.tenant.Name(), "keys", l.Key), KeyVersion: l.KeyVersion, Number: l.Number, State: protoKeyState(l.State),
-			Active: !l.Generation.IsZero() && l.State == keys.Active, Licenses: l.Licenses, CreateTime: protoTime(l.Created), LastUseTime: protoTime(l.LastUsed),
-		}
-		if !l.Generation.IsZero() {
-			line.Generation = l.Generation.String()
-		}
-		out.Lines = append(out.Lines, line)
-	}
-	return out, nil
 }

@@ -46,6 +46,15 @@ func (*host) Reload(context.Context) ([]string, error)                    { retu
 func (*host) CheckStore(context.Context) (*rmsv1.CheckStoreResponse, error) {
 	return &rmsv1.CheckStoreResponse{}, nil
 }
+func (*host) Backup(context.Context, *rmsv1.BackupRequest, func(*rmsv1.BackupResponse) error) error {
+	return nil
+}
+func (*host) ListBackups(context.Context) (*rmsv1.ListBackupsResponse, error) {
+	return &rmsv1.ListBackupsResponse{}, nil
+}
+func (*host) ForgetBackup(context.Context, *rmsv1.ForgetBackupRequest) (*rmsv1.ForgetBackupResponse, error) {
+	return &rmsv1.ForgetBackupResponse{}, nil
+}
 
 // running is a server without tenants, on two listeners in memory.
 type running struct {

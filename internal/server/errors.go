@@ -71,6 +71,7 @@ var statusCodes = map[vocab.Reason]codes.Code{
 	vocab.ReasonStoreNewer:          codes.FailedPrecondition,
 	vocab.ReasonOperationState:      codes.FailedPrecondition,
 	vocab.ReasonRotationUnclaimed:   codes.FailedPrecondition,
+	vocab.ReasonTenantHeld:          codes.FailedPrecondition,
 	// A reload of files that are not valid: the operator's socket only.
 	vocab.ReasonConfigurationInvalid: codes.FailedPrecondition,
 

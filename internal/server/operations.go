@@ -288,7 +288,25 @@ func protoParams(ctx context.Context, t *tenant.Tenant, v *tenant.OperationView,
 		if err != nil {
 			return err
 		}
-		out.Params = &rmsv1.Operation_Reseal_{Reseal: &rmsv1.Operation_Reseal{Template: template(t.TemplateName(ctx, p.Template))}}
+		out.Params = &rmsv1.Operation_Reseal_{Reseal: protoReseal(ctx, t, p)}
+	case operation.Rewrap:
+		p, err := operation.Params[operation.RewrapParams](v.Operation)
+		if err != nil {
+			return err
+		}
+		out.Params = &rmsv1.Operation_Rewrap_{Rewrap: &rmsv1.Operation_Rewrap{MaxRate: int32(p.MaxRate)}}
+	case operation.Release:
+		p, err := protoRelease(v.Operation)
+		if err != nil {
+			return err
+		}
+		out.Params = p
+	case operation.KeyDestroy:
+		m, err := protoKeyDestroy(t.Name(), v.Operation)
+		if err != nil {
+			return err
+		}
+		out.Params = &rmsv1.Operation_KeyDestroy_{KeyDestroy: m}
 	case operation.TenantExport:
 		m, err := protoExport(t, v.Operation)
 		if err != nil {

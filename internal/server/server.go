@@ -81,13 +81,14 @@ func New(o Options) (*Server, error) {
 	rmsv1.RegisterAuditServiceServer(s.Network, &auditing{s: s})
 	rmsv1.RegisterOperationServiceServer(s.Network, &operations{s: s})
 	rmsv1.RegisterRecoveryServiceServer(s.Network, &recoveries{s: s})
+	rmsv1.RegisterHoldServiceServer(s.Network, &holds{s: s})
 	rmsv1.RegisterExitServiceServer(s.Network, &exits{s: s})
 	healthpb.RegisterHealthServer(s.Network, s.Health)
 
 	local := *network
 	local.operator = true
 	s.Operator = local.server()
-	rmsv1.RegisterOperatorServiceServer(s.Operator, &operators{host: o.Host})
+	rmsv1.RegisterOperatorServiceServer(s.Operator, &operators{host: o.Host, s: s})
 	return s, nil
 }
 

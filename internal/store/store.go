@@ -147,8 +147,15 @@ type Checker interface {
 // in use.
 type Copier interface {
 	// CopyTo writes one snapshot to w and returns its size in bytes. The
-	// copy can be opened like the store it was taken from.
-	CopyTo(ctx context.Context, w io.Writer) (int64, error)
+	// copy can be opened like the store it was taken from. Before the first
+	// byte it calls begin, unless that is nil, with this very snapshot and its
+	// size; an error of begin's ends the copy and is returned. begin must not
+	// call the store.
+	//
+	// Commits go on meanwhile, however slowly w takes it; what they need is
+	// room, for the space of an old snapshot is not re-used. If that becomes
+	// too much the copy ends with OVERLOADED.
+	CopyTo(ctx context.Context, w io.Writer, begin func(r Reader, size int64) error) (int64, error)
 }
 
 // Stamp says what a store is for. A development store holds identities and

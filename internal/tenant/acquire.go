@@ -73,6 +73,7 @@ type Recipient struct{ Sealed *license.Recipient }
 // one transaction before it returns any key. Nothing is released that is not
 // in the log, and the log says of every item what its caller is told.
 func (t *Tenant) Acquire(ctx context.Context, c Call, to Recipient, items []AcquireItem) (*AcquireBatch, error) {
+	defer t.calls.begin()()
 	d, err := t.newSealer(ctx, c, to, items)
 	if err != nil {
 		e := t.newEvent(audit.KindRefused, c, t.now())
@@ -371,9 +372,9 @@ func (t *Tenant) release(ctx context.Context, d *sealer, work []*acquisition) {
 			allowed = append(allowed, a)
 		}
 	}
-	if err := t.frozen(); err != nil {
+	if held := firstError(t.held(), t.frozen()); held != nil {
 		for _, a := range allowed {
-			a.err = err
+			a.err = held
 		}
 		return
 	}

@@ -48,6 +48,8 @@ func dualControlOf(k operation.Kind) (dualControl, bool) {
 		return dualControl{basis: (*Tenant).approversBasis}, true
 	case operation.CustodyLower:
 		return dualControl{basis: (*Tenant).custodyBasis}, true
+	case operation.KeyDestroy:
+		return dualControl{basis: (*Tenant).destroyBasis}, true
 	case operation.TenantExport:
 		return dualControl{basis: (*Tenant).moveBasis}, true
 	}
@@ -116,7 +118,8 @@ func (t *Tenant) checkDualBasis(r store.Reader, o *operation.Operation) error {
 	now, err := d.basis(t, r, o)
 	switch vocab.ReasonOf(err) {
 	case "":
-	case vocab.ReasonEtagMismatch, vocab.ReasonResourceNotFound, vocab.ReasonResourceExists, vocab.ReasonRequestInvalid:
+	case vocab.ReasonEtagMismatch, vocab.ReasonResourceNotFound, vocab.ReasonResourceExists, vocab.ReasonRequestInvalid,
+		vocab.ReasonKeyInUse, vocab.ReasonKeyState:
 		// What would be refused if it were asked for now: something has changed.
 		return inventoryChanged().Because(err)
 	default:

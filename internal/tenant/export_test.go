@@ -8,6 +8,7 @@ import (
 	"github.com/openrms/rms/internal/audit"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/store"
+	"github.com/openrms/rms/internal/vocab"
 )
 
 // PutResource lets tests write a resource as its management will.
@@ -47,3 +48,6 @@ func (t *Tenant) PutGroups(ctx context.Context, c Call, groups map[string]record
 func (t *Tenant) Load(ctx context.Context) error {
 	return t.store.View(ctx, func(r store.Reader) error { return new(live).load(r, t.id) })
 }
+
+// ActiveKeyID is the key that wraps what is new.
+func (t *Tenant) ActiveKeyID() vocab.CustodianID { return t.active().ID() }

@@ -41,6 +41,8 @@ type house struct {
 	custodians *tenanttest.Custodians
 	file       config.Tenant
 	to         tenant.Recipient
+	// backups are what copies of the records need; nil: there are none.
+	backups func(store.Reader, vocab.TenantID) ([]tenant.BackupNeeds, error)
 	// ahead is by how much the tenant's clock is ahead of its timers.
 	ahead atomic.Int64
 	// cancelled is an operation of the test's own.
@@ -54,6 +56,8 @@ type cutStore struct {
 	armed atomic.Bool
 	left  atomic.Int64
 	cut   chan struct{} // closed when it happens
+	// full has every transaction fail for want of room.
+	full atomic.Bool
 	// before, if set, is called once, before the next transaction.
 	before atomic.Pointer[func()]
 }
@@ -63,6 +67,9 @@ var errKilled = vocab.Errorf(vocab.ReasonStoreDamaged, "killed by the test")
 func (s *cutStore) Commit(ctx context.Context, fn func(store.Tx) error) error {
 	if f := s.before.Swap(nil); f != nil {
 		(*f)()
+	}
+	if s.full.Load() {
+		return vocab.Errorf(vocab.ReasonStoreFull, "full by the test")
 	}
 	if s.armed.Load() && s.left.Add(-1) < 0 {
 		if s.left.Load() == -1 {
@@ -122,6 +129,13 @@ func (o *house) check(err error) {
 // open serves what is in the directory.
 func (o *house) open() {
 	o.t.Helper()
+	o.reopened()
+	o.check(o.Ready(o.t.Context()))
+}
+
+// reopened is open where the tenant may have nothing to seal under.
+func (o *house) reopened() {
+	o.t.Helper()
 	s, err := bolt.Open(bolt.Options{Path: filepath.Join(o.dir, "rms.db"), Stamp: store.Development, Schema: record.Schema, MinFree: -1})
 	o.check(err)
 	o.store = &cutStore{Store: s, cut: make(chan struct{})}
@@ -136,10 +150,11 @@ func (o *house) open() {
 	o.Tenant, err = tenant.Open(o.t.Context(), tenant.Deps{
 		File: o.file, Store: o.store, Log: o.log,
 		Custodians: o.custodians, Logger: slog.New(slog.DiscardHandler),
-		Now: func() time.Time { return time.Now().Add(time.Duration(o.ahead.Load())) },
+		Now:     func() time.Time { return time.Now().Add(time.Duration(o.ahead.Load())) },
+		Backups: o.backups,
 	})
 	o.check(err)
-	o.check(o.Ready(o.t.Context()))
+	_ = o.Ready(o.t.Context())
 }
 
 // keyring opens a keyring in the directory, or makes it.

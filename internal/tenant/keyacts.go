@@ -84,10 +84,16 @@ func (t *Tenant) viewKey(ctx context.Context, name string, k *record.TenantKey) 
 		}
 		return v
 	}
+	if keys.State(k.State) == keys.Destroyed {
+		return v // what its custodian still says of it is of no use to anybody
+	}
 	if v.Facts, v.Fault = c.Describe(ctx); v.Fault == nil {
 		t.opened.mu.Lock()
 		v.Fault = t.opened.faults[k.ID]
 		t.opened.mu.Unlock()
+	}
+	if v.Fault == nil {
+		v.Fault = lossFault(k, v.Facts)
 	}
 	return v
 }
@@ -269,6 +275,7 @@ func (t *Tenant) ActivateKey(ctx context.Context, c Call, name string, alone boo
 	if err := t.followKey(ctx); err != nil {
 		t.logger.Warn("the new key is active, but not everything follows it yet", "tenant", t.name, "key", name, "error", err)
 	}
+	t.followUp(ctx, c)
 	v := t.viewKey(ctx, name, t.live.key(name))
 	return &v, event, nil
 }
@@ -399,6 +406,9 @@ func (t *Tenant) SyncKey(ctx context.Context, c Call, name string, stated *recor
 	if err != nil {
 		return nil, vocab.EventID{}, t.refuse(ctx, e, t.alarm(ctx, k.ID, err))
 	}
+	if err := t.alarmLosses(ctx, changes); err != nil {
+		return nil, vocab.EventID{}, err
+	}
 	_, event, err := t.changeResourceBy(ctx, e, func(r store.Reader, now *record.Resource, e *audit.Event) ([]byte, error) {
 		return editKey(func(k *record.TenantKey) error {
 			return claim(k, e, stated, changes[k.ID].Facts)
@@ -411,6 +421,7 @@ func (t *Tenant) SyncKey(ctx context.Context, c Call, name string, stated *recor
 		if err := t.followKey(ctx); err != nil {
 			t.logger.Warn("the key was looked at, but not everything follows it yet", "tenant", t.name, "key", name, "error", err)
 		}
+		t.followUp(ctx, c)
 	}
 	v := t.viewKey(ctx, name, t.live.key(name))
 	return &v, event, nil

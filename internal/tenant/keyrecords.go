@@ -38,6 +38,9 @@ func (k *keyRecords) Generations(ctx context.Context) (out []keys.Record, err er
 
 // ringRecord is a generation as the ring takes it.
 func ringRecord(g *record.Generation) (keys.Record, error) {
+	if keys.State(g.State) == keys.Destroyed && len(g.Wrap) == 0 {
+		return keys.Record{Number: g.Number, Signed: g.Signed, State: keys.Destroyed, Created: g.Created.Time()}, nil
+	}
 	w, err := license.ParseWrap(g.Wrap)
 	if err != nil {
 		return keys.Record{}, vocab.Errorf(vocab.ReasonStoreDamaged, "the wrapped key of generation g%d cannot be read", g.Number).Because(err)
@@ -118,23 +121,6 @@ func editGeneration(edit func(*record.Generation) error) resourceEdit {
 	}
 }
 
-// SetWrap implements [keys.Records].
-func (k *keyRecords) SetWrap(ctx context.Context, number uint32, old, next license.Wrap) error {
-	t := k.tenant()
-	e := t.newEvent(audit.KindGenerationRewrapped, Call{}, t.now())
-	e.Custodian, e.KeyVersion, e.Target = next.Custodian, next.L0Version, record.GenerationName(number)
-	return t.commit(ctx, func(tx store.Tx) error {
-		_, err := t.putResource(tx, e.Target, e, editGeneration(func(g *record.Generation) error {
-			if !slices.Equal(g.Wrap, old.Encode()) {
-				return vocab.Errorf(vocab.ReasonEtagMismatch, "generation g%d changed meanwhile", number).WithNext("Look at it again")
-			}
-			g.Wrap = next.Encode()
-			return nil
-		}))
-		return err
-	}, e)
-}
-
 // Keys implements [keys.Records].
 func (k *keyRecords) Keys(ctx context.Context) (out []keys.KeyStates, err error) {
 	err = k.store.View(ctx, func(r store.Reader) error {
@@ -203,7 +189,9 @@ func (k *keyRecords) SetMark(ctx context.Context, m keys.Mark, f *keys.Facts) er
 	if f != nil && len(f.RequestIDs) > 0 {
 		e.CustodianRequest = f.RequestIDs[0]
 	}
-	e.Detail = strings.Join(append(found, "found at the custodian"), ", ")
+	if e.Detail = strings.Join(append(found, "found at the custodian"), ", "); len(found) == 0 {
+		e.Detail = noteText(known, noted(known, m, f, e.Time))
+	}
 	err := t.commit(ctx, func(tx store.Tx) error {
 		_, err := t.putResource(tx, e.Target, e, editKey(func(k *record.TenantKey) error {
 			*k = *noted(k, m, f, e.Time)
@@ -235,6 +223,11 @@ func noted(k *record.TenantKey, m keys.Mark, f *keys.Facts, now time.Time) *reco
 	next.Versions = slices.Clone(k.Versions)
 	if f == nil {
 		return &next
+	}
+	for i := range next.Versions {
+		if v := &next.Versions[i]; v.Gone == 0 && missing(&f.Root, v.Number) {
+			v.Gone = record.ToMillis(now)
+		}
 	}
 	for _, v := range f.Root.Versions {
 		if next.Version(v.Version) != nil {

@@ -62,6 +62,9 @@ func (t *Tenant) SetKeyState(ctx context.Context, c Call, target KeyTarget, move
 		edit = t.moveKey(target, move, reason)
 	}
 	_, event, err := t.changeResourceBy(ctx, e, edit, false)
+	if err == nil && move == Resume {
+		t.followUp(ctx, c) // a rewrap left it where it was
+	}
 	return event, err
 }
 

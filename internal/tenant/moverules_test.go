@@ -459,13 +459,13 @@ func TestStatesGoAlong(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *house) {
 		o.mustWrite(person("grace"), "secret", o.template("secret", vocab.CustodyStrict, user("bob")))
 		docs := map[string]*tenant.Published{"first": o.publish("alice", "", "bob"), "strict first": o.publish("alice", "secret")}
+		o.move(tenant.KeyTarget{Key: "root", Version: 1}, tenant.Suspend) // so that a rotation leaves them where they are
 		o.rotate("root")
 		docs["second"], docs["strict second"] = o.publish("alice", "", "bob"), o.publish("alice", "secret")
 		o.rotate("root")
 		docs["third"], docs["strict third"] = o.publish("alice", "", "bob"), o.publish("alice", "secret")
 		o.rotate("root")
 		docs["fourth"] = o.publish("alice", "", "bob")
-		o.move(tenant.KeyTarget{Key: "root", Version: 1}, tenant.Suspend)
 		o.move(tenant.KeyTarget{Generation: 2}, tenant.Suspend)
 		o.move(tenant.KeyTarget{Generation: 3}, tenant.Compromise)
 		want := map[string]vocab.Reason{}
@@ -567,7 +567,12 @@ func TestWhatIsLostStaysBehind(t *testing.T) {
 		docs := map[string]*tenant.Published{"cached": o.publish("alice", "", "bob"), "strict": o.publish("alice", "secret")}
 		o.addKeyring("second")
 		o.register("next", "second")
-		o.activate("next")
+		// The first key does not answer any more: nothing under it can be moved.
+		o.custodian.be(func(c *moody) {
+			c.err = vocab.Errorf(vocab.ReasonCustodianUnreachable, "it does not answer")
+		})
+		_, _, err := o.ActivateKey(t.Context(), person("carla"), "next", true)
+		o.check(err)
 		docs["cached, next key"], docs["strict, next key"] = o.publish("alice", "", "bob"), o.publish("alice", "secret")
 		o.custodians.Remove("keyring")
 		o.restart()

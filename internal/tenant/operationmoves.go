@@ -26,6 +26,8 @@ type wish struct {
 	ends time.Time
 	// alone says that nobody else must approve it.
 	alone bool
+	// once says that it goes on only once at a time, whoever asks.
+	once bool
 }
 
 // operationFor makes an operation of a wish.
@@ -53,7 +55,7 @@ func (t *Tenant) operationFor(by operation.Person, w wish, now time.Time) (*oper
 }
 
 // alreadyAsked says, inside this package, that the same person asks for the
-// same thing again while it still goes on.
+// same thing again while it still goes on, or anybody for what goes on once.
 type alreadyAsked struct{ id vocab.OperationID }
 
 func (alreadyAsked) Error() string { return "asked already" }
@@ -73,7 +75,7 @@ func (t *Tenant) request(ctx context.Context, c Call, w wish) (*OperationView, v
 			if err := t.askQuorum(r, id, o); err != nil {
 				return nil, err
 			}
-			if err := t.live.mayOpen(o, e.Time); err != nil {
+			if err := t.live.mayOpen(o, w.once, e.Time); err != nil {
 				return nil, err
 			}
 			if err := t.frozen(); err != nil && w.kind != operation.TenantExport {
@@ -110,12 +112,14 @@ func wishText(w wish) string {
 }
 
 // mayOpen refuses an operation that goes on already, and one too many.
-func (l *live) mayOpen(o *operation.Operation, now time.Time) error {
+func (l *live) mayOpen(o *operation.Operation, once bool, now time.Time) error {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	hash := o.ParamsHash()
 	for id, g := range l.operations {
-		if g.Kind == o.Kind && g.hash == hash && g.Requester.Issuer == o.Requester.Issuer && g.Requester.Subject == o.Requester.Subject && !g.At(now).Ended() {
+		samePerson := g.Requester.Issuer == o.Requester.Issuer && g.Requester.Subject == o.Requester.Subject
+		sameThing := g.hash == hash || o.Kind == operation.Rewrap // whatever its rate
+		if g.Kind == o.Kind && sameThing && (samePerson || once) && !g.At(now).Ended() {
 			return alreadyAsked{id}
 		}
 	}
@@ -340,6 +344,9 @@ func (t *Tenant) RejectOperation(ctx context.Context, c Call, id vocab.Operation
 func (t *Tenant) CancelOperation(ctx context.Context, c Call, id vocab.OperationID, why string) (*OperationView, vocab.EventID, error) {
 	return t.manage(ctx, c, audit.KindOperationCancelled, id, func(tx store.Tx, o *operation.Operation, e *audit.Event) error {
 		if err := t.keepCounts(tx, id, o); err != nil {
+			return err
+		}
+		if err := t.mayCancel(o); err != nil {
 			return err
 		}
 		e.Detail = why

@@ -22,10 +22,13 @@ var operationRoles = map[operation.Kind]struct{ ask, approve []vocab.Role }{
 	operation.LicenseUpdate:  {roles(vocab.RolePolicyAdmin), roles(vocab.RolePolicyAdmin)},
 	operation.Recovery:       {roles(vocab.RoleRecoveryOfficer), roles(vocab.RoleRecoveryOfficer, vocab.RoleTenantAdmin)},
 	operation.Transfer:       {roles(vocab.RolePolicyAdmin), roles(vocab.RolePolicyAdmin)},
-	operation.Reseal:         {roles(vocab.RolePolicyAdmin), roles(vocab.RolePolicyAdmin)},
+	operation.Reseal:         {roles(vocab.RolePolicyAdmin, vocab.RoleKeyCustodian), roles(vocab.RolePolicyAdmin, vocab.RoleKeyCustodian)},
+	operation.Rewrap:         {roles(vocab.RoleKeyCustodian), roles(vocab.RoleKeyCustodian)},
 	// Under dual control: see dualControlOf.
 	operation.ApproversUpdate: {roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian), roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian)},
 	operation.CustodyLower:    {roles(vocab.RoleTenantAdmin, vocab.RolePolicyAdmin), roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian)},
+	operation.Release:         {roles(vocab.RoleTenantAdmin), roles(vocab.RoleTenantAdmin)},
+	operation.KeyDestroy:      {roles(vocab.RoleKeyCustodian), roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian)},
 	operation.TenantExport:    {roles(vocab.RoleKeyCustodian), roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian)},
 }
 

@@ -49,6 +49,7 @@ type Published struct {
 // Publish makes a license: content key, content ID, record and publishing
 // license. The record and its event are durable before anything is returned.
 func (t *Tenant) Publish(ctx context.Context, c Call, req PublishRequest) (*Published, error) {
+	defer t.calls.begin()()
 	e := t.newEvent(audit.KindPublished, c, t.now())
 	if req.To.Sealed != nil {
 		e.RecipientKey = req.To.Sealed.Hash()
@@ -57,7 +58,7 @@ func (t *Tenant) Publish(ctx context.Context, c Call, req PublishRequest) (*Publ
 		t.rememberDelivery(e, c.Caller)
 		return nil, t.refuse(ctx, e, err)
 	}
-	if err := t.frozen(); err != nil {
+	if err := firstError(t.held(), t.frozen()); err != nil {
 		return nil, t.refuse(ctx, e, err)
 	}
 	for range maxAttempts {

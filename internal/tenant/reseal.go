@@ -12,15 +12,6 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-const (
-	// resealBatch is how many licenses one transaction seals anew, each with a
-	// call of the custodian.
-	resealBatch = 8
-	// resealPause is how long the custodian is left alone after each batch, so
-	// that whoever opens documents does not wait for this.
-	resealPause = 200 * time.Millisecond
-)
-
 // resealFollowers has the licenses that follow a template and are kept less
 // strictly than it demands now sealed anew: an operation that needs nobody's
 // approval, made in the transaction that raises the floor. New documents are
@@ -33,9 +24,28 @@ func (t *Tenant) resealFollowers(tx store.Tx, draft *policy.Template, author ope
 	if err != nil || n == 0 || !t.ResealOf(draft.UID).IsZero() {
 		return err
 	}
-	w := wish{
+	return t.alongReseal(tx, author, wish{
 		kind: operation.Reseal, params: &operation.ResealParams{Template: draft.UID}, about: "template " + draft.Slug, alone: true,
+	})
+}
+
+// resealEverything does the same for all of the tenant's licenses, in the
+// transaction that raises the custody of the whole tenant.
+func (t *Tenant) resealEverything(tx store.Tx, from, to record.Settings, by audit.Principal) error {
+	if from.Custody == vocab.CustodyStrict || to.Custody != vocab.CustodyStrict {
+		return nil
 	}
+	params := &operation.ResealParams{Everything: 1}
+	n, err := t.countScopes(tx, t.cachedScopes())
+	if err != nil || n == 0 || !t.resealOf(params).IsZero() {
+		return err
+	}
+	author := operation.Person{Issuer: by.Issuer, Subject: by.Subject, Provider: by.Provider, Name: by.Name}
+	return t.alongReseal(tx, author, wish{kind: operation.Reseal, params: params, about: "every license that is kept cached", alone: true})
+}
+
+// alongReseal makes a reseal that follows from what a transaction does.
+func (t *Tenant) alongReseal(tx store.Tx, author operation.Person, w wish) error {
 	id := vocab.NewOperationID()
 	e := t.newEvent(audit.KindOperationRequested, byItself, t.now())
 	e.Target, e.Operation, e.Detail = record.OperationName(id), id, wishText(w)
@@ -53,7 +63,11 @@ func (t *Tenant) resealFollowers(tx store.Tx, draft *policy.Template, author ope
 // ResealOf returns the operation that seals a template's licenses anew, zero if
 // there is none that goes on.
 func (t *Tenant) ResealOf(uid vocab.TemplateUID) vocab.OperationID {
-	params, err := operation.EncodeParams(&operation.ResealParams{Template: uid})
+	return t.resealOf(&operation.ResealParams{Template: uid})
+}
+
+func (t *Tenant) resealOf(p *operation.ResealParams) vocab.OperationID {
+	params, err := operation.EncodeParams(p)
 	if err != nil {
 		return vocab.OperationID{}
 	}
@@ -81,12 +95,18 @@ func (t *Tenant) CountFloor(ctx context.Context, uid vocab.TemplateUID, floor vo
 	return n, err
 }
 
-// workReseal gives the next licenses a generation of their own. It ends early if
-// the template does not ask for it any more.
-func (t *Tenant) workReseal(ctx context.Context, id vocab.OperationID, o *operation.Operation) (time.Duration, error) {
+// workReseal seals the next licenses anew. It ends early if what it was for is
+// not demanded any more.
+func (t *Tenant) workReseal(ctx context.Context, pace *pace, id vocab.OperationID, o *operation.Operation) (time.Duration, error) {
 	params, err := operation.Params[operation.ResealParams](o)
 	if err != nil {
 		return 0, err
+	}
+	switch {
+	case params.Generation > 0 || params.Key != "":
+		return t.workAway(ctx, pace, id, o, params)
+	case params.Everything == 1:
+		return t.workEverything(ctx, pace, id, o, params)
 	}
 	var tmpl *policy.CompiledTemplate
 	if err := t.store.View(ctx, func(r store.Reader) (err error) {
@@ -96,43 +116,20 @@ func (t *Tenant) workReseal(ctx context.Context, id vocab.OperationID, o *operat
 		return 0, err
 	}
 	if tmpl == nil || tmpl.Custody != vocab.CustodyStrict {
-		return 0, t.dropReseal(ctx, id)
+		return 0, t.dropReseal(ctx, id, "the template does not demand strict custody any more")
 	}
-	done, err := t.workThrough(ctx, work{
-		id: id, o: o, scope: record.LicenseScope{Template: params.Template, Custody: vocab.CustodyCached}, batch: resealBatch,
-		kind: audit.KindLicenseEdited, detail: "resealed: cached to strict", each: t.toStrict,
+	scopes := []record.LicenseScope{{Template: params.Template, Custody: vocab.CustodyCached}}
+	return t.workThrough(ctx, work{
+		id: id, o: o, scopes: scopes, left: t.countOf(scopes), batch: maxBatch, rate: params.MaxRate, pace: pace,
+		kind: audit.KindLicenseEdited, detail: toStrictDetail, ready: t.resealed(true, false),
+		done: saying("every license of the template is strict"),
 	})
-	if err != nil || !done {
-		return resealPause, err
-	}
-	return 0, t.finishWork(ctx, id, "every license of the template is strict")
 }
 
-// toStrict seals a license's content key under a generation of its own.
-func (t *Tenant) toStrict(ctx context.Context, l *record.License, keyUsed *audit.Event) (*record.License, error) {
-	key, _, err := t.openKeyBox(ctx, l)
-	if err != nil {
-		return nil, err
-	}
-	defer key.Zero()
-	lent, err := t.ring.NewDocument(ctx, l.Content)
-	if err != nil {
-		return nil, err
-	}
-	defer lent.Release()
-	next := *l
-	next.Generation, next.Wrap = lent.Generation, lent.Wrap.Encode()
-	box := next.Box(t.id)
-	if next.KeyBox, err = box.Seal(lent.Secret, key); err != nil {
-		return nil, err
-	}
-	noteKey(keyUsed, lent)
-	return &next, nil
-}
+const toStrictDetail = "resealed: cached to strict"
 
 // dropReseal ends a reseal that is no longer wanted.
-func (t *Tenant) dropReseal(ctx context.Context, id vocab.OperationID) error {
-	const why = "the template does not demand strict custody any more"
+func (t *Tenant) dropReseal(ctx context.Context, id vocab.OperationID, why string) error {
 	_, _, err := t.moveOperation(ctx, t.newEvent(audit.KindOperationCancelled, byItself, t.now()), id, func(tx store.Tx, o *operation.Operation, e *audit.Event) error {
 		if err := t.keepCounts(tx, id, o); err != nil {
 			return err

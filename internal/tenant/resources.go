@@ -38,6 +38,8 @@ type live struct {
 	keys        map[string]*record.TenantKey
 	generations map[uint32]*record.Generation
 	ring        *keys.Ring
+	// hold keeps a restored tenant from publishing and opening; nil: nothing does.
+	hold *record.Hold
 	// residence is where the tenant lives; nil if nobody ever moved it.
 	residence *record.Residence
 }
@@ -151,6 +153,8 @@ func (l *live) set(s *record.Resource) error {
 		return l.setResidence(s)
 	case s.Name == record.NameApprovers:
 		return l.setApprovers(s)
+	case s.Name == record.NameHold:
+		return l.setHold(s)
 	}
 	return nil // nothing that decisions read
 }
@@ -242,7 +246,7 @@ func eachResource(r store.Reader, t vocab.TenantID, fn func(*record.Resource) er
 func isResource(target string) bool {
 	for _, prefix := range []string{
 		record.PrefixGroups, record.PrefixRoles, record.PrefixPrincipals, record.PrefixRevocations, record.PrefixOperations,
-		record.PrefixKeys, record.PrefixGenerations,
+		record.PrefixKeys, record.PrefixGenerations, record.PrefixBackups,
 	} {
 		if strings.HasPrefix(target, prefix) {
 			return true
@@ -298,6 +302,16 @@ func (t *Tenant) changeResourceOr(ctx context.Context, c Call, kind audit.Kind, 
 // changeResourceBy is changeResourceOr by an event that is there already and
 // names the resource as its target.
 func (t *Tenant) changeResourceBy(ctx context.Context, first *audit.Event, edit resourceEdit, dryRun bool) (*record.Resource, vocab.EventID, error) {
+	out, event, err := t.tryResource(ctx, first, edit, dryRun)
+	if err != nil {
+		return nil, vocab.EventID{}, t.refuse(ctx, first, err)
+	}
+	return out, event, nil
+}
+
+// tryResource is changeResourceBy for what nobody asks for: a refusal is no
+// event.
+func (t *Tenant) tryResource(ctx context.Context, first *audit.Event, edit resourceEdit, dryRun bool) (*record.Resource, vocab.EventID, error) {
 	name := first.Target
 	for range maxAttempts {
 		var out *record.Resource
@@ -327,10 +341,7 @@ func (t *Tenant) changeResourceBy(ctx context.Context, first *audit.Event, edit 
 			}
 			continue
 		}
-		if err != nil {
-			return nil, vocab.EventID{}, t.refuse(ctx, first, err)
-		}
-		return out, e.ID, nil
+		return out, e.ID, err
 	}
 	return nil, vocab.EventID{}, tooBusy()
 }

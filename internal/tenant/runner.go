@@ -60,6 +60,8 @@ type runner struct {
 	// failure makes it wait.
 	next  map[vocab.OperationID]time.Time
 	pause map[vocab.OperationID]time.Duration
+	// pace is how fast each of those goes that work on many licenses.
+	pace map[vocab.OperationID]*pace
 	// told are the recoveries that nothing is left to do for.
 	told map[vocab.OperationID]bool
 }
@@ -67,7 +69,8 @@ type runner struct {
 // operate carries out operations until ctx ends.
 func (t *Tenant) operate(ctx context.Context) {
 	r := &runner{
-		t: t, next: map[vocab.OperationID]time.Time{}, pause: map[vocab.OperationID]time.Duration{}, told: map[vocab.OperationID]bool{},
+		t: t, next: map[vocab.OperationID]time.Time{}, pause: map[vocab.OperationID]time.Duration{},
+		pace: map[vocab.OperationID]*pace{}, told: map[vocab.OperationID]bool{},
 	}
 	for {
 		news := t.live.bell.heard()
@@ -147,6 +150,9 @@ func (r *runner) after(id vocab.OperationID, pause time.Duration, err error) {
 		if errors.Is(err, context.Canceled) {
 			return // the tenant is being closed
 		}
+		if vocab.ReasonOf(err) == vocab.ReasonCustodianActs && vocab.ReasonOf(r.t.stuck.why(id)) == vocab.ReasonCustodianActs {
+			return // it waits for a person, perhaps for months, and that was said
+		}
 		r.t.logger.Info("an operation does not go on now", "tenant", r.t.name, "operation", id.String(), "reason", string(vocab.ReasonOf(err)), "error", err)
 	}
 	if r.t.stuck.set(id, err) {
@@ -165,11 +171,24 @@ func (r *runner) forget(open []openOperation) {
 			delete(r.pause, id)
 		}
 	}
+	for id := range r.pace {
+		if !goesOn(id) {
+			delete(r.pace, id)
+		}
+	}
 	for id := range r.told {
 		if !goesOn(id) {
 			delete(r.told, id)
 		}
 	}
+}
+
+// paceOf returns how fast an operation goes; at first, slowly.
+func (r *runner) paceOf(id vocab.OperationID) *pace {
+	if r.pace[id] == nil {
+		r.pace[id] = newPace(&r.t.calls)
+	}
+	return r.pace[id]
 }
 
 // openOperation is one that goes on.
@@ -248,12 +267,17 @@ func (t *Tenant) workOn(ctx context.Context, r *runner, id vocab.OperationID) (t
 	}
 	var pause time.Duration
 	switch o.Kind {
-	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate, operation.ApproversUpdate, operation.CustodyLower, operation.TenantExport:
+	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate, operation.ApproversUpdate, operation.CustodyLower,
+		operation.Release, operation.TenantExport:
 		err = t.carryOut(ctx, id, o)
 	case operation.Transfer:
-		pause, err = t.workTransfer(ctx, id, o)
+		pause, err = t.workTransfer(ctx, r.paceOf(id), id, o)
 	case operation.Reseal:
-		pause, err = t.workReseal(ctx, id, o)
+		pause, err = t.workReseal(ctx, r.paceOf(id), id, o)
+	case operation.Rewrap:
+		pause, err = t.workRewrap(ctx, r.paceOf(id), id, o)
+	case operation.KeyDestroy:
+		err = t.workDestroy(ctx, id, o)
 	case operation.Recovery:
 		var done bool
 		if done, err = t.workAnnounce(ctx, id, o); done {
@@ -268,15 +292,34 @@ func (t *Tenant) workOn(ctx context.Context, r *runner, id vocab.OperationID) (t
 	return 0, t.giveUp(ctx, id, err)
 }
 
+// heldUp is an error that an operation waits out, though another would end for it:
+// that of a key which somebody suspended, and may resume.
+type heldUp struct{ error }
+
+func (h heldUp) Unwrap() error { return h.error }
+
+// holdsUp has an operation wait while keys are suspended, or none is active.
+func holdsUp(err error) error {
+	switch vocab.ReasonOf(err) {
+	case vocab.ReasonKeySuspended, vocab.ReasonKeyState:
+		return heldUp{err}
+	}
+	return err
+}
+
 // passes reports whether an error may be over by itself: then an operation
 // waits; any other ends it.
 func passes(err error) bool {
+	if _, ok := errors.AsType[heldUp](err); ok {
+		return true
+	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || keys.IsOutage(err) {
 		return true
 	}
 	switch vocab.ReasonOf(err) {
 	case vocab.ReasonCustodianRefused, vocab.ReasonCustodianChanged, vocab.ReasonKeyAttributesUnsafe, vocab.ReasonStoreFull,
-		vocab.ReasonOverloaded, vocab.ReasonLogDamaged, vocab.ReasonOperationState, vocab.ReasonTenantFrozen:
+		vocab.ReasonOverloaded, vocab.ReasonLogDamaged, vocab.ReasonOperationState, vocab.ReasonCustodianActs,
+		vocab.ReasonTenantFrozen:
 		return true
 	}
 	return false
@@ -335,10 +378,14 @@ func (t *Tenant) prepare(ctx context.Context, o *operation.Operation) (effect, e
 		return t.prepareTemplate(ctx, o)
 	case operation.LicenseUpdate:
 		return t.prepareLicense(ctx, o)
+	case operation.KeyDestroy:
+		return t.prepareDestroy(o)
 	case operation.ApproversUpdate:
 		return t.prepareApprovers(o)
 	case operation.CustodyLower:
 		return t.prepareCustody(ctx, o)
+	case operation.Release:
+		return t.prepareRelease(o)
 	case operation.TenantExport:
 		return t.prepareMove(o)
 	}

@@ -107,6 +107,9 @@ func (t *Tenant) writeSettings(ctx context.Context, e *audit.Event, change func(
 		if e.State, err = to.State(); err != nil {
 			return err
 		}
+		if err := t.resealEverything(tx, from, to, e.Principal); err != nil {
+			return err
+		}
 		if successor != nil {
 			if err := t.putBundle(tx, successor); err != nil {
 				return err

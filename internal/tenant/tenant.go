@@ -59,6 +59,9 @@ type Deps struct {
 	Logger   *slog.Logger
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
+	// Backups lists the backups that a tenant's records are in; nil: those that
+	// its records name.
+	Backups func(store.Reader, vocab.TenantID) ([]BackupNeeds, error)
 	// SyncEvery is how often the custodian is looked at; 5 minutes if zero.
 	SyncEvery time.Duration
 }
@@ -94,6 +97,9 @@ type Tenant struct {
 	parents   parents
 	live      live
 	stuck     stuck
+	backups   func(store.Reader, vocab.TenantID) ([]BackupNeeds, error)
+	usesNoted time.Time // when what was used was written down last; of run, and of Close after it
+	calls     calls
 	exporting sync.Mutex // held while an archive of the tenant is made
 
 	stop    context.CancelFunc
@@ -119,7 +125,7 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	t := &Tenant{
 		name: d.File.ID, instance: d.Instance, store: d.Store, log: d.Log, exported: d.Exported, logger: d.Logger, now: d.Now,
 		syncEvery: cmp.Or(d.SyncEvery, 5*time.Minute), ready: make(chan struct{}), nudge: make(chan struct{}, 1), alarms: make(chan custodianAlarm, 16),
-		custodians: d.Custodians,
+		custodians: d.Custodians, backups: d.Backups,
 	}
 	if t.now == nil {
 		t.now = time.Now
@@ -181,6 +187,7 @@ func Open(ctx context.Context, d Deps) (*Tenant, error) {
 func (t *Tenant) Close() error {
 	t.stop()
 	t.running.Wait()
+	t.noteLastUses()
 	t.ring.Close()
 	return t.closeKeys()
 }

@@ -29,6 +29,7 @@ func (t *Tenant) run(ctx context.Context) {
 		err := t.bringUp(ctx)
 		if ctx.Err() == nil {
 			t.tell(err, first)
+			t.noteUses(ctx)
 		}
 		select { // what the look itself set off
 		case <-t.nudge:
@@ -172,7 +173,7 @@ func sameTrouble(a, b error) bool {
 // alarmingOf reports whether what a look at a custodian found is an alarm.
 func alarmingOf(err error) bool {
 	r := vocab.ReasonOf(err)
-	return alarming[r] || r == vocab.ReasonKeyAttributesUnsafe || errors.Is(err, keys.ErrTooMuchPower)
+	return alarming[r] || r == vocab.ReasonKeyAttributesUnsafe || errors.Is(err, keys.ErrTooMuchPower) || errors.Is(err, errVanished)
 }
 
 // noteFault notes how a look at a key that is not the active one ended, with an

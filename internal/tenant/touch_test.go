@@ -35,6 +35,9 @@ type moody struct {
 	check error             // what the check fails with, and nothing else
 	facts func(*keys.Facts) // what is different about the keys
 	asked int               // calls of any kind
+	// left, if it is set, is how many more calls are answered before err holds.
+	left *int
+	lie  func([]keys.UnwrapResult) // about what was unwrapped
 }
 
 func (c *moody) be(change func(*moody)) {
@@ -47,7 +50,19 @@ func (c *moody) mood() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked++
+	if c.left != nil {
+		if *c.left--; *c.left >= 0 {
+			return nil
+		}
+	}
 	return c.err
+}
+
+func (c *moody) Rewrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.WrapResult, error) {
+	if err := c.mood(); err != nil {
+		return nil, err
+	}
+	return c.Custodian.Rewrap(ctx, items)
 }
 
 func (c *moody) Check(ctx context.Context) error {
@@ -83,7 +98,13 @@ func (c *moody) Unwrap(ctx context.Context, items []keys.UnwrapItem) ([]keys.Unw
 	if err := c.mood(); err != nil {
 		return nil, err
 	}
-	return c.Custodian.Unwrap(ctx, items)
+	rs, err := c.Custodian.Unwrap(ctx, items)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lie != nil {
+		c.lie(rs)
+	}
+	return rs, err
 }
 
 func (c *moody) Sign(ctx context.Context, version uint32, message []byte) (*keys.Signature, error) {

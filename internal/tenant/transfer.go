@@ -55,7 +55,7 @@ func checkTransfer(from, to vocab.Principal) error {
 }
 
 // workTransfer hands over the next licenses.
-func (t *Tenant) workTransfer(ctx context.Context, id vocab.OperationID, o *operation.Operation) (time.Duration, error) {
+func (t *Tenant) workTransfer(ctx context.Context, p *pace, id vocab.OperationID, o *operation.Operation) (time.Duration, error) {
 	// Whoever was disabled or lost the role since hands nothing over any more.
 	if err := t.stillStands(o); err != nil {
 		return 0, err
@@ -69,17 +69,15 @@ func (t *Tenant) workTransfer(ctx context.Context, id vocab.OperationID, o *oper
 	if firstError(err1, err2) != nil {
 		return 0, contradicts("operation " + id.String())
 	}
-	done, err := t.workThrough(ctx, work{
-		id: id, o: o, scope: record.LicenseScope{Owner: from}, batch: transferBatch, kind: audit.KindLicenseEdited,
+	_, err = t.workThrough(ctx, work{
+		id: id, o: o, scopes: []record.LicenseScope{{Owner: from}}, batch: transferBatch, pace: p, kind: audit.KindLicenseEdited,
 		detail: fmt.Sprintf("transferred from %s to %s", from, to),
-		each: func(ctx context.Context, l *record.License, keyUsed *audit.Event) (*record.License, error) {
+		ready: oneByOne(func(ctx context.Context, l *record.License, keyUsed *audit.Event) (*record.License, error) {
 			return t.withPolicy(ctx, l, keyUsed, func(p *policy.Policy) { p.Owner = to })
-		},
+		}),
+		done: saying("handed over to " + to.String()),
 	})
-	if err != nil || !done {
-		return 0, err
-	}
-	return 0, t.finishWork(ctx, id, "handed over to "+to.String())
+	return 0, err // small batches: nobody waits for them
 }
 
 // withPolicy returns a license with another policy, sealed for it.

@@ -303,12 +303,21 @@ func (t *Tenant) look(ctx context.Context) (*keys.Facts, error) {
 	if err := t.claimInTime(ctx); err != nil {
 		return nil, err
 	}
+	if err := t.alarmLosses(ctx, changes); err != nil {
+		return nil, err
+	}
 	active := t.active()
 	for _, c := range t.openedKeys() {
 		if c.ID() == active.ID() {
 			continue
 		}
-		err := changes[c.ID()].Err
+		if _, k := t.live.keyByID(c.ID()); k != nil && keys.State(k.State) == keys.Destroyed {
+			if _, err := t.lookGone(ctx, c); err != nil {
+				t.logger.Info("it is not known whether a destroyed key is still there", "tenant", t.name, "key", t.keyNameOf(c.ID()), "error", err)
+			}
+			continue
+		}
+		err := t.orVanished(ctx, c, changes[c.ID()].Err)
 		if err == nil {
 			err = c.Check(ctx)
 		}
@@ -318,7 +327,7 @@ func (t *Tenant) look(ctx context.Context) (*keys.Facts, error) {
 	}
 	change := changes[active.ID()]
 	if change.Err != nil {
-		return nil, t.alarm(ctx, active.ID(), change.Err)
+		return nil, t.alarm(ctx, active.ID(), t.orVanished(ctx, active, change.Err))
 	}
 	if err := active.Check(ctx); err != nil {
 		if keys.IsRefusal(err) {

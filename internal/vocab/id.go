@@ -27,6 +27,7 @@ type (
 	templateKind   struct{}
 	certKind       struct{}
 	operationKind  struct{}
+	backupKind     struct{}
 	archiveKind    struct{}
 )
 
@@ -51,6 +52,8 @@ type (
 	CertID = ID[certKind]
 	// OperationID is something that takes time or a second person (UUIDv7).
 	OperationID = ID[operationKind]
+	// BackupID is a copy of the store that was begun (UUIDv7).
+	BackupID = ID[backupKind]
 	// ArchiveID is one archive of a tenant on its way to another service
 	// (UUIDv7).
 	ArchiveID = ID[archiveKind]

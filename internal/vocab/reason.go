@@ -59,6 +59,7 @@ const (
 	ReasonStoreNewer          Reason = "STORE_NEWER"
 	ReasonRotationUnclaimed   Reason = "ROTATION_UNCLAIMED" // alarm: a version of a key appeared that no custodian asked for
 	ReasonOperationState      Reason = "OPERATION_STATE"    // the operation has ended, or its state does not allow this
+	ReasonTenantHeld          Reason = "TENANT_HELD"        // restored from a backup, and nobody has released it yet
 )
 
 // Conflicts and things that are not there.

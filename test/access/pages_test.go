@@ -33,6 +33,8 @@ var listers = map[string][2]string{
 	"rms.v1.PeopleService/ListGroups":             {"policy-admin", "auditor"},
 	"rms.v1.PeopleService/ListDisabledPrincipals": {"tenant-admin", "auditor"},
 
+	"rms.v1.CustodyService/ListDependants": {"key-custodian", "auditor"},
+
 	"rms.v1.AuditService/ListEvents": {"auditor", ""},
 }
 
@@ -212,6 +214,7 @@ func (w *world) fill(t *testing.T) func(method string) proto.Message {
 			Parent: "tenants/contoso", Filter: &rmsv1.EventFilter{Until: until},
 		},
 		"rms.v1.OperationService/ListOperations": &rmsv1.ListOperationsRequest{Parent: "tenants/contoso"},
+		"rms.v1.CustodyService/ListDependants":   &rmsv1.ListDependantsRequest{Name: "tenants/contoso/keys/root"},
 	}
 	return func(method string) proto.Message { return requests[method] }
 }

@@ -1,9 +1,12 @@
 package access_test
 
 import (
+	"errors"
+	"io"
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -87,7 +90,8 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	},
 	"rms.v1.OperationService/PauseOperation": func(t *testing.T, w *world) proto.Message {
 		if w.trying == "policy-admin" {
-			return &rmsv1.PauseOperationRequest{Name: w.resealing(t)}
+			name, _ := w.resealing(t)
+			return &rmsv1.PauseOperationRequest{Name: name}
 		}
 		return &rmsv1.PauseOperationRequest{Name: w.waiting(t).GetName()}
 	},
@@ -108,6 +112,12 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 			Parent: "tenants/contoso", Scope: &rmsv1.RequestRecoveryRequest_Owner{Owner: "user:bob@contoso.test"},
 			Until: timestamppb.New(time.Now().Add(time.Hour)), Reason: "a test", Ticket: "TEST-1",
 		}
+	},
+	"rms.v1.HoldService/GetHold": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetHoldRequest{Name: "tenants/contoso/hold"}
+	},
+	"rms.v1.HoldService/ReleaseTenant": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ReleaseTenantRequest{Parent: "tenants/contoso", Reason: "a test"}
 	},
 
 	"rms.v1.ExitService/RequestExport": func(t *testing.T, _ *world) proto.Message { return exportRequest(t) },
@@ -225,6 +235,12 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	"rms.v1.CustodyService/GetKey": func(*testing.T, *world) proto.Message {
 		return &rmsv1.GetKeyRequest{Name: "tenants/contoso/keys/root"}
 	},
+	"rms.v1.CustodyService/Rewrap": func(*testing.T, *world) proto.Message {
+		return &rmsv1.RewrapRequest{Parent: "tenants/contoso", ValidateOnly: true}
+	},
+	"rms.v1.CustodyService/Reseal": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.ResealRequest{Name: w.archived(t), ValidateOnly: true}
+	},
 	"rms.v1.CustodyService/GetInventory": func(*testing.T, *world) proto.Message {
 		return &rmsv1.GetInventoryRequest{Parent: "tenants/contoso"}
 	},
@@ -255,6 +271,16 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	},
 	"rms.v1.CustodyService/CompromiseKey": func(t *testing.T, w *world) proto.Message {
 		return &rmsv1.CompromiseKeyRequest{Name: w.oldGeneration(t), Reason: "a test"}
+	},
+	"rms.v1.CustodyService/ListDependants": func(*testing.T, *world) proto.Message {
+		return &rmsv1.ListDependantsRequest{Name: "tenants/contoso/keys/root"}
+	},
+	"rms.v1.CustodyService/DestroyKey": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.DestroyKeyRequest{Name: w.emptyGeneration(t), DespiteSoak: true, Reason: "a test"}
+	},
+	// It is done already: then it stays so.
+	"rms.v1.CustodyService/FinishDestroyKey": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.FinishDestroyKeyRequest{Name: w.destruction(t)}
 	},
 	"rms.v1.CustodyService/GetApprovers": func(*testing.T, *world) proto.Message {
 		return &rmsv1.GetApproversRequest{Name: "tenants/contoso/approvers"}
@@ -292,6 +318,37 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	"rms.v1.OperatorService/Status":     func(*testing.T, *world) proto.Message { return &rmsv1.StatusRequest{} },
 	"rms.v1.OperatorService/Reload":     func(*testing.T, *world) proto.Message { return &rmsv1.ReloadRequest{} },
 	"rms.v1.OperatorService/CheckStore": func(*testing.T, *world) proto.Message { return &rmsv1.CheckStoreRequest{} },
+
+	"rms.v1.OperatorService/Backup":      func(t *testing.T, _ *world) proto.Message { return backupRequest(t) },
+	"rms.v1.OperatorService/ListBackups": func(*testing.T, *world) proto.Message { return &rmsv1.ListBackupsRequest{} },
+	"rms.v1.OperatorService/ForgetBackup": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.ForgetBackupRequest{Backup: w.backup(t), Reason: "a test"}
+	},
+}
+
+func backupRequest(t *testing.T) *rmsv1.BackupRequest {
+	t.Helper()
+	key, err := age.GenerateHybridIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rmsv1.BackupRequest{Recipients: []string{key.Recipient().String()}, KeepUntil: timestamppb.New(time.Now().Add(time.Hour))}
+}
+
+// backup makes a backup and returns its ID.
+func (w *world) backup(t *testing.T) (id string) {
+	t.Helper()
+	stream, err := rmsv1.NewOperatorServiceClient(w.operator).Backup(t.Context(), backupRequest(t))
+	for err == nil {
+		var r *rmsv1.BackupResponse
+		if r, err = stream.Recv(); err == nil && r.GetBegin() != nil {
+			id = r.GetBegin().GetBackup()
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	return id
 }
 
 func exportRequest(t *testing.T) *rmsv1.RequestExportRequest {

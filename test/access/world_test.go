@@ -14,11 +14,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
@@ -40,7 +38,7 @@ domains: [contoso.test]
 admins: ["user:tessa@contoso.test"]
 roles:
   policy-admin: ["user:paul@contoso.test", "user:pat@contoso.test"]
-  key-custodian: ["user:carla@contoso.test"]
+  key-custodian: ["user:carla@contoso.test", "user:pat@contoso.test"]
   auditor: ["user:erin@contoso.test"]
   recovery-officer: ["user:rita@contoso.test"]
 providers: [dev-contoso]
@@ -256,7 +254,7 @@ func (w *world) deleted(t *testing.T) string {
 	return name
 }
 
-// pat is another policy-admin, who asks for what paul is to approve.
+// pat is another policy-admin and key-custodian, who asks for what paul is to approve.
 func (w *world) pat(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+w.svc.Token("pat"))
 }
@@ -274,61 +272,54 @@ func (w *world) waiting(t *testing.T) *rmsv1.Operation {
 	return out.GetOperation()
 }
 
-// resealing makes an operation that runs for a while: a template's licenses are
-// sealed anew, with pauses for the custodian's sake.
-func (w *world) resealing(t *testing.T) string {
+// archived makes a generation that does not seal what is new any more.
+func (w *world) archived(t *testing.T) string {
 	t.Helper()
-	ctx := w.pat(t.Context())
-	policy := rmsv1.NewPolicyServiceClient(w.network)
-	old := w.template(t)
-	bob, conn := w.as(t.Context(), "owner", "")
-	for range 40 {
-		req := w.publishRequest()
-		req.Policy = &rmsv1.PublishRequest_Template{Template: old.GetName()}
-		if _, err := rmsv1.NewProtectionServiceClient(conn).Publish(bob, req); err != nil {
-			t.Fatal(err)
-		}
-	}
-	next := templateForm()
-	next.Name, next.Etag, next.CustodyMode = old.GetName(), old.GetEtag(), rmsv1.CustodyMode_CUSTODY_MODE_STRICT
-	raised, err := policy.UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: next})
+	ctx, conn := w.as(t.Context(), "key-custodian", "")
+	custody := rmsv1.NewCustodyServiceClient(conn)
+	inventory, err := custody.GetInventory(ctx, &rmsv1.GetInventoryRequest{Parent: "tenants/contoso"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if raised.GetResealOperation() == "" || raised.GetBelowFloor() == 0 {
-		t.Fatalf("raising the floor started nothing: %v", raised)
+	if _, err := custody.RotateKey(ctx, &rmsv1.RotateKeyRequest{Name: "tenants/contoso/keys/root"}); err != nil {
+		t.Fatal(err)
 	}
-	return raised.GetResealOperation()
+	for _, l := range inventory.GetLines() {
+		if l.GetActive() {
+			return fmt.Sprintf("tenants/contoso/generations/%d", l.GetNumber())
+		}
+	}
+	t.Fatal("no generation is active")
+	return ""
+}
+
+// resealing makes an operation that runs for a while: the licenses of a
+// generation are sealed anew, one a second.
+func (w *world) resealing(t *testing.T) (name, generation string) {
+	t.Helper()
+	for range 40 {
+		w.publish(t)
+	}
+	generation = w.archived(t)
+	ctx, conn := w.as(t.Context(), "key-custodian", "")
+	out, err := rmsv1.NewCustodyServiceClient(conn).Reseal(ctx, &rmsv1.ResealRequest{Name: generation, MaxRate: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.GetOperation().GetName(), generation
 }
 
 // paused makes an operation that is paused, and changes nothing when it goes on:
-// what it was for is no longer wanted.
+// what it works on is suspended.
 func (w *world) paused(t *testing.T) string {
 	t.Helper()
-	ctx := w.pat(t.Context())
-	name := w.resealing(t)
-	operations := rmsv1.NewOperationServiceClient(w.network)
-	o, err := operations.PauseOperation(ctx, &rmsv1.PauseOperationRequest{Name: name})
-	if err != nil {
+	name, generation := w.resealing(t)
+	if _, err := rmsv1.NewOperationServiceClient(w.network).PauseOperation(w.pat(t.Context()), &rmsv1.PauseOperationRequest{Name: name}); err != nil {
 		t.Fatal(err)
 	}
-	next := templateForm()
-	next.Name, next.Etag = o.GetReseal().GetTemplate(), "*"
-	_, err = rmsv1.NewPolicyServiceClient(w.network).UpdateTemplate(ctx, &rmsv1.UpdateTemplateRequest{Template: next})
-	if status.Code(err) != codes.FailedPrecondition {
-		t.Fatalf("lowering a floor: %v", err)
-	}
-	custodian, conn := w.as(t.Context(), "key-custodian", "")
-	operations = rmsv1.NewOperationServiceClient(conn)
-	asked, err := operations.ListOperations(custodian, &rmsv1.ListOperationsRequest{
-		Parent: "tenants/contoso", PageSize: 1, Kind: rmsv1.Operation_KIND_CUSTODY_LOWER, State: rmsv1.Operation_STATE_AWAITING_APPROVAL,
-	})
-	if err != nil || len(asked.GetOperations()) != 1 {
-		t.Fatalf("%v, %v", asked, err)
-	}
-	o = asked.GetOperations()[0]
-	if o, err = operations.ApproveOperation(custodian, &rmsv1.ApproveOperationRequest{Name: o.GetName(), ParamsSha256: o.GetParamsSha256()}); err != nil || o.GetState() != rmsv1.Operation_STATE_SUCCEEDED {
-		t.Fatalf("%v, %v", o, err)
+	ctx, conn := w.as(t.Context(), "key-custodian", "")
+	if _, err := rmsv1.NewCustodyServiceClient(conn).SuspendKey(ctx, &rmsv1.SuspendKeyRequest{Name: generation}); err != nil {
+		t.Fatal(err)
 	}
 	return name
 }
@@ -353,6 +344,28 @@ func (w *world) oldGeneration(t *testing.T) string {
 	}
 	t.Fatal("no generation is active")
 	return ""
+}
+
+// emptyGeneration returns an old one that nothing was published under.
+func (w *world) emptyGeneration(t *testing.T) string {
+	t.Helper()
+	w.oldGeneration(t)
+	return w.oldGeneration(t)
+}
+
+// destruction asks for one to be destroyed, which pat approves.
+func (w *world) destruction(t *testing.T) string {
+	t.Helper()
+	ctx, conn := w.as(t.Context(), "key-custodian", "")
+	o, err := rmsv1.NewCustodyServiceClient(conn).DestroyKey(ctx, &rmsv1.DestroyKeyRequest{Name: w.emptyGeneration(t), DespiteSoak: true})
+	if err == nil {
+		_, err = rmsv1.NewOperationServiceClient(w.network).ApproveOperation(w.pat(t.Context()),
+			&rmsv1.ApproveOperationRequest{Name: o.GetName(), ParamsSha256: o.GetParamsSha256()})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o.GetName()
 }
 
 // suspendedGeneration suspends an old one.

@@ -60,6 +60,7 @@ var parsers = []struct {
 	},
 	{"audit event", "internal/audit", "ParseEvent setID leafWho.principal leafWho.valid"},
 	{"inputs of a decision", "internal/decision", "Decode unreadable form.caller license readRevocations form.publishing"},
+	{"exported events", "internal/audit", "readExportLine"},
 	{"checkpoint", "internal/audit", "OpenCheckpoint ReadCheckpoint parseCheckpoint"},
 	{
 		"token", "internal/identity",
@@ -76,6 +77,11 @@ var parsers = []struct {
 	{"approver file", "internal/operation/approverfile", "Parse parse parseApprover"},
 	{"suite of a policy", "internal/policy/suitefile", "Parse Suite.read readTenant readDomains yesNo Suite.readTemplate Suite.readCase readWho readWant"},
 	{"context", "internal/contexts", "Parse ParseKeyID Context.Validate validServer hasAlias"},
+	{
+		"backup", "internal/backup",
+		"Read readArchive reader.read reader.next reader.named reader.checkpoints reader.store decodeManifest strictly Manifest.validate " +
+			"onlyZeros Inspect Hash.UnmarshalText",
+	},
 	{"page token", "internal/server", "pages.cursor"},
 	{"Vault's answers", "internal/keys/vault", "decodeOne parseAnswer parseVersioned parseBatch parseHealth parseKey parseKeyVersion parseCapabilities parseSignature refusal"},
 	{

@@ -103,16 +103,23 @@ func (r *Records) SetState(number uint32, to keys.State) (out keys.Record, err e
 	return out, err
 }
 
-// SetWrap implements [keys.Records].
-func (r *Records) SetWrap(_ context.Context, number uint32, old, new license.Wrap) error {
-	return r.write("wrap", func() error {
-		rec := r.find(number)
-		if rec == nil || string(rec.Wrap.Encode()) != string(old.Encode()) {
-			return stale("wrap")
+// SetWraps replaces the wraps of generations, all or none, and returns them as
+// they are then. It fails with ETAG_MISMATCH if one is no longer what it was.
+func (r *Records) SetWraps(changes []keys.WrapChange) (out []keys.Record, err error) {
+	err = r.write("wrap", func() error {
+		for _, c := range changes {
+			if rec := r.find(c.Number); rec == nil || string(rec.Wrap.Encode()) != string(c.From.Encode()) {
+				return stale("wrap")
+			}
 		}
-		rec.Wrap = new
+		for _, c := range changes {
+			rec := r.find(c.Number)
+			rec.Wrap = c.To
+			out = append(out, *rec)
+		}
 		return nil
 	})
+	return out, err
 }
 
 // Keys implements [keys.Records].
@@ -219,21 +226,6 @@ func RunRecords(t *testing.T, make func(t *testing.T) keys.Records) {
 		}
 		if err := r.AddGeneration(t.Context(), record(12, keys.Active)); !errors.Is(err, vocab.ReasonResourceExists) {
 			t.Errorf("number taken: %v", err)
-		}
-	})
-	t.Run("SetWrap", func(t *testing.T) {
-		r := make(t)
-		rec := record(1, keys.Active)
-		ok(t, r.AddGeneration(t.Context(), rec))
-		next := rec.Wrap
-		next.L0Version = 7
-		ok(t, r.SetWrap(t.Context(), 1, rec.Wrap, next))
-		if err := r.SetWrap(t.Context(), 1, rec.Wrap, next); !errors.Is(err, vocab.ReasonEtagMismatch) {
-			t.Errorf("stale wrap: %v", err)
-		}
-		list, _ := r.Generations(t.Context())
-		if list[0].Wrap.L0Version != 7 {
-			t.Errorf("wrap %+v", list[0].Wrap)
 		}
 	})
 	t.Run("Marks", func(t *testing.T) {

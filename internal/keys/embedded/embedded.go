@@ -40,7 +40,12 @@ type Keyring struct {
 	fileKey *vocab.Secret
 }
 
-var _ keys.Custodian = (*Keyring)(nil)
+var (
+	_ keys.Custodian = (*Keyring)(nil)
+	_ keys.Rotator   = (*Keyring)(nil)
+	_ keys.Destroyer = (*Keyring)(nil)
+	_ keys.Holder    = (*Keyring)(nil)
+)
 
 // Create makes a new key ring with version 1 of both keys, and the key file if
 // there is none, durably. It never overwrites a key ring.
@@ -110,7 +115,16 @@ func (k *Keyring) begin(ctx context.Context) (r *ring, end func(), err error) {
 		k.mu.RUnlock()
 		return nil, nil, closed()
 	}
+	if k.ring.destroyed() {
+		k.mu.RUnlock()
+		return nil, nil, gone()
+	}
 	return k.ring, k.mu.RUnlock, nil
+}
+
+func gone() error {
+	return vocab.Errorf(vocab.ReasonKeyState, "the keys of this key ring were destroyed").
+		WithNext("Take the key ring out of the tenant's file")
 }
 
 func closed() error {
@@ -331,6 +345,47 @@ func (k *Keyring) Destroy(ctx context.Context, number uint32) error {
 	})
 }
 
+// DestroyRoot implements [keys.Destroyer].
+func (k *Keyring) DestroyRoot(ctx context.Context, number uint32) error {
+	if number == 0 {
+		return vocab.Errorf(vocab.ReasonRequestInvalid, "no version of the key was named")
+	}
+	if holds, _, err := k.HoldsRoot(ctx); err != nil || !holds {
+		return err
+	}
+	err := k.Destroy(ctx, number)
+	if vocab.ReasonOf(err) == vocab.ReasonResourceNotFound {
+		return nil
+	}
+	return err
+}
+
+// DestroyAll implements [keys.Destroyer]. What is left is the key ring's ID, so
+// that a ring that was destroyed is not taken for one that is lost.
+func (k *Keyring) DestroyAll(ctx context.Context) error {
+	if holds, _, err := k.HoldsRoot(ctx); err != nil || !holds {
+		return err
+	}
+	return k.change(ctx, func(r *ring) error {
+		r.zero()
+		r.Root, r.Sign = nil, nil
+		return nil
+	})
+}
+
+// HoldsRoot implements [keys.Holder].
+func (k *Keyring) HoldsRoot(ctx context.Context) (holds bool, requestID string, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return false, "", err
+	}
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if k.ring == nil {
+		return false, "", closed()
+	}
+	return !k.ring.destroyed(), "", nil
+}
+
 // change edits a copy, writes it durably and only then uses it.
 func (k *Keyring) change(ctx context.Context, edit func(*ring) error) error {
 	if err := context.Cause(ctx); err != nil {
@@ -340,6 +395,9 @@ func (k *Keyring) change(ctx context.Context, edit func(*ring) error) error {
 	defer k.mu.Unlock()
 	if k.ring == nil {
 		return closed()
+	}
+	if k.ring.destroyed() {
+		return gone()
 	}
 	next := k.ring.clone()
 	if err := edit(next); err != nil {

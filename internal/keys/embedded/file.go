@@ -21,7 +21,8 @@ const magic = "rms-keyring\x00\x00\x00\x00\x01"
 // maxFile bounds what is read: about 5,000 versions.
 const maxFile = 512 << 10
 
-// ring is the plaintext of the file. Versions rise; a gap is a destroyed one.
+// ring is the plaintext of the file. Versions rise; a gap is a destroyed one. A
+// ring without any was destroyed as a whole.
 type ring struct {
 	ID   [16]byte  `cbor:"1,keyasint"`
 	Root []version `cbor:"2,keyasint"`
@@ -58,8 +59,10 @@ func (r *ring) clone() *ring {
 	return &ring{ID: r.ID, Root: slices.Clone(r.Root), Sign: slices.Clone(r.Sign)}
 }
 
+func (r *ring) destroyed() bool { return len(r.Root) == 0 && len(r.Sign) == 0 }
+
 func (r *ring) check() error {
-	if r.ID == [16]byte{} || len(r.Root) == 0 || len(r.Sign) == 0 {
+	if r.ID == [16]byte{} || (len(r.Root) == 0) != (len(r.Sign) == 0) {
 		return errors.New("it lacks its ID or a key")
 	}
 	for _, vs := range [][]version{r.Root, r.Sign} {

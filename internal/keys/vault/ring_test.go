@@ -69,13 +69,24 @@ func TestHierarchyOnRealVault(t *testing.T) {
 	if len(bundle.Signers()) != 2 {
 		t.Error("the root before does not vouch for the new one")
 	}
-	moved, err := ring.Rewrap(t.Context())
+	newest := keys.VersionID{Custodian: v.ID(), Version: 2}
+	moved, err := ring.Rewrap(t.Context(), newest, 10, func(uint32) bool { return false }, func(changes []keys.WrapChange) error {
+		recs, err := records.SetWraps(changes)
+		for _, rec := range recs {
+			ring.Take(rec)
+		}
+		return err
+	})
 	must(t, err)
 	if len(moved) != 1 || moved[0].Err != nil || moved[0].To.Version != 2 {
 		t.Fatalf("Rewrap: %+v", moved)
 	}
-	docMoved, err := ring.RewrapOne(t.Context(), keys.DocumentBinding(tenant, strict.Generation, doc), strict.Wrap)
+	documents, err := ring.RewrapDocuments(t.Context(), newest, []keys.UnwrapItem{{Binding: keys.DocumentBinding(tenant, strict.Generation, doc), Wrap: strict.Wrap}})
 	must(t, err)
+	docMoved := documents[0]
+	if must(t, docMoved.Err); !docMoved.Secret.Equal(strict.Secret) {
+		t.Error("a document's new wrap opens to something else")
+	}
 	must(t, tn.Configure(t.Context(), "root", map[string]any{"min_decryption_version": 2}))
 	ring.Flush()
 	again, err := ring.Open(t.Context(), cached.Generation)

@@ -22,6 +22,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,6 +78,9 @@ type Store struct {
 	path    string
 	lock    *lock
 	minFree uint64
+	// mapped is how much address space was reserved for the file, and copyGrowth
+	// how much it may grow during one copy.
+	mapped, copyGrowth int64
 
 	// commit and space are what the writer calls; tests put faults there.
 	commit func(*bbolt.Tx) error
@@ -157,7 +161,8 @@ func open(o Options, l *lock) (_ *Store, err error) {
 			"other users may read or write the store (mode %04o)", info.Mode().Perm()).
 			WithNext("If that is a mistake: chmod 600 %s", o.Path)
 	}
-	db, err := openFile(o.Path, initialMap)
+	mapped := reserve(o.Path)
+	db, err := openFile(o.Path, mapped)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +180,7 @@ func open(o Options, l *lock) (_ *Store, err error) {
 		return nil, err
 	}
 	s := &Store{
-		db: db, path: o.Path, lock: l,
+		db: db, path: o.Path, lock: l, mapped: int64(mapped), copyGrowth: copyGrowth,
 		commit: (*bbolt.Tx).Commit,
 		space:  freeSpace,
 		queue:  make(chan *request, queueLength),
@@ -191,10 +196,19 @@ func open(o Options, l *lock) (_ *Store, err error) {
 }
 
 // initialMap is how much address space is reserved for the file: 8 GiB, or
-// 256 MiB on 32-bit systems. A file that outgrows it has to be mapped anew, and
+// 256 MiB on 32-bit systems, and for a large file twice its size. A file that outgrows it has to be mapped anew, and
 // that waits for every reader, so a long copy would hold up the writer.
 // Address space that is not used costs nothing.
 const initialMap = 1 << (28 + 5*(^uint(0)>>63))
+
+// reserve is how much address space to reserve for a file.
+func reserve(path string) int {
+	info, err := os.Stat(path)
+	if err != nil || info.Size() > math.MaxInt/4 {
+		return initialMap
+	}
+	return max(initialMap, 2*int(info.Size()))
+}
 
 // openFile opens a bbolt file. bbolt panics on some damaged files; those come
 // back as STORE_DAMAGED.

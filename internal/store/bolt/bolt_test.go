@@ -24,3 +24,7 @@ func openIn(tb testing.TB, dir string) *Store {
 func TestConformance(t *testing.T) {
 	storetest.Run(t, func(tb testing.TB, dir string) store.Store { return openIn(tb, dir) })
 }
+
+func TestCopierConformance(t *testing.T) {
+	storetest.RunCopier(t, func(tb testing.TB, dir string) store.Store { return openIn(tb, dir) }, "rms.db")
+}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -379,7 +381,7 @@ func TestCheckAndCopy(t *testing.T) {
 	}
 	copied := t.TempDir()
 	var buf bytes.Buffer
-	n, err := s.CopyTo(t.Context(), &buf)
+	n, err := s.CopyTo(t.Context(), &buf, nil)
 	if err != nil || n != int64(buf.Len()) {
 		t.Fatalf("copied %d of %d bytes, %v", n, buf.Len(), err)
 	}
@@ -406,14 +408,14 @@ func TestCheckAndCopy(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	left := errors.New("test: left")
 	cancel(left)
-	if _, err := s.CopyTo(ctx, &buf); !errors.Is(err, left) {
+	if _, err := s.CopyTo(ctx, &buf, nil); !errors.Is(err, left) {
 		t.Errorf("CopyTo for one who left: %v", err)
 	}
 	if err := s.Check(ctx, func(error) {}); !errors.Is(err, left) {
 		t.Errorf("Check for one who left: %v", err)
 	}
 	ctx, cancel = context.WithCancelCause(t.Context())
-	if _, err := s.CopyTo(ctx, cancelling{func() { cancel(left) }}); !errors.Is(err, left) {
+	if _, err := s.CopyTo(ctx, cancelling{func() { cancel(left) }}, nil); !errors.Is(err, left) {
 		t.Errorf("CopyTo for one who leaves: %v", err)
 	}
 }
@@ -422,3 +424,55 @@ func TestCheckAndCopy(t *testing.T) {
 type cancelling struct{ cancel func() }
 
 func (c cancelling) Write(p []byte) (int, error) { c.cancel(); return len(p), nil }
+
+// A copy whose reader is slow lets everybody write, and ends when the file has
+// grown too much because of it.
+func TestCopyEndsWhenItCostsTooMuch(t *testing.T) {
+	t.Parallel()
+	s := openIn(t, t.TempDir())
+	defer s.Close()
+	for i := range 200 {
+		putOne(t, s, fmt.Sprint(i), strings.Repeat("v", 4000))
+	}
+	s.copyGrowth = 1 << 20
+	writes := 0
+	_, err := s.CopyTo(t.Context(), writing{func() {
+		writes++
+		putOne(t, s, fmt.Sprintf("meanwhile %d", writes), strings.Repeat("m", 2<<20))
+	}}, nil)
+	wantReason(t, "a slow copy", err, vocab.ReasonOverloaded, "grows too much")
+	if writes == 0 || getOne(t, s, fmt.Sprintf("meanwhile %d", writes)) == "" {
+		t.Errorf("%d writes went through", writes)
+	}
+	if _, err := s.CopyTo(t.Context(), io.Discard, nil); err != nil {
+		t.Errorf("the next copy: %v", err)
+	}
+}
+
+// What is reserved for a large file leaves a copy room to the size of the file.
+func TestReserve(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "rms.db")
+	if got := reserve(path); got != initialMap {
+		t.Errorf("for no file: %d", got)
+	}
+	f, err := os.Create(path)
+	if err == nil {
+		err = errors.Join(f.Truncate(10<<30), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := int64(20 << 30)
+	if math.MaxInt == math.MaxInt32 {
+		want = initialMap // all there is
+	}
+	if got := int64(reserve(path)); got != want {
+		t.Errorf("for 10 GiB: %d", got)
+	}
+}
+
+// writing is a reader during whose reading others write.
+type writing struct{ write func() }
+
+func (w writing) Write(p []byte) (int, error) { w.write(); return len(p), nil }

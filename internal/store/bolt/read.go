@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
 	"runtime/debug"
 
 	"go.etcd.io/bbolt"
@@ -189,10 +190,17 @@ func (s *Store) Check(ctx context.Context, found func(problem error)) error {
 	return nil
 }
 
-// CopyTo implements [store.Copier]. Errors of w come back as they are.
-func (s *Store) CopyTo(ctx context.Context, w io.Writer) (n int64, err error) {
+// CopyTo implements [store.Copier]. Errors of w come back as they are. It is
+// looked at the file's growth at every write to w, so a w that blocks for ever
+// has to end the context.
+func (s *Store) CopyTo(ctx context.Context, w io.Writer, begin func(r store.Reader, size int64) error) (n int64, err error) {
 	err = s.snapshot(ctx, func(tx *bbolt.Tx) (err error) {
-		cw := &contextWriter{ctx: ctx, w: w}
+		if begin != nil {
+			if err := begin(reader{tx}, tx.Size()); err != nil {
+				return err
+			}
+		}
+		cw := &copyWriter{ctx: ctx, w: w, grown: s.growth(tx.Size())}
 		n, err = tx.WriteTo(cw)
 		if cw.err != nil {
 			return cw.err // bbolt passes it on as text only
@@ -205,17 +213,56 @@ func (s *Store) CopyTo(ctx context.Context, w io.Writer) (n int64, err error) {
 	return n, err
 }
 
-// contextWriter ends a long copy with its context, and keeps the error that
-// ended it.
-type contextWriter struct {
-	ctx context.Context
-	w   io.Writer
-	err error
+// copyWriter ends a long copy with its context, or when it costs too much, and
+// keeps the error that ended it.
+type copyWriter struct {
+	ctx   context.Context
+	w     io.Writer
+	grown func() error
+	err   error
 }
 
-func (c *contextWriter) Write(p []byte) (n int, err error) {
+func (c *copyWriter) Write(p []byte) (n int, err error) {
 	if c.err = usable(c.ctx); c.err == nil {
+		c.err = c.grown()
+	}
+	if c.err == nil {
 		n, c.err = c.w.Write(p)
 	}
 	return n, c.err
+}
+
+// Limits of what a copy may cost while it goes on.
+const (
+	// copyGrowth is how much the file may grow during one copy, in bytes.
+	copyGrowth = 1 << 30
+	// mapStep is by how much the engine maps more of a large file, and mapSlack
+	// more than one group of commits needs. To map more it waits for every
+	// reader: a copy ends before that would hold up the writer.
+	mapStep  = 1 << 30
+	mapSlack = 4 * batchBytes
+)
+
+// growth returns what says, as an error, that the file has grown too much since
+// a snapshot of a size was taken.
+func (s *Store) growth(size int64) func() error {
+	start := s.fileSize()
+	limit := start + s.copyGrowth
+	room := max(s.mapped, (size+mapStep-1)/mapStep*mapStep) - mapSlack
+	return func() error {
+		if now := s.fileSize(); now > limit || now > room && now > start {
+			return vocab.Errorf(vocab.ReasonOverloaded, "the copy takes so long that the store grows too much meanwhile").
+				WithNext("Make the copy on a fast local disk, and when less is going on; a store above 8 GiB has more room after a restart")
+		}
+		return nil
+	}
+}
+
+// fileSize is the size of the file in bytes; 0 if that cannot be said.
+func (s *Store) fileSize() int64 {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }

@@ -199,6 +199,79 @@ func (Key_State) EnumDescriptor() ([]byte, []int) {
 	return file_rms_v1_custody_proto_rawDescGZIP(), []int{5, 1}
 }
 
+// Kind says what it is.
+type Inventory_Hindrance_Kind int32
+
+const (
+	// Not a hindrance.
+	Inventory_Hindrance_KIND_UNSPECIFIED Inventory_Hindrance_Kind = 0
+	// It wraps what is new.
+	Inventory_Hindrance_KIND_ACTIVE Inventory_Hindrance_Kind = 1
+	// It is the newest version of a key: only the key as a whole can go.
+	Inventory_Hindrance_KIND_NEWEST Inventory_Hindrance_Kind = 2
+	// Licenses need it.
+	Inventory_Hindrance_KIND_LICENSES Inventory_Hindrance_Kind = 3
+	// Generations that licenses need, or may need, are wrapped by it.
+	Inventory_Hindrance_KIND_GENERATIONS Inventory_Hindrance_Kind = 4
+	// A backup needs it.
+	Inventory_Hindrance_KIND_BACKUP Inventory_Hindrance_Kind = 5
+	// It was needed or used until lately.
+	Inventory_Hindrance_KIND_SOAK Inventory_Hindrance_Kind = 6
+	// It is destroyed already.
+	Inventory_Hindrance_KIND_DESTROYED Inventory_Hindrance_Kind = 7
+)
+
+// Enum value maps for Inventory_Hindrance_Kind.
+var (
+	Inventory_Hindrance_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_ACTIVE",
+		2: "KIND_NEWEST",
+		3: "KIND_LICENSES",
+		4: "KIND_GENERATIONS",
+		5: "KIND_BACKUP",
+		6: "KIND_SOAK",
+		7: "KIND_DESTROYED",
+	}
+	Inventory_Hindrance_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_ACTIVE":      1,
+		"KIND_NEWEST":      2,
+		"KIND_LICENSES":    3,
+		"KIND_GENERATIONS": 4,
+		"KIND_BACKUP":      5,
+		"KIND_SOAK":        6,
+		"KIND_DESTROYED":   7,
+	}
+)
+
+func (x Inventory_Hindrance_Kind) Enum() *Inventory_Hindrance_Kind {
+	p := new(Inventory_Hindrance_Kind)
+	*p = x
+	return p
+}
+
+func (x Inventory_Hindrance_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Inventory_Hindrance_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_rms_v1_custody_proto_enumTypes[3].Descriptor()
+}
+
+func (Inventory_Hindrance_Kind) Type() protoreflect.EnumType {
+	return &file_rms_v1_custody_proto_enumTypes[3]
+}
+
+func (x Inventory_Hindrance_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Inventory_Hindrance_Kind.Descriptor instead.
+func (Inventory_Hindrance_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24, 3, 0}
+}
+
 // Custodian is a place where the tenant's keys can be.
 type Custodian struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -667,7 +740,10 @@ type Key struct {
 	// How often the custodian rotates it by itself; unset: it does not.
 	RotationPeriod *durationpb.Duration `protobuf:"bytes,21,opt,name=rotation_period,json=rotationPeriod,proto3" json:"rotation_period,omitempty"`
 	// When it was registered.
-	RegisterTime  *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
+	RegisterTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
+	// Of the active key: the operation that moves what is wrapped by older versions
+	// and other keys to it, while it goes on: tenants/{tenant}/operations/{operation}.
+	Rewrap        string `protobuf:"bytes,23,opt,name=rewrap,proto3" json:"rewrap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -854,6 +930,13 @@ func (x *Key) GetRegisterTime() *timestamppb.Timestamp {
 		return x.RegisterTime
 	}
 	return nil
+}
+
+func (x *Key) GetRewrap() string {
+	if x != nil {
+		return x.Rewrap
+	}
+	return ""
 }
 
 // ListKeysRequest names the tenant.
@@ -1582,18 +1665,303 @@ func (x *KeyStateResponse) GetEvent() string {
 	return ""
 }
 
+// RewrapRequest asks that what is wrapped moves to the newest version of the
+// active key.
+type RewrapRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Only count.
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// At most so many generations and licenses a second; 0: as many as leave others
+	// alone.
+	MaxRate       int32 `protobuf:"varint,3,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapRequest) Reset() {
+	*x = RewrapRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapRequest) ProtoMessage() {}
+
+func (x *RewrapRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapRequest.ProtoReflect.Descriptor instead.
+func (*RewrapRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RewrapRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *RewrapRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *RewrapRequest) GetMaxRate() int32 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
+// RewrapResponse says what there is to move.
+type RewrapResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation that does it; unset if there is nothing to move, and with
+	// validate_only.
+	Operation *Operation `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	// Where it all moves: tenants/{tenant}/keys/{key}/versions/{version}.
+	KeyVersion string `protobuf:"bytes,2,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// How many generations there are to move.
+	Generations int32 `protobuf:"varint,3,opt,name=generations,proto3" json:"generations,omitempty"`
+	// How many licenses, which are strict.
+	Licenses int64 `protobuf:"varint,4,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	// What stays where it is.
+	Left          []*RewrapResponse_LeftOver `protobuf:"bytes,5,rep,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapResponse) Reset() {
+	*x = RewrapResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapResponse) ProtoMessage() {}
+
+func (x *RewrapResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapResponse.ProtoReflect.Descriptor instead.
+func (*RewrapResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RewrapResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *RewrapResponse) GetKeyVersion() string {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return ""
+}
+
+func (x *RewrapResponse) GetGenerations() int32 {
+	if x != nil {
+		return x.Generations
+	}
+	return 0
+}
+
+func (x *RewrapResponse) GetLicenses() int64 {
+	if x != nil {
+		return x.Licenses
+	}
+	return 0
+}
+
+func (x *RewrapResponse) GetLeft() []*RewrapResponse_LeftOver {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+// ResealRequest names what licenses are moved away from.
+type ResealRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/generations/{number} or
+	// tenants/{tenant}/keys/{key}/versions/{version}: then strict licenses, and those
+	// under the generations that it wraps.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only count.
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// At most so many licenses a second; 0: as many as leave others alone.
+	MaxRate       int32 `protobuf:"varint,3,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResealRequest) Reset() {
+	*x = ResealRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResealRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResealRequest) ProtoMessage() {}
+
+func (x *ResealRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResealRequest.ProtoReflect.Descriptor instead.
+func (*ResealRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ResealRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResealRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *ResealRequest) GetMaxRate() int32 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
+// ResealResponse says what there is to seal anew. Copies of content keys in files
+// are not reached: each file carries one under the generation it was published
+// with, until it is protected anew.
+type ResealResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation that does it; unset if there is nothing to do, and with
+	// validate_only.
+	Operation *Operation `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	// How many licenses.
+	Licenses int64 `protobuf:"varint,2,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	// The tenant's generations that they are under:
+	// tenants/{tenant}/generations/{number}.
+	Generations   []string `protobuf:"bytes,3,rep,name=generations,proto3" json:"generations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResealResponse) Reset() {
+	*x = ResealResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResealResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResealResponse) ProtoMessage() {}
+
+func (x *ResealResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResealResponse.ProtoReflect.Descriptor instead.
+func (*ResealResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ResealResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *ResealResponse) GetLicenses() int64 {
+	if x != nil {
+		return x.Licenses
+	}
+	return 0
+}
+
+func (x *ResealResponse) GetGenerations() []string {
+	if x != nil {
+		return x.Generations
+	}
+	return nil
+}
+
 // GetInventoryRequest names the tenant.
 type GetInventoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}.
-	Parent        string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Also read every license and compare what the inventory counts by with it.
+	Verify        bool `protobuf:"varint,2,opt,name=verify,proto3" json:"verify,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetInventoryRequest) Reset() {
 	*x = GetInventoryRequest{}
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1973,7 @@ func (x *GetInventoryRequest) String() string {
 func (*GetInventoryRequest) ProtoMessage() {}
 
 func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[19]
+	mi := &file_rms_v1_custody_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1986,7 @@ func (x *GetInventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInventoryRequest.ProtoReflect.Descriptor instead.
 func (*GetInventoryRequest) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{19}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetInventoryRequest) GetParent() string {
@@ -1626,6 +1994,13 @@ func (x *GetInventoryRequest) GetParent() string {
 		return x.Parent
 	}
 	return ""
+}
+
+func (x *GetInventoryRequest) GetVerify() bool {
+	if x != nil {
+		return x.Verify
+	}
+	return false
 }
 
 // Inventory says what depends on which key version and generation.
@@ -1638,13 +2013,19 @@ type Inventory struct {
 	// How long after a refusal of the custodian content may still open, cached
 	// use licenses included.
 	EffectiveDelay *durationpb.Duration `protobuf:"bytes,3,opt,name=effective_delay,json=effectiveDelay,proto3" json:"effective_delay,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The versions of all keys, those of the active key first, newest first.
+	Versions []*Inventory_Version `protobuf:"bytes,4,rep,name=versions,proto3" json:"versions,omitempty"`
+	// Of a verification: what does not agree, at most 100.
+	Problems []string `protobuf:"bytes,5,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Of a verification: how many records were read.
+	VerifiedRecords int64 `protobuf:"varint,6,opt,name=verified_records,json=verifiedRecords,proto3" json:"verified_records,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +2037,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[20]
+	mi := &file_rms_v1_custody_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +2050,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Inventory) GetLines() []*Inventory_Line {
@@ -1693,6 +2074,358 @@ func (x *Inventory) GetEffectiveDelay() *durationpb.Duration {
 	return nil
 }
 
+func (x *Inventory) GetVersions() []*Inventory_Version {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *Inventory) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *Inventory) GetVerifiedRecords() int64 {
+	if x != nil {
+		return x.VerifiedRecords
+	}
+	return 0
+}
+
+// ListDependantsRequest asks for a page of what depends on something.
+type ListDependantsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}, tenants/{tenant}/keys/{key}/versions/{version}
+	// or tenants/{tenant}/generations/{number}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// At most so many; 100 if zero, 1,000 at most.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDependantsRequest) Reset() {
+	*x = ListDependantsRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDependantsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDependantsRequest) ProtoMessage() {}
+
+func (x *ListDependantsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDependantsRequest.ProtoReflect.Descriptor instead.
+func (*ListDependantsRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListDependantsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListDependantsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDependantsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListDependantsResponse is a page of licenses.
+type ListDependantsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The licenses.
+	Dependants []*ListDependantsResponse_Dependant `protobuf:"bytes,1,rep,name=dependants,proto3" json:"dependants,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDependantsResponse) Reset() {
+	*x = ListDependantsResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDependantsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDependantsResponse) ProtoMessage() {}
+
+func (x *ListDependantsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDependantsResponse.ProtoReflect.Descriptor instead.
+func (*ListDependantsResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListDependantsResponse) GetDependants() []*ListDependantsResponse_Dependant {
+	if x != nil {
+		return x.Dependants
+	}
+	return nil
+}
+
+func (x *ListDependantsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// DestroyKeyRequest names what shall be destroyed.
+type DestroyKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}, tenants/{tenant}/keys/{key}/versions/{version}
+	// or tenants/{tenant}/generations/{number}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Do not wait until it has been unused for 30 days.
+	DespiteSoak bool `protobuf:"varint,2,opt,name=despite_soak,json=despiteSoak,proto3" json:"despite_soak,omitempty"`
+	// Destroy it although backups need it: they will not open.
+	DespiteBackups bool `protobuf:"varint,3,opt,name=despite_backups,json=despiteBackups,proto3" json:"despite_backups,omitempty"`
+	// Why.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The case it belongs to.
+	Ticket        string `protobuf:"bytes,5,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestroyKeyRequest) Reset() {
+	*x = DestroyKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestroyKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestroyKeyRequest) ProtoMessage() {}
+
+func (x *DestroyKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestroyKeyRequest.ProtoReflect.Descriptor instead.
+func (*DestroyKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DestroyKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DestroyKeyRequest) GetDespiteSoak() bool {
+	if x != nil {
+		return x.DespiteSoak
+	}
+	return false
+}
+
+func (x *DestroyKeyRequest) GetDespiteBackups() bool {
+	if x != nil {
+		return x.DespiteBackups
+	}
+	return false
+}
+
+func (x *DestroyKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DestroyKeyRequest) GetTicket() string {
+	if x != nil {
+		return x.Ticket
+	}
+	return ""
+}
+
+// FinishDestroyKeyRequest names an operation of KIND_KEY_DESTROY that runs.
+type FinishDestroyKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/operations/{operation}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The custodian's IDs of what the destroyer asked of it.
+	RequestIds    []string `protobuf:"bytes,2,rep,name=request_ids,json=requestIds,proto3" json:"request_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishDestroyKeyRequest) Reset() {
+	*x = FinishDestroyKeyRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishDestroyKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishDestroyKeyRequest) ProtoMessage() {}
+
+func (x *FinishDestroyKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishDestroyKeyRequest.ProtoReflect.Descriptor instead.
+func (*FinishDestroyKeyRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *FinishDestroyKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FinishDestroyKeyRequest) GetRequestIds() []string {
+	if x != nil {
+		return x.RequestIds
+	}
+	return nil
+}
+
+// LeftOver is what stays under a version because it may not be opened.
+type RewrapResponse_LeftOver struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}/versions/{version}.
+	KeyVersion string `protobuf:"bytes,1,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// How many generations.
+	Generations int32 `protobuf:"varint,2,opt,name=generations,proto3" json:"generations,omitempty"`
+	// How many licenses.
+	Licenses int64 `protobuf:"varint,3,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	// Why, without the prefix.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapResponse_LeftOver) Reset() {
+	*x = RewrapResponse_LeftOver{}
+	mi := &file_rms_v1_custody_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapResponse_LeftOver) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapResponse_LeftOver) ProtoMessage() {}
+
+func (x *RewrapResponse_LeftOver) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapResponse_LeftOver.ProtoReflect.Descriptor instead.
+func (*RewrapResponse_LeftOver) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 0}
+}
+
+func (x *RewrapResponse_LeftOver) GetKeyVersion() string {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return ""
+}
+
+func (x *RewrapResponse_LeftOver) GetGenerations() int32 {
+	if x != nil {
+		return x.Generations
+	}
+	return 0
+}
+
+func (x *RewrapResponse_LeftOver) GetLicenses() int64 {
+	if x != nil {
+		return x.Licenses
+	}
+	return 0
+}
+
+func (x *RewrapResponse_LeftOver) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Line is one generation, or all documents' own generations under one key
 // version.
 type Inventory_Line struct {
@@ -1710,19 +2443,30 @@ type Inventory_Line struct {
 	Licenses int64 `protobuf:"varint,5,opt,name=licenses,proto3" json:"licenses,omitempty"`
 	// When it was opened.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it was last unwrapped for somebody; unset: not since it was opened.
+	// When it was last used, as far as was noted: every few minutes, and when the
+	// service ends; unset: never.
 	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
 	// Its number, counted per tenant from 1, as people say it: g1.
 	Number uint32 `protobuf:"varint,8,opt,name=number,proto3" json:"number,omitempty"`
 	// State of the generation; of the line of strict licenses, of the version.
-	State         Key_State `protobuf:"varint,9,opt,name=state,proto3,enum=rms.v1.Key_State" json:"state,omitempty"`
+	State Key_State `protobuf:"varint,9,opt,name=state,proto3,enum=rms.v1.Key_State" json:"state,omitempty"`
+	// Since when it is in this state.
+	StateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	// Why, as its custodian said.
+	StateReason string `protobuf:"bytes,11,opt,name=state_reason,json=stateReason,proto3" json:"state_reason,omitempty"`
+	// When the oldest license that needs it was published.
+	FirstLicenseTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=first_license_time,json=firstLicenseTime,proto3" json:"first_license_time,omitempty"`
+	// When the newest one was.
+	LastLicenseTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=last_license_time,json=lastLicenseTime,proto3" json:"last_license_time,omitempty"`
+	// Whether it can be destroyed; unset for the line of strict licenses.
+	Destruction   *Inventory_Destruction `protobuf:"bytes,14,opt,name=destruction,proto3" json:"destruction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Inventory_Line) Reset() {
 	*x = Inventory_Line{}
-	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	mi := &file_rms_v1_custody_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +2478,7 @@ func (x *Inventory_Line) String() string {
 func (*Inventory_Line) ProtoMessage() {}
 
 func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[21]
+	mi := &file_rms_v1_custody_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +2491,7 @@ func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Line.ProtoReflect.Descriptor instead.
 func (*Inventory_Line) Descriptor() ([]byte, []int) {
-	return file_rms_v1_custody_proto_rawDescGZIP(), []int{20, 0}
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24, 0}
 }
 
 func (x *Inventory_Line) GetKey() string {
@@ -1813,6 +2557,406 @@ func (x *Inventory_Line) GetState() Key_State {
 	return Key_STATE_UNSPECIFIED
 }
 
+func (x *Inventory_Line) GetStateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StateTime
+	}
+	return nil
+}
+
+func (x *Inventory_Line) GetStateReason() string {
+	if x != nil {
+		return x.StateReason
+	}
+	return ""
+}
+
+func (x *Inventory_Line) GetFirstLicenseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstLicenseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Line) GetLastLicenseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastLicenseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Line) GetDestruction() *Inventory_Destruction {
+	if x != nil {
+		return x.Destruction
+	}
+	return nil
+}
+
+// Version is a version of a tenant key, or one that was never seen but that
+// something needs.
+type Inventory_Version struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}; empty if the key is not registered.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// What is known of it.
+	Version *KeyVersion `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The generations that it wraps, by number.
+	Generations []uint32 `protobuf:"varint,3,rep,packed,name=generations,proto3" json:"generations,omitempty"`
+	// Licenses with a generation of their own that it wraps.
+	StrictLicenses int64 `protobuf:"varint,4,opt,name=strict_licenses,json=strictLicenses,proto3" json:"strict_licenses,omitempty"`
+	// Licenses under those generations.
+	CachedLicenses int64 `protobuf:"varint,5,opt,name=cached_licenses,json=cachedLicenses,proto3" json:"cached_licenses,omitempty"`
+	// When the oldest of all these licenses was published.
+	FirstLicenseTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=first_license_time,json=firstLicenseTime,proto3" json:"first_license_time,omitempty"`
+	// When the newest was.
+	LastLicenseTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_license_time,json=lastLicenseTime,proto3" json:"last_license_time,omitempty"`
+	// When it was last used, as Line.last_use_time.
+	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
+	// When its custodian was first seen without it.
+	GoneTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=gone_time,json=goneTime,proto3" json:"gone_time,omitempty"`
+	// Whether it can be destroyed.
+	Destruction   *Inventory_Destruction `protobuf:"bytes,10,opt,name=destruction,proto3" json:"destruction,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inventory_Version) Reset() {
+	*x = Inventory_Version{}
+	mi := &file_rms_v1_custody_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inventory_Version) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inventory_Version) ProtoMessage() {}
+
+func (x *Inventory_Version) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inventory_Version.ProtoReflect.Descriptor instead.
+func (*Inventory_Version) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24, 1}
+}
+
+func (x *Inventory_Version) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Inventory_Version) GetVersion() *KeyVersion {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetGenerations() []uint32 {
+	if x != nil {
+		return x.Generations
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetStrictLicenses() int64 {
+	if x != nil {
+		return x.StrictLicenses
+	}
+	return 0
+}
+
+func (x *Inventory_Version) GetCachedLicenses() int64 {
+	if x != nil {
+		return x.CachedLicenses
+	}
+	return 0
+}
+
+func (x *Inventory_Version) GetFirstLicenseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstLicenseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetLastLicenseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastLicenseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetLastUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUseTime
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetGoneTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GoneTime
+	}
+	return nil
+}
+
+func (x *Inventory_Version) GetDestruction() *Inventory_Destruction {
+	if x != nil {
+		return x.Destruction
+	}
+	return nil
+}
+
+// Destruction says whether something can be destroyed.
+type Inventory_Destruction struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether DestroyKey takes it now.
+	Safe bool `protobuf:"varint,1,opt,name=safe,proto3" json:"safe,omitempty"`
+	// From when it will, as far as time alone decides; unset: it does not.
+	SafeTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=safe_time,json=safeTime,proto3" json:"safe_time,omitempty"`
+	// Everything that is in the way.
+	Hindrances []*Inventory_Hindrance `protobuf:"bytes,3,rep,name=hindrances,proto3" json:"hindrances,omitempty"`
+	// What whoever destroys it should know.
+	Note          string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inventory_Destruction) Reset() {
+	*x = Inventory_Destruction{}
+	mi := &file_rms_v1_custody_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inventory_Destruction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inventory_Destruction) ProtoMessage() {}
+
+func (x *Inventory_Destruction) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inventory_Destruction.ProtoReflect.Descriptor instead.
+func (*Inventory_Destruction) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24, 2}
+}
+
+func (x *Inventory_Destruction) GetSafe() bool {
+	if x != nil {
+		return x.Safe
+	}
+	return false
+}
+
+func (x *Inventory_Destruction) GetSafeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SafeTime
+	}
+	return nil
+}
+
+func (x *Inventory_Destruction) GetHindrances() []*Inventory_Hindrance {
+	if x != nil {
+		return x.Hindrances
+	}
+	return nil
+}
+
+func (x *Inventory_Destruction) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// Hindrance is one reason not to destroy.
+type Inventory_Hindrance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is.
+	Kind Inventory_Hindrance_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=rms.v1.Inventory_Hindrance_Kind" json:"kind,omitempty"`
+	// The same in words.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Until when; unset: until somebody changes it.
+	Until *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	// Whether a request can name it and be approved all the same.
+	CanDespite    bool `protobuf:"varint,4,opt,name=can_despite,json=canDespite,proto3" json:"can_despite,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inventory_Hindrance) Reset() {
+	*x = Inventory_Hindrance{}
+	mi := &file_rms_v1_custody_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inventory_Hindrance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inventory_Hindrance) ProtoMessage() {}
+
+func (x *Inventory_Hindrance) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inventory_Hindrance.ProtoReflect.Descriptor instead.
+func (*Inventory_Hindrance) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{24, 3}
+}
+
+func (x *Inventory_Hindrance) GetKind() Inventory_Hindrance_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Inventory_Hindrance_KIND_UNSPECIFIED
+}
+
+func (x *Inventory_Hindrance) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Inventory_Hindrance) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Inventory_Hindrance) GetCanDespite() bool {
+	if x != nil {
+		return x.CanDespite
+	}
+	return false
+}
+
+// Dependant is a license.
+type ListDependantsResponse_Dependant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/licenses/{content_id}.
+	License string `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	// Whose it is: a principal.
+	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	// When it was published.
+	PublishTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
+	// The version that opens it: tenants/{tenant}/keys/{key}/versions/{version}.
+	KeyVersion string `protobuf:"bytes,4,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// The generation it is under, as people say it; 0: one of its own.
+	Generation uint32 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Whether it is revoked: it does not open, but can be restored.
+	Revoked       bool `protobuf:"varint,6,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDependantsResponse_Dependant) Reset() {
+	*x = ListDependantsResponse_Dependant{}
+	mi := &file_rms_v1_custody_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDependantsResponse_Dependant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDependantsResponse_Dependant) ProtoMessage() {}
+
+func (x *ListDependantsResponse_Dependant) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDependantsResponse_Dependant.ProtoReflect.Descriptor instead.
+func (*ListDependantsResponse_Dependant) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{26, 0}
+}
+
+func (x *ListDependantsResponse_Dependant) GetLicense() string {
+	if x != nil {
+		return x.License
+	}
+	return ""
+}
+
+func (x *ListDependantsResponse_Dependant) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ListDependantsResponse_Dependant) GetPublishTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PublishTime
+	}
+	return nil
+}
+
+func (x *ListDependantsResponse_Dependant) GetKeyVersion() string {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return ""
+}
+
+func (x *ListDependantsResponse_Dependant) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ListDependantsResponse_Dependant) GetRevoked() bool {
+	if x != nil {
+		return x.Revoked
+	}
+	return false
+}
+
 var File_rms_v1_custody_proto protoreflect.FileDescriptor
 
 const file_rms_v1_custody_proto_rawDesc = "" +
@@ -1865,7 +3009,7 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x06Origin\x12\x16\n" +
 	"\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ORIGIN_GENERATED\x10\x01\x12\x13\n" +
-	"\x0fORIGIN_IMPORTED\x10\x02\"\xcc\b\n" +
+	"\x0fORIGIN_IMPORTED\x10\x02\"\xe4\b\n" +
 	"\x03Key\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\tcustodian\x18\x02 \x01(\x0e2\x15.rms.v1.Key.CustodianR\tcustodian\x12'\n" +
@@ -1893,7 +3037,8 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x05fault\x18\x13 \x01(\tR\x05fault\x12#\n" +
 	"\rfault_message\x18\x14 \x01(\tR\ffaultMessage\x12B\n" +
 	"\x0frotation_period\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x0erotationPeriod\x12?\n" +
-	"\rregister_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\"S\n" +
+	"\rregister_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\x12\x16\n" +
+	"\x06rewrap\x18\x17 \x01(\tR\x06rewrap\"S\n" +
 	"\tCustodian\x12\x19\n" +
 	"\x15CUSTODIAN_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CUSTODIAN_EMBEDDED\x10\x01\x12\x13\n" +
@@ -1959,13 +3104,43 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12 \n" +
 	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"(\n" +
 	"\x10KeyStateResponse\x12\x14\n" +
-	"\x05event\x18\x01 \x01(\tR\x05event\"8\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\"\x7f\n" +
+	"\rRewrapRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12&\n" +
+	"\bmax_rate\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\amaxRate\"\xd9\x02\n" +
+	"\x0eRewrapResponse\x12/\n" +
+	"\toperation\x18\x01 \x01(\v2\x11.rms.v1.OperationR\toperation\x12\x1f\n" +
+	"\vkey_version\x18\x02 \x01(\tR\n" +
+	"keyVersion\x12 \n" +
+	"\vgenerations\x18\x03 \x01(\x05R\vgenerations\x12\x1a\n" +
+	"\blicenses\x18\x04 \x01(\x03R\blicenses\x123\n" +
+	"\x04left\x18\x05 \x03(\v2\x1f.rms.v1.RewrapResponse.LeftOverR\x04left\x1a\x81\x01\n" +
+	"\bLeftOver\x12\x1f\n" +
+	"\vkey_version\x18\x01 \x01(\tR\n" +
+	"keyVersion\x12 \n" +
+	"\vgenerations\x18\x02 \x01(\x05R\vgenerations\x12\x1a\n" +
+	"\blicenses\x18\x03 \x01(\x03R\blicenses\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"|\n" +
+	"\rResealRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12&\n" +
+	"\bmax_rate\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\amaxRate\"\x7f\n" +
+	"\x0eResealResponse\x12/\n" +
+	"\toperation\x18\x01 \x01(\v2\x11.rms.v1.OperationR\toperation\x12\x1a\n" +
+	"\blicenses\x18\x02 \x01(\x03R\blicenses\x12 \n" +
+	"\vgenerations\x18\x03 \x03(\tR\vgenerations\"P\n" +
 	"\x13GetInventoryRequest\x12!\n" +
-	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"\x83\x04\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12\x16\n" +
+	"\x06verify\x18\x02 \x01(\bR\x06verify\"\xb5\x0f\n" +
 	"\tInventory\x12,\n" +
 	"\x05lines\x18\x01 \x03(\v2\x16.rms.v1.Inventory.LineR\x05lines\x126\n" +
 	"\fcustody_mode\x18\x02 \x01(\x0e2\x13.rms.v1.CustodyModeR\vcustodyMode\x12B\n" +
-	"\x0feffective_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eeffectiveDelay\x1a\xcb\x02\n" +
+	"\x0feffective_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eeffectiveDelay\x125\n" +
+	"\bversions\x18\x04 \x03(\v2\x19.rms.v1.Inventory.VersionR\bversions\x12\x1a\n" +
+	"\bproblems\x18\x05 \x03(\tR\bproblems\x12)\n" +
+	"\x10verified_records\x18\x06 \x01(\x03R\x0fverifiedRecords\x1a\xfc\x04\n" +
 	"\x04Line\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1f\n" +
 	"\vkey_version\x18\x02 \x01(\rR\n" +
@@ -1979,7 +3154,82 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"createTime\x12>\n" +
 	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x16\n" +
 	"\x06number\x18\b \x01(\rR\x06number\x12'\n" +
-	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state2\xa7\b\n" +
+	"\x05state\x18\t \x01(\x0e2\x11.rms.v1.Key.StateR\x05state\x129\n" +
+	"\n" +
+	"state_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\x12!\n" +
+	"\fstate_reason\x18\v \x01(\tR\vstateReason\x12H\n" +
+	"\x12first_license_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x10firstLicenseTime\x12F\n" +
+	"\x11last_license_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0flastLicenseTime\x12?\n" +
+	"\vdestruction\x18\x0e \x01(\v2\x1d.rms.v1.Inventory.DestructionR\vdestruction\x1a\x89\x04\n" +
+	"\aVersion\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
+	"\aversion\x18\x02 \x01(\v2\x12.rms.v1.KeyVersionR\aversion\x12 \n" +
+	"\vgenerations\x18\x03 \x03(\rR\vgenerations\x12'\n" +
+	"\x0fstrict_licenses\x18\x04 \x01(\x03R\x0estrictLicenses\x12'\n" +
+	"\x0fcached_licenses\x18\x05 \x01(\x03R\x0ecachedLicenses\x12H\n" +
+	"\x12first_license_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x10firstLicenseTime\x12F\n" +
+	"\x11last_license_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0flastLicenseTime\x12>\n" +
+	"\rlast_use_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x127\n" +
+	"\tgone_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bgoneTime\x12?\n" +
+	"\vdestruction\x18\n" +
+	" \x01(\v2\x1d.rms.v1.Inventory.DestructionR\vdestruction\x1a\xab\x01\n" +
+	"\vDestruction\x12\x12\n" +
+	"\x04safe\x18\x01 \x01(\bR\x04safe\x127\n" +
+	"\tsafe_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bsafeTime\x12;\n" +
+	"\n" +
+	"hindrances\x18\x03 \x03(\v2\x1b.rms.v1.Inventory.HindranceR\n" +
+	"hindrances\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\x1a\xc6\x02\n" +
+	"\tHindrance\x124\n" +
+	"\x04kind\x18\x01 \x01(\x0e2 .rms.v1.Inventory.Hindrance.KindR\x04kind\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1f\n" +
+	"\vcan_despite\x18\x04 \x01(\bR\n" +
+	"canDespite\"\x9b\x01\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vKIND_ACTIVE\x10\x01\x12\x0f\n" +
+	"\vKIND_NEWEST\x10\x02\x12\x11\n" +
+	"\rKIND_LICENSES\x10\x03\x12\x14\n" +
+	"\x10KIND_GENERATIONS\x10\x04\x12\x0f\n" +
+	"\vKIND_BACKUP\x10\x05\x12\r\n" +
+	"\tKIND_SOAK\x10\x06\x12\x12\n" +
+	"\x0eKIND_DESTROYED\x10\a\"\x89\x01\n" +
+	"\x15ListDependantsRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12'\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\xe2\x02\n" +
+	"\x16ListDependantsResponse\x12H\n" +
+	"\n" +
+	"dependants\x18\x01 \x03(\v2(.rms.v1.ListDependantsResponse.DependantR\n" +
+	"dependants\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x1a\xd5\x01\n" +
+	"\tDependant\x12\x18\n" +
+	"\alicense\x18\x01 \x01(\tR\alicense\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12=\n" +
+	"\fpublish_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vpublishTime\x12\x1f\n" +
+	"\vkey_version\x18\x04 \x01(\tR\n" +
+	"keyVersion\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\rR\n" +
+	"generation\x12\x18\n" +
+	"\arevoked\x18\x06 \x01(\bR\arevoked\"\xc3\x01\n" +
+	"\x11DestroyKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf0\x01R\x04name\x12!\n" +
+	"\fdespite_soak\x18\x02 \x01(\bR\vdespiteSoak\x12'\n" +
+	"\x0fdespite_backups\x18\x03 \x01(\bR\x0edespiteBackups\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x12 \n" +
+	"\x06ticket\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06ticket\"j\n" +
+	"\x17FinishDestroyKeyRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12/\n" +
+	"\vrequest_ids\x18\x02 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18@R\n" +
+	"requestIds2\xae\v\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -1995,11 +3245,18 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\n" +
 	"SuspendKey\x12\x19.rms.v1.SuspendKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12L\n" +
 	"\tResumeKey\x12\x18.rms.v1.ResumeKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12T\n" +
-	"\rCompromiseKey\x12\x1c.rms.v1.CompromiseKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
+	"\rCompromiseKey\x12\x1c.rms.v1.CompromiseKeyRequest\x1a\x18.rms.v1.KeyStateResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12D\n" +
+	"\x06Rewrap\x12\x15.rms.v1.RewrapRequest\x1a\x16.rms.v1.RewrapResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12D\n" +
+	"\x06Reseal\x12\x15.rms.v1.ResealRequest\x1a\x16.rms.v1.ResealResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
 	"\fGetInventory\x12\x1b.rms.v1.GetInventoryRequest\x1a\x11.rms.v1.Inventory\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12K\n" +
 	"\fGetApprovers\x12\x1b.rms.v1.GetApproversRequest\x1a\x11.rms.v1.Approvers\"\v\xca\xf3\x18\a\b\x04\x12\x03\x01\x03\x04\x12R\n" +
-	"\x0fUpdateApprovers\x12\x1e.rms.v1.UpdateApproversRequest\x1a\x11.rms.v1.Operation\"\f\xca\xf3\x18\b\b\x04\x12\x02\x01\x03\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"\x0fUpdateApprovers\x12\x1e.rms.v1.UpdateApproversRequest\x1a\x11.rms.v1.Operation\"\f\xca\xf3\x18\b\b\x04\x12\x02\x01\x03\x18\x01\x12[\n" +
+	"\x0eListDependants\x12\x1d.rms.v1.ListDependantsRequest\x1a\x1e.rms.v1.ListDependantsResponse\"\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12G\n" +
+	"\n" +
+	"DestroyKey\x12\x19.rms.v1.DestroyKeyRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12S\n" +
+	"\x10FinishDestroyKey\x12\x1f.rms.v1.FinishDestroyKeyRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_custody_proto_rawDescOnce sync.Once
@@ -2013,100 +3270,144 @@ func file_rms_v1_custody_proto_rawDescGZIP() []byte {
 	return file_rms_v1_custody_proto_rawDescData
 }
 
-var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_rms_v1_custody_proto_goTypes = []any{
-	(KeyVersion_Origin)(0),         // 0: rms.v1.KeyVersion.Origin
-	(Key_Custodian)(0),             // 1: rms.v1.Key.Custodian
-	(Key_State)(0),                 // 2: rms.v1.Key.State
-	(*Custodian)(nil),              // 3: rms.v1.Custodian
-	(*ListCustodiansRequest)(nil),  // 4: rms.v1.ListCustodiansRequest
-	(*ListCustodiansResponse)(nil), // 5: rms.v1.ListCustodiansResponse
-	(*Provenance)(nil),             // 6: rms.v1.Provenance
-	(*KeyVersion)(nil),             // 7: rms.v1.KeyVersion
-	(*Key)(nil),                    // 8: rms.v1.Key
-	(*ListKeysRequest)(nil),        // 9: rms.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 10: rms.v1.ListKeysResponse
-	(*GetKeyRequest)(nil),          // 11: rms.v1.GetKeyRequest
-	(*RegisterKeyRequest)(nil),     // 12: rms.v1.RegisterKeyRequest
-	(*ActivateKeyRequest)(nil),     // 13: rms.v1.ActivateKeyRequest
-	(*SyncKeyRequest)(nil),         // 14: rms.v1.SyncKeyRequest
-	(*ProbeKeyRequest)(nil),        // 15: rms.v1.ProbeKeyRequest
-	(*ProbeKeyResponse)(nil),       // 16: rms.v1.ProbeKeyResponse
-	(*RotateKeyRequest)(nil),       // 17: rms.v1.RotateKeyRequest
-	(*SuspendKeyRequest)(nil),      // 18: rms.v1.SuspendKeyRequest
-	(*ResumeKeyRequest)(nil),       // 19: rms.v1.ResumeKeyRequest
-	(*CompromiseKeyRequest)(nil),   // 20: rms.v1.CompromiseKeyRequest
-	(*KeyStateResponse)(nil),       // 21: rms.v1.KeyStateResponse
-	(*GetInventoryRequest)(nil),    // 22: rms.v1.GetInventoryRequest
-	(*Inventory)(nil),              // 23: rms.v1.Inventory
-	(*Inventory_Line)(nil),         // 24: rms.v1.Inventory.Line
-	(*timestamppb.Timestamp)(nil),  // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 26: google.protobuf.Duration
-	(CustodyMode)(0),               // 27: rms.v1.CustodyMode
-	(*GetApproversRequest)(nil),    // 28: rms.v1.GetApproversRequest
-	(*UpdateApproversRequest)(nil), // 29: rms.v1.UpdateApproversRequest
-	(*Approvers)(nil),              // 30: rms.v1.Approvers
-	(*Operation)(nil),              // 31: rms.v1.Operation
+	(KeyVersion_Origin)(0),                   // 0: rms.v1.KeyVersion.Origin
+	(Key_Custodian)(0),                       // 1: rms.v1.Key.Custodian
+	(Key_State)(0),                           // 2: rms.v1.Key.State
+	(Inventory_Hindrance_Kind)(0),            // 3: rms.v1.Inventory.Hindrance.Kind
+	(*Custodian)(nil),                        // 4: rms.v1.Custodian
+	(*ListCustodiansRequest)(nil),            // 5: rms.v1.ListCustodiansRequest
+	(*ListCustodiansResponse)(nil),           // 6: rms.v1.ListCustodiansResponse
+	(*Provenance)(nil),                       // 7: rms.v1.Provenance
+	(*KeyVersion)(nil),                       // 8: rms.v1.KeyVersion
+	(*Key)(nil),                              // 9: rms.v1.Key
+	(*ListKeysRequest)(nil),                  // 10: rms.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),                 // 11: rms.v1.ListKeysResponse
+	(*GetKeyRequest)(nil),                    // 12: rms.v1.GetKeyRequest
+	(*RegisterKeyRequest)(nil),               // 13: rms.v1.RegisterKeyRequest
+	(*ActivateKeyRequest)(nil),               // 14: rms.v1.ActivateKeyRequest
+	(*SyncKeyRequest)(nil),                   // 15: rms.v1.SyncKeyRequest
+	(*ProbeKeyRequest)(nil),                  // 16: rms.v1.ProbeKeyRequest
+	(*ProbeKeyResponse)(nil),                 // 17: rms.v1.ProbeKeyResponse
+	(*RotateKeyRequest)(nil),                 // 18: rms.v1.RotateKeyRequest
+	(*SuspendKeyRequest)(nil),                // 19: rms.v1.SuspendKeyRequest
+	(*ResumeKeyRequest)(nil),                 // 20: rms.v1.ResumeKeyRequest
+	(*CompromiseKeyRequest)(nil),             // 21: rms.v1.CompromiseKeyRequest
+	(*KeyStateResponse)(nil),                 // 22: rms.v1.KeyStateResponse
+	(*RewrapRequest)(nil),                    // 23: rms.v1.RewrapRequest
+	(*RewrapResponse)(nil),                   // 24: rms.v1.RewrapResponse
+	(*ResealRequest)(nil),                    // 25: rms.v1.ResealRequest
+	(*ResealResponse)(nil),                   // 26: rms.v1.ResealResponse
+	(*GetInventoryRequest)(nil),              // 27: rms.v1.GetInventoryRequest
+	(*Inventory)(nil),                        // 28: rms.v1.Inventory
+	(*ListDependantsRequest)(nil),            // 29: rms.v1.ListDependantsRequest
+	(*ListDependantsResponse)(nil),           // 30: rms.v1.ListDependantsResponse
+	(*DestroyKeyRequest)(nil),                // 31: rms.v1.DestroyKeyRequest
+	(*FinishDestroyKeyRequest)(nil),          // 32: rms.v1.FinishDestroyKeyRequest
+	(*RewrapResponse_LeftOver)(nil),          // 33: rms.v1.RewrapResponse.LeftOver
+	(*Inventory_Line)(nil),                   // 34: rms.v1.Inventory.Line
+	(*Inventory_Version)(nil),                // 35: rms.v1.Inventory.Version
+	(*Inventory_Destruction)(nil),            // 36: rms.v1.Inventory.Destruction
+	(*Inventory_Hindrance)(nil),              // 37: rms.v1.Inventory.Hindrance
+	(*ListDependantsResponse_Dependant)(nil), // 38: rms.v1.ListDependantsResponse.Dependant
+	(*timestamppb.Timestamp)(nil),            // 39: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 40: google.protobuf.Duration
+	(*Operation)(nil),                        // 41: rms.v1.Operation
+	(CustodyMode)(0),                         // 42: rms.v1.CustodyMode
+	(*GetApproversRequest)(nil),              // 43: rms.v1.GetApproversRequest
+	(*UpdateApproversRequest)(nil),           // 44: rms.v1.UpdateApproversRequest
+	(*Approvers)(nil),                        // 45: rms.v1.Approvers
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
-	3,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
-	25, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	25, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	4,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
+	39, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	39, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: rms.v1.KeyVersion.state:type_name -> rms.v1.Key.State
-	25, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
+	39, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: rms.v1.KeyVersion.origin:type_name -> rms.v1.KeyVersion.Origin
-	6,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
-	25, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
+	7,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
+	39, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
 	1,  // 9: rms.v1.Key.custodian:type_name -> rms.v1.Key.Custodian
 	2,  // 10: rms.v1.Key.state:type_name -> rms.v1.Key.State
-	7,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
-	25, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
-	26, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
-	25, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
-	8,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
-	6,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
-	6,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
-	24, // 18: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
-	27, // 19: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
-	26, // 20: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
-	25, // 21: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
-	25, // 22: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
-	2,  // 23: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
-	4,  // 24: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
-	9,  // 25: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
-	11, // 26: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
-	12, // 27: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
-	13, // 28: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
-	14, // 29: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
-	15, // 30: rms.v1.CustodyService.ProbeKey:input_type -> rms.v1.ProbeKeyRequest
-	17, // 31: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
-	18, // 32: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
-	19, // 33: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
-	20, // 34: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
-	22, // 35: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	28, // 36: rms.v1.CustodyService.GetApprovers:input_type -> rms.v1.GetApproversRequest
-	29, // 37: rms.v1.CustodyService.UpdateApprovers:input_type -> rms.v1.UpdateApproversRequest
-	5,  // 38: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	10, // 39: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	8,  // 40: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	8,  // 41: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	8,  // 42: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	8,  // 43: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	16, // 44: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
-	8,  // 45: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	21, // 46: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	21, // 47: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	21, // 48: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	23, // 49: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	30, // 50: rms.v1.CustodyService.GetApprovers:output_type -> rms.v1.Approvers
-	31, // 51: rms.v1.CustodyService.UpdateApprovers:output_type -> rms.v1.Operation
-	38, // [38:52] is the sub-list for method output_type
-	24, // [24:38] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	8,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
+	39, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
+	40, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
+	39, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
+	9,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
+	7,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
+	7,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
+	41, // 18: rms.v1.RewrapResponse.operation:type_name -> rms.v1.Operation
+	33, // 19: rms.v1.RewrapResponse.left:type_name -> rms.v1.RewrapResponse.LeftOver
+	41, // 20: rms.v1.ResealResponse.operation:type_name -> rms.v1.Operation
+	34, // 21: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
+	42, // 22: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
+	40, // 23: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
+	35, // 24: rms.v1.Inventory.versions:type_name -> rms.v1.Inventory.Version
+	38, // 25: rms.v1.ListDependantsResponse.dependants:type_name -> rms.v1.ListDependantsResponse.Dependant
+	39, // 26: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
+	39, // 27: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
+	2,  // 28: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
+	39, // 29: rms.v1.Inventory.Line.state_time:type_name -> google.protobuf.Timestamp
+	39, // 30: rms.v1.Inventory.Line.first_license_time:type_name -> google.protobuf.Timestamp
+	39, // 31: rms.v1.Inventory.Line.last_license_time:type_name -> google.protobuf.Timestamp
+	36, // 32: rms.v1.Inventory.Line.destruction:type_name -> rms.v1.Inventory.Destruction
+	8,  // 33: rms.v1.Inventory.Version.version:type_name -> rms.v1.KeyVersion
+	39, // 34: rms.v1.Inventory.Version.first_license_time:type_name -> google.protobuf.Timestamp
+	39, // 35: rms.v1.Inventory.Version.last_license_time:type_name -> google.protobuf.Timestamp
+	39, // 36: rms.v1.Inventory.Version.last_use_time:type_name -> google.protobuf.Timestamp
+	39, // 37: rms.v1.Inventory.Version.gone_time:type_name -> google.protobuf.Timestamp
+	36, // 38: rms.v1.Inventory.Version.destruction:type_name -> rms.v1.Inventory.Destruction
+	39, // 39: rms.v1.Inventory.Destruction.safe_time:type_name -> google.protobuf.Timestamp
+	37, // 40: rms.v1.Inventory.Destruction.hindrances:type_name -> rms.v1.Inventory.Hindrance
+	3,  // 41: rms.v1.Inventory.Hindrance.kind:type_name -> rms.v1.Inventory.Hindrance.Kind
+	39, // 42: rms.v1.Inventory.Hindrance.until:type_name -> google.protobuf.Timestamp
+	39, // 43: rms.v1.ListDependantsResponse.Dependant.publish_time:type_name -> google.protobuf.Timestamp
+	5,  // 44: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
+	10, // 45: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
+	12, // 46: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
+	13, // 47: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
+	14, // 48: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
+	15, // 49: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
+	16, // 50: rms.v1.CustodyService.ProbeKey:input_type -> rms.v1.ProbeKeyRequest
+	18, // 51: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
+	19, // 52: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
+	20, // 53: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
+	21, // 54: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
+	23, // 55: rms.v1.CustodyService.Rewrap:input_type -> rms.v1.RewrapRequest
+	25, // 56: rms.v1.CustodyService.Reseal:input_type -> rms.v1.ResealRequest
+	27, // 57: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
+	43, // 58: rms.v1.CustodyService.GetApprovers:input_type -> rms.v1.GetApproversRequest
+	44, // 59: rms.v1.CustodyService.UpdateApprovers:input_type -> rms.v1.UpdateApproversRequest
+	29, // 60: rms.v1.CustodyService.ListDependants:input_type -> rms.v1.ListDependantsRequest
+	31, // 61: rms.v1.CustodyService.DestroyKey:input_type -> rms.v1.DestroyKeyRequest
+	32, // 62: rms.v1.CustodyService.FinishDestroyKey:input_type -> rms.v1.FinishDestroyKeyRequest
+	6,  // 63: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	11, // 64: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	9,  // 65: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	9,  // 66: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	9,  // 67: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	9,  // 68: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	17, // 69: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
+	9,  // 70: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	22, // 71: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	22, // 72: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	22, // 73: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	24, // 74: rms.v1.CustodyService.Rewrap:output_type -> rms.v1.RewrapResponse
+	26, // 75: rms.v1.CustodyService.Reseal:output_type -> rms.v1.ResealResponse
+	28, // 76: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	45, // 77: rms.v1.CustodyService.GetApprovers:output_type -> rms.v1.Approvers
+	41, // 78: rms.v1.CustodyService.UpdateApprovers:output_type -> rms.v1.Operation
+	30, // 79: rms.v1.CustodyService.ListDependants:output_type -> rms.v1.ListDependantsResponse
+	41, // 80: rms.v1.CustodyService.DestroyKey:output_type -> rms.v1.Operation
+	41, // 81: rms.v1.CustodyService.FinishDestroyKey:output_type -> rms.v1.Operation
+	63, // [63:82] is the sub-list for method output_type
+	44, // [44:63] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_custody_proto_init() }
@@ -2123,8 +3424,8 @@ func file_rms_v1_custody_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_custody_proto_rawDesc), len(file_rms_v1_custody_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   22,
+			NumEnums:      4,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

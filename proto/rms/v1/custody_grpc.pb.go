@@ -19,20 +19,25 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	CustodyService_ListCustodians_FullMethodName  = "/rms.v1.CustodyService/ListCustodians"
-	CustodyService_ListKeys_FullMethodName        = "/rms.v1.CustodyService/ListKeys"
-	CustodyService_GetKey_FullMethodName          = "/rms.v1.CustodyService/GetKey"
-	CustodyService_RegisterKey_FullMethodName     = "/rms.v1.CustodyService/RegisterKey"
-	CustodyService_ActivateKey_FullMethodName     = "/rms.v1.CustodyService/ActivateKey"
-	CustodyService_SyncKey_FullMethodName         = "/rms.v1.CustodyService/SyncKey"
-	CustodyService_ProbeKey_FullMethodName        = "/rms.v1.CustodyService/ProbeKey"
-	CustodyService_RotateKey_FullMethodName       = "/rms.v1.CustodyService/RotateKey"
-	CustodyService_SuspendKey_FullMethodName      = "/rms.v1.CustodyService/SuspendKey"
-	CustodyService_ResumeKey_FullMethodName       = "/rms.v1.CustodyService/ResumeKey"
-	CustodyService_CompromiseKey_FullMethodName   = "/rms.v1.CustodyService/CompromiseKey"
-	CustodyService_GetInventory_FullMethodName    = "/rms.v1.CustodyService/GetInventory"
-	CustodyService_GetApprovers_FullMethodName    = "/rms.v1.CustodyService/GetApprovers"
-	CustodyService_UpdateApprovers_FullMethodName = "/rms.v1.CustodyService/UpdateApprovers"
+	CustodyService_ListCustodians_FullMethodName   = "/rms.v1.CustodyService/ListCustodians"
+	CustodyService_ListKeys_FullMethodName         = "/rms.v1.CustodyService/ListKeys"
+	CustodyService_GetKey_FullMethodName           = "/rms.v1.CustodyService/GetKey"
+	CustodyService_RegisterKey_FullMethodName      = "/rms.v1.CustodyService/RegisterKey"
+	CustodyService_ActivateKey_FullMethodName      = "/rms.v1.CustodyService/ActivateKey"
+	CustodyService_SyncKey_FullMethodName          = "/rms.v1.CustodyService/SyncKey"
+	CustodyService_ProbeKey_FullMethodName         = "/rms.v1.CustodyService/ProbeKey"
+	CustodyService_RotateKey_FullMethodName        = "/rms.v1.CustodyService/RotateKey"
+	CustodyService_SuspendKey_FullMethodName       = "/rms.v1.CustodyService/SuspendKey"
+	CustodyService_ResumeKey_FullMethodName        = "/rms.v1.CustodyService/ResumeKey"
+	CustodyService_CompromiseKey_FullMethodName    = "/rms.v1.CustodyService/CompromiseKey"
+	CustodyService_Rewrap_FullMethodName           = "/rms.v1.CustodyService/Rewrap"
+	CustodyService_Reseal_FullMethodName           = "/rms.v1.CustodyService/Reseal"
+	CustodyService_GetInventory_FullMethodName     = "/rms.v1.CustodyService/GetInventory"
+	CustodyService_GetApprovers_FullMethodName     = "/rms.v1.CustodyService/GetApprovers"
+	CustodyService_UpdateApprovers_FullMethodName  = "/rms.v1.CustodyService/UpdateApprovers"
+	CustodyService_ListDependants_FullMethodName   = "/rms.v1.CustodyService/ListDependants"
+	CustodyService_DestroyKey_FullMethodName       = "/rms.v1.CustodyService/DestroyKey"
+	CustodyService_FinishDestroyKey_FullMethodName = "/rms.v1.CustodyService/FinishDestroyKey"
 )
 
 // CustodyServiceClient is the client API for CustodyService service.
@@ -75,7 +80,17 @@ type CustodyServiceClient interface {
 	// CompromiseKey marks a key, a version or a generation as compromised, for
 	// ever: nothing under it opens any more; licenses are moved away by a reseal.
 	CompromiseKey(ctx context.Context, in *CompromiseKeyRequest, opts ...grpc.CallOption) (*KeyStateResponse, error)
-	// GetInventory counts what depends on each key version and generation.
+	// Rewrap moves what is wrapped by older versions of the active key, and by other
+	// keys, to its newest version. A rotation and an activation start it by
+	// themselves.
+	Rewrap(ctx context.Context, in *RewrapRequest, opts ...grpc.CallOption) (*RewrapResponse, error)
+	// Reseal seals the content keys of licenses anew that are under a generation, or
+	// under a version of a key, which is not to be relied on any more. It opens what
+	// is compromised, for this alone; what is suspended is KEY_SUSPENDED, and what is
+	// in use for new documents is KEY_IN_USE.
+	Reseal(ctx context.Context, in *ResealRequest, opts ...grpc.CallOption) (*ResealResponse, error)
+	// GetInventory counts what depends on each key version and generation, and
+	// says of each whether it is safe to destroy or exactly why not.
 	GetInventory(ctx context.Context, in *GetInventoryRequest, opts ...grpc.CallOption) (*Inventory, error)
 	// GetApprovers returns who approves what is under dual control.
 	GetApprovers(ctx context.Context, in *GetApproversRequest, opts ...grpc.CallOption) (*Approvers, error)
@@ -83,6 +98,20 @@ type CustodyServiceClient interface {
 	// approves; from then on the approvers change only by their own quorum, and are
 	// never removed.
 	UpdateApprovers(ctx context.Context, in *UpdateApproversRequest, opts ...grpc.CallOption) (*Operation, error)
+	// ListDependants lists the licenses that a key, a version or a generation
+	// opens, with their owners, oldest first: whom its loss would hit.
+	ListDependants(ctx context.Context, in *ListDependantsRequest, opts ...grpc.CallOption) (*ListDependantsResponse, error)
+	// DestroyKey asks that a key, a version or a generation be destroyed for ever.
+	// It is refused while anything depends on it: KEY_IN_USE, with every reason.
+	// What is asked for is bound to what depends on it now; once that is not the
+	// same any more, nothing is done: INVENTORY_CHANGED. After the approval nothing
+	// under it opens again; what is in Vault is destroyed there by the destroyer,
+	// and the operation goes on until this service has seen that.
+	DestroyKey(ctx context.Context, in *DestroyKeyRequest, opts ...grpc.CallOption) (*Operation, error)
+	// FinishDestroyKey tells that the destroyer acted at the custodian: the service
+	// looks now, and the operation ends when the key is gone. CUSTODIAN_ACTS if it
+	// is still there.
+	FinishDestroyKey(ctx context.Context, in *FinishDestroyKeyRequest, opts ...grpc.CallOption) (*Operation, error)
 }
 
 type custodyServiceClient struct {
@@ -203,6 +232,26 @@ func (c *custodyServiceClient) CompromiseKey(ctx context.Context, in *Compromise
 	return out, nil
 }
 
+func (c *custodyServiceClient) Rewrap(ctx context.Context, in *RewrapRequest, opts ...grpc.CallOption) (*RewrapResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RewrapResponse)
+	err := c.cc.Invoke(ctx, CustodyService_Rewrap_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) Reseal(ctx context.Context, in *ResealRequest, opts ...grpc.CallOption) (*ResealResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResealResponse)
+	err := c.cc.Invoke(ctx, CustodyService_Reseal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *custodyServiceClient) GetInventory(ctx context.Context, in *GetInventoryRequest, opts ...grpc.CallOption) (*Inventory, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Inventory)
@@ -227,6 +276,36 @@ func (c *custodyServiceClient) UpdateApprovers(ctx context.Context, in *UpdateAp
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Operation)
 	err := c.cc.Invoke(ctx, CustodyService_UpdateApprovers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) ListDependants(ctx context.Context, in *ListDependantsRequest, opts ...grpc.CallOption) (*ListDependantsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDependantsResponse)
+	err := c.cc.Invoke(ctx, CustodyService_ListDependants_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) DestroyKey(ctx context.Context, in *DestroyKeyRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, CustodyService_DestroyKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) FinishDestroyKey(ctx context.Context, in *FinishDestroyKeyRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, CustodyService_FinishDestroyKey_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -273,7 +352,17 @@ type CustodyServiceServer interface {
 	// CompromiseKey marks a key, a version or a generation as compromised, for
 	// ever: nothing under it opens any more; licenses are moved away by a reseal.
 	CompromiseKey(context.Context, *CompromiseKeyRequest) (*KeyStateResponse, error)
-	// GetInventory counts what depends on each key version and generation.
+	// Rewrap moves what is wrapped by older versions of the active key, and by other
+	// keys, to its newest version. A rotation and an activation start it by
+	// themselves.
+	Rewrap(context.Context, *RewrapRequest) (*RewrapResponse, error)
+	// Reseal seals the content keys of licenses anew that are under a generation, or
+	// under a version of a key, which is not to be relied on any more. It opens what
+	// is compromised, for this alone; what is suspended is KEY_SUSPENDED, and what is
+	// in use for new documents is KEY_IN_USE.
+	Reseal(context.Context, *ResealRequest) (*ResealResponse, error)
+	// GetInventory counts what depends on each key version and generation, and
+	// says of each whether it is safe to destroy or exactly why not.
 	GetInventory(context.Context, *GetInventoryRequest) (*Inventory, error)
 	// GetApprovers returns who approves what is under dual control.
 	GetApprovers(context.Context, *GetApproversRequest) (*Approvers, error)
@@ -281,6 +370,20 @@ type CustodyServiceServer interface {
 	// approves; from then on the approvers change only by their own quorum, and are
 	// never removed.
 	UpdateApprovers(context.Context, *UpdateApproversRequest) (*Operation, error)
+	// ListDependants lists the licenses that a key, a version or a generation
+	// opens, with their owners, oldest first: whom its loss would hit.
+	ListDependants(context.Context, *ListDependantsRequest) (*ListDependantsResponse, error)
+	// DestroyKey asks that a key, a version or a generation be destroyed for ever.
+	// It is refused while anything depends on it: KEY_IN_USE, with every reason.
+	// What is asked for is bound to what depends on it now; once that is not the
+	// same any more, nothing is done: INVENTORY_CHANGED. After the approval nothing
+	// under it opens again; what is in Vault is destroyed there by the destroyer,
+	// and the operation goes on until this service has seen that.
+	DestroyKey(context.Context, *DestroyKeyRequest) (*Operation, error)
+	// FinishDestroyKey tells that the destroyer acted at the custodian: the service
+	// looks now, and the operation ends when the key is gone. CUSTODIAN_ACTS if it
+	// is still there.
+	FinishDestroyKey(context.Context, *FinishDestroyKeyRequest) (*Operation, error)
 	mustEmbedUnimplementedCustodyServiceServer()
 }
 
@@ -324,6 +427,12 @@ func (UnimplementedCustodyServiceServer) ResumeKey(context.Context, *ResumeKeyRe
 func (UnimplementedCustodyServiceServer) CompromiseKey(context.Context, *CompromiseKeyRequest) (*KeyStateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CompromiseKey not implemented")
 }
+func (UnimplementedCustodyServiceServer) Rewrap(context.Context, *RewrapRequest) (*RewrapResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rewrap not implemented")
+}
+func (UnimplementedCustodyServiceServer) Reseal(context.Context, *ResealRequest) (*ResealResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reseal not implemented")
+}
 func (UnimplementedCustodyServiceServer) GetInventory(context.Context, *GetInventoryRequest) (*Inventory, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetInventory not implemented")
 }
@@ -332,6 +441,15 @@ func (UnimplementedCustodyServiceServer) GetApprovers(context.Context, *GetAppro
 }
 func (UnimplementedCustodyServiceServer) UpdateApprovers(context.Context, *UpdateApproversRequest) (*Operation, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateApprovers not implemented")
+}
+func (UnimplementedCustodyServiceServer) ListDependants(context.Context, *ListDependantsRequest) (*ListDependantsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDependants not implemented")
+}
+func (UnimplementedCustodyServiceServer) DestroyKey(context.Context, *DestroyKeyRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method DestroyKey not implemented")
+}
+func (UnimplementedCustodyServiceServer) FinishDestroyKey(context.Context, *FinishDestroyKeyRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method FinishDestroyKey not implemented")
 }
 func (UnimplementedCustodyServiceServer) mustEmbedUnimplementedCustodyServiceServer() {}
 func (UnimplementedCustodyServiceServer) testEmbeddedByValue()                        {}
@@ -552,6 +670,42 @@ func _CustodyService_CompromiseKey_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CustodyService_Rewrap_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RewrapRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).Rewrap(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_Rewrap_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).Rewrap(ctx, req.(*RewrapRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_Reseal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResealRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).Reseal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_Reseal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).Reseal(ctx, req.(*ResealRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _CustodyService_GetInventory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetInventoryRequest)
 	if err := dec(in); err != nil {
@@ -602,6 +756,60 @@ func _CustodyService_UpdateApprovers_Handler(srv interface{}, ctx context.Contex
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(CustodyServiceServer).UpdateApprovers(ctx, req.(*UpdateApproversRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_ListDependants_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDependantsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).ListDependants(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_ListDependants_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).ListDependants(ctx, req.(*ListDependantsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_DestroyKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DestroyKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).DestroyKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_DestroyKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).DestroyKey(ctx, req.(*DestroyKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_FinishDestroyKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FinishDestroyKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).FinishDestroyKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_FinishDestroyKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).FinishDestroyKey(ctx, req.(*FinishDestroyKeyRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -658,6 +866,14 @@ var CustodyService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _CustodyService_CompromiseKey_Handler,
 		},
 		{
+			MethodName: "Rewrap",
+			Handler:    _CustodyService_Rewrap_Handler,
+		},
+		{
+			MethodName: "Reseal",
+			Handler:    _CustodyService_Reseal_Handler,
+		},
+		{
 			MethodName: "GetInventory",
 			Handler:    _CustodyService_GetInventory_Handler,
 		},
@@ -668,6 +884,18 @@ var CustodyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateApprovers",
 			Handler:    _CustodyService_UpdateApprovers_Handler,
+		},
+		{
+			MethodName: "ListDependants",
+			Handler:    _CustodyService_ListDependants_Handler,
+		},
+		{
+			MethodName: "DestroyKey",
+			Handler:    _CustodyService_DestroyKey_Handler,
+		},
+		{
+			MethodName: "FinishDestroyKey",
+			Handler:    _CustodyService_FinishDestroyKey_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -39,13 +39,20 @@ const (
 	Operation_KIND_RECOVERY Operation_Kind = 4
 	// All licenses of one owner become another's.
 	Operation_KIND_TRANSFER Operation_Kind = 5
-	// Licenses of a template get the custody the template demands.
+	// Licenses hold the same content key under another generation.
 	Operation_KIND_RESEAL Operation_Kind = 6
 	// Other approvers, or another number of them. Under dual control.
 	Operation_KIND_APPROVERS_UPDATE Operation_Kind = 7
 	// Content may open for longer after the custodian refused. Under dual
 	// control.
 	Operation_KIND_CUSTODY_LOWER Operation_Kind = 8
+	// What is wrapped moves to the newest version of the active key.
+	Operation_KIND_REWRAP Operation_Kind = 9
+	// A key, a version of one or a generation is destroyed for ever. Under dual
+	// control.
+	Operation_KIND_KEY_DESTROY Operation_Kind = 10
+	// A tenant that was restored from a backup shall publish and open again.
+	Operation_KIND_RELEASE Operation_Kind = 20
 	// The tenant is frozen for its move to another service, or thawed.
 	Operation_KIND_TENANT_EXPORT Operation_Kind = 11
 )
@@ -62,6 +69,9 @@ var (
 		6:  "KIND_RESEAL",
 		7:  "KIND_APPROVERS_UPDATE",
 		8:  "KIND_CUSTODY_LOWER",
+		9:  "KIND_REWRAP",
+		10: "KIND_KEY_DESTROY",
+		20: "KIND_RELEASE",
 		11: "KIND_TENANT_EXPORT",
 	}
 	Operation_Kind_value = map[string]int32{
@@ -74,6 +84,9 @@ var (
 		"KIND_RESEAL":           6,
 		"KIND_APPROVERS_UPDATE": 7,
 		"KIND_CUSTODY_LOWER":    8,
+		"KIND_REWRAP":           9,
+		"KIND_KEY_DESTROY":      10,
+		"KIND_RELEASE":          20,
 		"KIND_TENANT_EXPORT":    11,
 	}
 )
@@ -250,6 +263,9 @@ type Operation struct {
 	//	*Operation_Reseal_
 	//	*Operation_ApproversUpdate_
 	//	*Operation_CustodyLower_
+	//	*Operation_Rewrap_
+	//	*Operation_KeyDestroy_
+	//	*Operation_Release_
 	//	*Operation_TenantExport_
 	Params        isOperation_Params `protobuf_oneof:"params"`
 	unknownFields protoimpl.UnknownFields
@@ -540,6 +556,33 @@ func (x *Operation) GetCustodyLower() *Operation_CustodyLower {
 	return nil
 }
 
+func (x *Operation) GetRewrap() *Operation_Rewrap {
+	if x != nil {
+		if x, ok := x.Params.(*Operation_Rewrap_); ok {
+			return x.Rewrap
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetKeyDestroy() *Operation_KeyDestroy {
+	if x != nil {
+		if x, ok := x.Params.(*Operation_KeyDestroy_); ok {
+			return x.KeyDestroy
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetRelease() *Operation_Release {
+	if x != nil {
+		if x, ok := x.Params.(*Operation_Release_); ok {
+			return x.Release
+		}
+	}
+	return nil
+}
+
 func (x *Operation) GetTenantExport() *Operation_TenantExport {
 	if x != nil {
 		if x, ok := x.Params.(*Operation_TenantExport_); ok {
@@ -593,6 +636,21 @@ type Operation_CustodyLower_ struct {
 	CustodyLower *Operation_CustodyLower `protobuf:"bytes,37,opt,name=custody_lower,json=custodyLower,proto3,oneof"`
 }
 
+type Operation_Rewrap_ struct {
+	// Of KIND_REWRAP.
+	Rewrap *Operation_Rewrap `protobuf:"bytes,38,opt,name=rewrap,proto3,oneof"`
+}
+
+type Operation_KeyDestroy_ struct {
+	// Of KIND_KEY_DESTROY.
+	KeyDestroy *Operation_KeyDestroy `protobuf:"bytes,39,opt,name=key_destroy,json=keyDestroy,proto3,oneof"`
+}
+
+type Operation_Release_ struct {
+	// Of KIND_RELEASE.
+	Release *Operation_Release `protobuf:"bytes,60,opt,name=release,proto3,oneof"`
+}
+
 type Operation_TenantExport_ struct {
 	// Of KIND_TENANT_EXPORT.
 	TenantExport *Operation_TenantExport `protobuf:"bytes,40,opt,name=tenant_export,json=tenantExport,proto3,oneof"`
@@ -613,6 +671,12 @@ func (*Operation_Reseal_) isOperation_Params() {}
 func (*Operation_ApproversUpdate_) isOperation_Params() {}
 
 func (*Operation_CustodyLower_) isOperation_Params() {}
+
+func (*Operation_Rewrap_) isOperation_Params() {}
+
+func (*Operation_KeyDestroy_) isOperation_Params() {}
+
+func (*Operation_Release_) isOperation_Params() {}
 
 func (*Operation_TenantExport_) isOperation_Params() {}
 
@@ -1310,7 +1374,255 @@ func (*RequestRecoveryRequest_Owner) isRequestRecoveryRequest_Scope() {}
 
 func (*RequestRecoveryRequest_Template) isRequestRecoveryRequest_Scope() {}
 
-// Progress of an operation that goes through many licenses.
+// GetHoldRequest names a tenant's hold.
+type GetHoldRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/hold.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHoldRequest) Reset() {
+	*x = GetHoldRequest{}
+	mi := &file_rms_v1_operation_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHoldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHoldRequest) ProtoMessage() {}
+
+func (x *GetHoldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHoldRequest.ProtoReflect.Descriptor instead.
+func (*GetHoldRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetHoldRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Hold says whether a tenant neither publishes nor opens since it was restored
+// from a backup, and what the restore knew to be lost.
+type Hold struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/hold.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether it is held now.
+	Held bool `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`
+	// The event of the restore, in UUID text form.
+	Event string `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`
+	// When it was restored.
+	RestoreTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=restore_time,json=restoreTime,proto3" json:"restore_time,omitempty"`
+	// The backup it came from, in UUID text form.
+	Backup string `protobuf:"bytes,5,opt,name=backup,proto3" json:"backup,omitempty"`
+	// When that was made.
+	BackupTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=backup_time,json=backupTime,proto3" json:"backup_time,omitempty"`
+	// How many events of the log were in it.
+	BackupSize int64 `protobuf:"varint,7,opt,name=backup_size,json=backupSize,proto3" json:"backup_size,omitempty"`
+	// How many events the log is known to have had; 0 if nobody knew.
+	LostSize int64 `protobuf:"varint,8,opt,name=lost_size,json=lostSize,proto3" json:"lost_size,omitempty"`
+	// Why the operator accepted the loss, in their words.
+	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What was taken away again, as lines for people.
+	Reapplied []string `protobuf:"bytes,10,rep,name=reapplied,proto3" json:"reapplied,omitempty"`
+	// What has to be looked at by people, as lines for them.
+	Open []string `protobuf:"bytes,11,rep,name=open,proto3" json:"open,omitempty"`
+	// How many lines of either kind were left out.
+	LeftOut       int64 `protobuf:"varint,12,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hold) Reset() {
+	*x = Hold{}
+	mi := &file_rms_v1_operation_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hold) ProtoMessage() {}
+
+func (x *Hold) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hold.ProtoReflect.Descriptor instead.
+func (*Hold) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Hold) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Hold) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
+func (x *Hold) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *Hold) GetRestoreTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RestoreTime
+	}
+	return nil
+}
+
+func (x *Hold) GetBackup() string {
+	if x != nil {
+		return x.Backup
+	}
+	return ""
+}
+
+func (x *Hold) GetBackupTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BackupTime
+	}
+	return nil
+}
+
+func (x *Hold) GetBackupSize() int64 {
+	if x != nil {
+		return x.BackupSize
+	}
+	return 0
+}
+
+func (x *Hold) GetLostSize() int64 {
+	if x != nil {
+		return x.LostSize
+	}
+	return 0
+}
+
+func (x *Hold) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Hold) GetReapplied() []string {
+	if x != nil {
+		return x.Reapplied
+	}
+	return nil
+}
+
+func (x *Hold) GetOpen() []string {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+func (x *Hold) GetLeftOut() int64 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
+// ReleaseTenantRequest asks for the end of a hold.
+type ReleaseTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// What was looked at; recorded for ever.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseTenantRequest) Reset() {
+	*x = ReleaseTenantRequest{}
+	mi := &file_rms_v1_operation_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseTenantRequest) ProtoMessage() {}
+
+func (x *ReleaseTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseTenantRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseTenantRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ReleaseTenantRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ReleaseTenantRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Progress of an operation that goes through many licenses. A rewrap counts
+// generations as well.
 type Operation_Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many there were when it began.
@@ -1325,7 +1637,7 @@ type Operation_Progress struct {
 
 func (x *Operation_Progress) Reset() {
 	*x = Operation_Progress{}
-	mi := &file_rms_v1_operation_proto_msgTypes[12]
+	mi := &file_rms_v1_operation_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1649,7 @@ func (x *Operation_Progress) String() string {
 func (*Operation_Progress) ProtoMessage() {}
 
 func (x *Operation_Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[12]
+	mi := &file_rms_v1_operation_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1713,7 @@ type Operation_Approval struct {
 
 func (x *Operation_Approval) Reset() {
 	*x = Operation_Approval{}
-	mi := &file_rms_v1_operation_proto_msgTypes[13]
+	mi := &file_rms_v1_operation_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1725,7 @@ func (x *Operation_Approval) String() string {
 func (*Operation_Approval) ProtoMessage() {}
 
 func (x *Operation_Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[13]
+	mi := &file_rms_v1_operation_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1831,7 @@ type Operation_Quorum struct {
 
 func (x *Operation_Quorum) Reset() {
 	*x = Operation_Quorum{}
-	mi := &file_rms_v1_operation_proto_msgTypes[14]
+	mi := &file_rms_v1_operation_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1843,7 @@ func (x *Operation_Quorum) String() string {
 func (*Operation_Quorum) ProtoMessage() {}
 
 func (x *Operation_Quorum) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[14]
+	mi := &file_rms_v1_operation_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1921,7 @@ type Operation_ItemError struct {
 
 func (x *Operation_ItemError) Reset() {
 	*x = Operation_ItemError{}
-	mi := &file_rms_v1_operation_proto_msgTypes[15]
+	mi := &file_rms_v1_operation_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1933,7 @@ func (x *Operation_ItemError) String() string {
 func (*Operation_ItemError) ProtoMessage() {}
 
 func (x *Operation_ItemError) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[15]
+	mi := &file_rms_v1_operation_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1976,7 @@ type Operation_RoleGrant struct {
 
 func (x *Operation_RoleGrant) Reset() {
 	*x = Operation_RoleGrant{}
-	mi := &file_rms_v1_operation_proto_msgTypes[16]
+	mi := &file_rms_v1_operation_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1676,7 +1988,7 @@ func (x *Operation_RoleGrant) String() string {
 func (*Operation_RoleGrant) ProtoMessage() {}
 
 func (x *Operation_RoleGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[16]
+	mi := &file_rms_v1_operation_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +2033,7 @@ type Operation_TemplateUpdate struct {
 
 func (x *Operation_TemplateUpdate) Reset() {
 	*x = Operation_TemplateUpdate{}
-	mi := &file_rms_v1_operation_proto_msgTypes[17]
+	mi := &file_rms_v1_operation_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +2045,7 @@ func (x *Operation_TemplateUpdate) String() string {
 func (*Operation_TemplateUpdate) ProtoMessage() {}
 
 func (x *Operation_TemplateUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[17]
+	mi := &file_rms_v1_operation_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1794,7 +2106,7 @@ type Operation_LicenseUpdate struct {
 
 func (x *Operation_LicenseUpdate) Reset() {
 	*x = Operation_LicenseUpdate{}
-	mi := &file_rms_v1_operation_proto_msgTypes[18]
+	mi := &file_rms_v1_operation_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +2118,7 @@ func (x *Operation_LicenseUpdate) String() string {
 func (*Operation_LicenseUpdate) ProtoMessage() {}
 
 func (x *Operation_LicenseUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[18]
+	mi := &file_rms_v1_operation_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +2204,7 @@ type Operation_Recovery struct {
 
 func (x *Operation_Recovery) Reset() {
 	*x = Operation_Recovery{}
-	mi := &file_rms_v1_operation_proto_msgTypes[19]
+	mi := &file_rms_v1_operation_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2216,7 @@ func (x *Operation_Recovery) String() string {
 func (*Operation_Recovery) ProtoMessage() {}
 
 func (x *Operation_Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[19]
+	mi := &file_rms_v1_operation_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2319,7 @@ type Operation_Transfer struct {
 
 func (x *Operation_Transfer) Reset() {
 	*x = Operation_Transfer{}
-	mi := &file_rms_v1_operation_proto_msgTypes[20]
+	mi := &file_rms_v1_operation_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +2331,7 @@ func (x *Operation_Transfer) String() string {
 func (*Operation_Transfer) ProtoMessage() {}
 
 func (x *Operation_Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[20]
+	mi := &file_rms_v1_operation_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,18 +2361,28 @@ func (x *Operation_Transfer) GetTo() string {
 	return ""
 }
 
-// Reseal is what KIND_RESEAL does.
+// Reseal is what KIND_RESEAL does. One of the first four is set.
 type Operation_Reseal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its licenses get generations of their own:
 	// tenants/{tenant}/templates/{template}.
-	Template      string `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	Template string `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	// Licenses are moved away from it: tenants/{tenant}/generations/{number}.
+	Generation string `protobuf:"bytes,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Licenses are moved away from it:
+	// tenants/{tenant}/keys/{key}/versions/{version}.
+	KeyVersion string `protobuf:"bytes,3,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
+	// All licenses of the tenant get generations of their own.
+	Everything bool `protobuf:"varint,4,opt,name=everything,proto3" json:"everything,omitempty"`
+	// At most so many licenses a second; 0: as many as leave others alone.
+	MaxRate       int32 `protobuf:"varint,5,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Operation_Reseal) Reset() {
 	*x = Operation_Reseal{}
-	mi := &file_rms_v1_operation_proto_msgTypes[21]
+	mi := &file_rms_v1_operation_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2394,7 @@ func (x *Operation_Reseal) String() string {
 func (*Operation_Reseal) ProtoMessage() {}
 
 func (x *Operation_Reseal) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[21]
+	mi := &file_rms_v1_operation_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,6 +2417,81 @@ func (x *Operation_Reseal) GetTemplate() string {
 	return ""
 }
 
+func (x *Operation_Reseal) GetGeneration() string {
+	if x != nil {
+		return x.Generation
+	}
+	return ""
+}
+
+func (x *Operation_Reseal) GetKeyVersion() string {
+	if x != nil {
+		return x.KeyVersion
+	}
+	return ""
+}
+
+func (x *Operation_Reseal) GetEverything() bool {
+	if x != nil {
+		return x.Everything
+	}
+	return false
+}
+
+func (x *Operation_Reseal) GetMaxRate() int32 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
+// Rewrap is what KIND_REWRAP does.
+type Operation_Rewrap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most so many generations and licenses a second; 0: as many as leave
+	// others alone.
+	MaxRate       int32 `protobuf:"varint,1,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_Rewrap) Reset() {
+	*x = Operation_Rewrap{}
+	mi := &file_rms_v1_operation_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_Rewrap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_Rewrap) ProtoMessage() {}
+
+func (x *Operation_Rewrap) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_Rewrap.ProtoReflect.Descriptor instead.
+func (*Operation_Rewrap) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 10}
+}
+
+func (x *Operation_Rewrap) GetMaxRate() int32 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
 // TenantExport is what KIND_TENANT_EXPORT asks for.
 type Operation_TenantExport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2115,7 +2512,7 @@ type Operation_TenantExport struct {
 
 func (x *Operation_TenantExport) Reset() {
 	*x = Operation_TenantExport{}
-	mi := &file_rms_v1_operation_proto_msgTypes[22]
+	mi := &file_rms_v1_operation_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2524,7 @@ func (x *Operation_TenantExport) String() string {
 func (*Operation_TenantExport) ProtoMessage() {}
 
 func (x *Operation_TenantExport) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[22]
+	mi := &file_rms_v1_operation_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2537,7 @@ func (x *Operation_TenantExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_TenantExport.ProtoReflect.Descriptor instead.
 func (*Operation_TenantExport) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 10}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 11}
 }
 
 func (x *Operation_TenantExport) GetThaw() bool {
@@ -2193,7 +2590,7 @@ type Operation_ApproversUpdate struct {
 
 func (x *Operation_ApproversUpdate) Reset() {
 	*x = Operation_ApproversUpdate{}
-	mi := &file_rms_v1_operation_proto_msgTypes[23]
+	mi := &file_rms_v1_operation_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2205,7 +2602,7 @@ func (x *Operation_ApproversUpdate) String() string {
 func (*Operation_ApproversUpdate) ProtoMessage() {}
 
 func (x *Operation_ApproversUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[23]
+	mi := &file_rms_v1_operation_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2218,7 +2615,7 @@ func (x *Operation_ApproversUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_ApproversUpdate.ProtoReflect.Descriptor instead.
 func (*Operation_ApproversUpdate) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 11}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 12}
 }
 
 func (x *Operation_ApproversUpdate) GetBaseRevision() uint32 {
@@ -2258,7 +2655,7 @@ type Operation_CustodyLower struct {
 
 func (x *Operation_CustodyLower) Reset() {
 	*x = Operation_CustodyLower{}
-	mi := &file_rms_v1_operation_proto_msgTypes[24]
+	mi := &file_rms_v1_operation_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2667,7 @@ func (x *Operation_CustodyLower) String() string {
 func (*Operation_CustodyLower) ProtoMessage() {}
 
 func (x *Operation_CustodyLower) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[24]
+	mi := &file_rms_v1_operation_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2680,7 @@ func (x *Operation_CustodyLower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_CustodyLower.ProtoReflect.Descriptor instead.
 func (*Operation_CustodyLower) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 12}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 13}
 }
 
 func (x *Operation_CustodyLower) GetTemplate() string {
@@ -2307,11 +2704,141 @@ func (x *Operation_CustodyLower) GetChanges() []string {
 	return nil
 }
 
+// Release is what KIND_RELEASE asks for.
+type Operation_Release struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event of the restore: what was lost is in tenants/{tenant}/hold.
+	Event         string `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_Release) Reset() {
+	*x = Operation_Release{}
+	mi := &file_rms_v1_operation_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_Release) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_Release) ProtoMessage() {}
+
+func (x *Operation_Release) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_Release.ProtoReflect.Descriptor instead.
+func (*Operation_Release) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 14}
+}
+
+func (x *Operation_Release) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+// KeyDestroy is what KIND_KEY_DESTROY does.
+type Operation_KeyDestroy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}, tenants/{tenant}/keys/{key}/versions/{version}
+	// or tenants/{tenant}/generations/{number}.
+	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Whether it does not wait until the target has been unused for 30 days.
+	DespiteSoak bool `protobuf:"varint,2,opt,name=despite_soak,json=despiteSoak,proto3" json:"despite_soak,omitempty"`
+	// Whether backups need it that will not open any more.
+	DespiteBackups bool `protobuf:"varint,3,opt,name=despite_backups,json=despiteBackups,proto3" json:"despite_backups,omitempty"`
+	// SHA-256 of what depended on it when it was asked for. If that is not the
+	// same any more, nothing is done.
+	InventorySha256 []byte `protobuf:"bytes,4,opt,name=inventory_sha256,json=inventorySha256,proto3" json:"inventory_sha256,omitempty"`
+	// The same for people.
+	Inventory     []string `protobuf:"bytes,5,rep,name=inventory,proto3" json:"inventory,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_KeyDestroy) Reset() {
+	*x = Operation_KeyDestroy{}
+	mi := &file_rms_v1_operation_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_KeyDestroy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_KeyDestroy) ProtoMessage() {}
+
+func (x *Operation_KeyDestroy) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_KeyDestroy.ProtoReflect.Descriptor instead.
+func (*Operation_KeyDestroy) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 15}
+}
+
+func (x *Operation_KeyDestroy) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Operation_KeyDestroy) GetDespiteSoak() bool {
+	if x != nil {
+		return x.DespiteSoak
+	}
+	return false
+}
+
+func (x *Operation_KeyDestroy) GetDespiteBackups() bool {
+	if x != nil {
+		return x.DespiteBackups
+	}
+	return false
+}
+
+func (x *Operation_KeyDestroy) GetInventorySha256() []byte {
+	if x != nil {
+		return x.InventorySha256
+	}
+	return nil
+}
+
+func (x *Operation_KeyDestroy) GetInventory() []string {
+	if x != nil {
+		return x.Inventory
+	}
+	return nil
+}
+
 var File_rms_v1_operation_proto protoreflect.FileDescriptor
 
 const file_rms_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\xcb\x1e\n" +
+	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\xaf#\n" +
 	"\tOperation\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.rms.v1.Operation.KindR\x04kind\x12-\n" +
@@ -2351,7 +2878,11 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\btransfer\x18\" \x01(\v2\x1a.rms.v1.Operation.TransferH\x00R\btransfer\x122\n" +
 	"\x06reseal\x18# \x01(\v2\x18.rms.v1.Operation.ResealH\x00R\x06reseal\x12N\n" +
 	"\x10approvers_update\x18$ \x01(\v2!.rms.v1.Operation.ApproversUpdateH\x00R\x0fapproversUpdate\x12E\n" +
-	"\rcustody_lower\x18% \x01(\v2\x1e.rms.v1.Operation.CustodyLowerH\x00R\fcustodyLower\x12E\n" +
+	"\rcustody_lower\x18% \x01(\v2\x1e.rms.v1.Operation.CustodyLowerH\x00R\fcustodyLower\x122\n" +
+	"\x06rewrap\x18& \x01(\v2\x18.rms.v1.Operation.RewrapH\x00R\x06rewrap\x12?\n" +
+	"\vkey_destroy\x18' \x01(\v2\x1c.rms.v1.Operation.KeyDestroyH\x00R\n" +
+	"keyDestroy\x125\n" +
+	"\arelease\x18< \x01(\v2\x19.rms.v1.Operation.ReleaseH\x00R\arelease\x12E\n" +
 	"\rtenant_export\x18( \x01(\v2\x1e.rms.v1.Operation.TenantExportH\x00R\ftenantExport\x1aL\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x03R\x05total\x12\x12\n" +
@@ -2403,9 +2934,20 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\x05scope\x1a.\n" +
 	"\bTransfer\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\tR\x02to\x1a$\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x1a\xa0\x01\n" +
 	"\x06Reseal\x12\x1a\n" +
-	"\btemplate\x18\x01 \x01(\tR\btemplate\x1a\xd6\x01\n" +
+	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\tR\n" +
+	"generation\x12\x1f\n" +
+	"\vkey_version\x18\x03 \x01(\tR\n" +
+	"keyVersion\x12\x1e\n" +
+	"\n" +
+	"everything\x18\x04 \x01(\bR\n" +
+	"everything\x12\x19\n" +
+	"\bmax_rate\x18\x05 \x01(\x05R\amaxRate\x1a#\n" +
+	"\x06Rewrap\x12\x19\n" +
+	"\bmax_rate\x18\x01 \x01(\x05R\amaxRate\x1a\xd6\x01\n" +
 	"\fTenantExport\x12\x12\n" +
 	"\x04thaw\x18\x01 \x01(\bR\x04thaw\x123\n" +
 	"\trecipient\x18\x02 \x01(\v2\x15.rms.v1.HpkePublicKeyR\trecipient\x123\n" +
@@ -2419,7 +2961,16 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\fCustodyLower\x12\x1a\n" +
 	"\btemplate\x18\x01 \x01(\tR\btemplate\x12#\n" +
 	"\rbase_revision\x18\x02 \x01(\rR\fbaseRevision\x12\x18\n" +
-	"\achanges\x18\x03 \x03(\tR\achanges\"\xe6\x01\n" +
+	"\achanges\x18\x03 \x03(\tR\achanges\x1a\x1f\n" +
+	"\aRelease\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\x1a\xb9\x01\n" +
+	"\n" +
+	"KeyDestroy\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12!\n" +
+	"\fdespite_soak\x18\x02 \x01(\bR\vdespiteSoak\x12'\n" +
+	"\x0fdespite_backups\x18\x03 \x01(\bR\x0edespiteBackups\x12)\n" +
+	"\x10inventory_sha256\x18\x04 \x01(\fR\x0finventorySha256\x12\x1c\n" +
+	"\tinventory\x18\x05 \x03(\tR\tinventory\"\x9f\x02\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fKIND_ROLE_GRANT\x10\x01\x12\x18\n" +
@@ -2429,7 +2980,11 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\rKIND_TRANSFER\x10\x05\x12\x0f\n" +
 	"\vKIND_RESEAL\x10\x06\x12\x19\n" +
 	"\x15KIND_APPROVERS_UPDATE\x10\a\x12\x16\n" +
-	"\x12KIND_CUSTODY_LOWER\x10\b\x12\x16\n" +
+	"\x12KIND_CUSTODY_LOWER\x10\b\x12\x0f\n" +
+	"\vKIND_REWRAP\x10\t\x12\x14\n" +
+	"\x10KIND_KEY_DESTROY\x10\n" +
+	"\x12\x10\n" +
+	"\fKIND_RELEASE\x10\x14\x12\x16\n" +
 	"\x12KIND_TENANT_EXPORT\x10\v\"\xc3\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
@@ -2493,7 +3048,29 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\x06ticket\x18\a \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06ticket\x12\x16\n" +
 	"\x06notify\x18\b \x01(\bR\x06notifyB\x0e\n" +
-	"\x05scope\x12\x05\xbaH\x02\b\x012\xd1\x05\n" +
+	"\x05scope\x12\x05\xbaH\x02\b\x01\"/\n" +
+	"\x0eGetHoldRequest\x12\x1d\n" +
+	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18ZR\x04name\"\xfb\x02\n" +
+	"\x04Hold\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04held\x18\x02 \x01(\bR\x04held\x12\x14\n" +
+	"\x05event\x18\x03 \x01(\tR\x05event\x12=\n" +
+	"\frestore_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vrestoreTime\x12\x16\n" +
+	"\x06backup\x18\x05 \x01(\tR\x06backup\x12;\n" +
+	"\vbackup_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"backupTime\x12\x1f\n" +
+	"\vbackup_size\x18\a \x01(\x03R\n" +
+	"backupSize\x12\x1b\n" +
+	"\tlost_size\x18\b \x01(\x03R\blostSize\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12\x1c\n" +
+	"\treapplied\x18\n" +
+	" \x03(\tR\treapplied\x12\x12\n" +
+	"\x04open\x18\v \x03(\tR\x04open\x12\x19\n" +
+	"\bleft_out\x18\f \x01(\x03R\aleftOut\"]\n" +
+	"\x14ReleaseTenantRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12\"\n" +
+	"\x06reason\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x06reason2\xd1\x05\n" +
 	"\x10OperationService\x12M\n" +
 	"\fGetOperation\x12\x1b.rms.v1.GetOperationRequest\x1a\x11.rms.v1.Operation\"\r\xca\xf3\x18\t\b\x04\x12\x05\x01\x02\x03\x05\x04\x12^\n" +
 	"\x0eListOperations\x12\x1d.rms.v1.ListOperationsRequest\x1a\x1e.rms.v1.ListOperationsResponse\"\r\xca\xf3\x18\t\b\x04\x12\x05\x01\x02\x03\x05\x04\x12V\n" +
@@ -2509,7 +3086,10 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\b\x04\x12\x04\x01\x02\x03\x05\x18\x01\x12`\n" +
 	"\x0eWatchOperation\x12\x1d.rms.v1.WatchOperationRequest\x1a\x1e.rms.v1.WatchOperationResponse\"\r\xca\xf3\x18\t\b\x04\x12\x05\x01\x02\x03\x05\x040\x012d\n" +
 	"\x0fRecoveryService\x12Q\n" +
-	"\x0fRequestRecovery\x12\x1e.rms.v1.RequestRecoveryRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x05\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"\x0fRequestRecovery\x12\x1e.rms.v1.RequestRecoveryRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x05\x18\x012\x9b\x01\n" +
+	"\vHoldService\x12=\n" +
+	"\aGetHold\x12\x16.rms.v1.GetHoldRequest\x1a\f.rms.v1.Hold\"\f\xca\xf3\x18\b\b\x04\x12\x04\x01\x02\x03\x04\x12M\n" +
+	"\rReleaseTenant\x12\x1c.rms.v1.ReleaseTenantRequest\x1a\x11.rms.v1.Operation\"\v\xca\xf3\x18\a\b\x04\x12\x01\x01\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_operation_proto_rawDescOnce sync.Once
@@ -2524,7 +3104,7 @@ func file_rms_v1_operation_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_operation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_rms_v1_operation_proto_goTypes = []any{
 	(Operation_Kind)(0),               // 0: rms.v1.Operation.Kind
 	(Operation_State)(0),              // 1: rms.v1.Operation.State
@@ -2540,85 +3120,100 @@ var file_rms_v1_operation_proto_goTypes = []any{
 	(*WatchOperationRequest)(nil),     // 11: rms.v1.WatchOperationRequest
 	(*WatchOperationResponse)(nil),    // 12: rms.v1.WatchOperationResponse
 	(*RequestRecoveryRequest)(nil),    // 13: rms.v1.RequestRecoveryRequest
-	(*Operation_Progress)(nil),        // 14: rms.v1.Operation.Progress
-	(*Operation_Approval)(nil),        // 15: rms.v1.Operation.Approval
-	(*Operation_Quorum)(nil),          // 16: rms.v1.Operation.Quorum
-	(*Operation_ItemError)(nil),       // 17: rms.v1.Operation.ItemError
-	(*Operation_RoleGrant)(nil),       // 18: rms.v1.Operation.RoleGrant
-	(*Operation_TemplateUpdate)(nil),  // 19: rms.v1.Operation.TemplateUpdate
-	(*Operation_LicenseUpdate)(nil),   // 20: rms.v1.Operation.LicenseUpdate
-	(*Operation_Recovery)(nil),        // 21: rms.v1.Operation.Recovery
-	(*Operation_Transfer)(nil),        // 22: rms.v1.Operation.Transfer
-	(*Operation_Reseal)(nil),          // 23: rms.v1.Operation.Reseal
-	(*Operation_TenantExport)(nil),    // 24: rms.v1.Operation.TenantExport
-	(*Operation_ApproversUpdate)(nil), // 25: rms.v1.Operation.ApproversUpdate
-	(*Operation_CustodyLower)(nil),    // 26: rms.v1.Operation.CustodyLower
-	(*timestamppb.Timestamp)(nil),     // 27: google.protobuf.Timestamp
-	(*Issuer)(nil),                    // 28: rms.v1.Issuer
-	(Role)(0),                         // 29: rms.v1.Role
-	(*Template)(nil),                  // 30: rms.v1.Template
-	(*AdHocPolicy)(nil),               // 31: rms.v1.AdHocPolicy
-	(*HpkePublicKey)(nil),             // 32: rms.v1.HpkePublicKey
-	(*Approvers)(nil),                 // 33: rms.v1.Approvers
+	(*GetHoldRequest)(nil),            // 14: rms.v1.GetHoldRequest
+	(*Hold)(nil),                      // 15: rms.v1.Hold
+	(*ReleaseTenantRequest)(nil),      // 16: rms.v1.ReleaseTenantRequest
+	(*Operation_Progress)(nil),        // 17: rms.v1.Operation.Progress
+	(*Operation_Approval)(nil),        // 18: rms.v1.Operation.Approval
+	(*Operation_Quorum)(nil),          // 19: rms.v1.Operation.Quorum
+	(*Operation_ItemError)(nil),       // 20: rms.v1.Operation.ItemError
+	(*Operation_RoleGrant)(nil),       // 21: rms.v1.Operation.RoleGrant
+	(*Operation_TemplateUpdate)(nil),  // 22: rms.v1.Operation.TemplateUpdate
+	(*Operation_LicenseUpdate)(nil),   // 23: rms.v1.Operation.LicenseUpdate
+	(*Operation_Recovery)(nil),        // 24: rms.v1.Operation.Recovery
+	(*Operation_Transfer)(nil),        // 25: rms.v1.Operation.Transfer
+	(*Operation_Reseal)(nil),          // 26: rms.v1.Operation.Reseal
+	(*Operation_Rewrap)(nil),          // 27: rms.v1.Operation.Rewrap
+	(*Operation_TenantExport)(nil),    // 28: rms.v1.Operation.TenantExport
+	(*Operation_ApproversUpdate)(nil), // 29: rms.v1.Operation.ApproversUpdate
+	(*Operation_CustodyLower)(nil),    // 30: rms.v1.Operation.CustodyLower
+	(*Operation_Release)(nil),         // 31: rms.v1.Operation.Release
+	(*Operation_KeyDestroy)(nil),      // 32: rms.v1.Operation.KeyDestroy
+	(*timestamppb.Timestamp)(nil),     // 33: google.protobuf.Timestamp
+	(*Issuer)(nil),                    // 34: rms.v1.Issuer
+	(Role)(0),                         // 35: rms.v1.Role
+	(*Template)(nil),                  // 36: rms.v1.Template
+	(*AdHocPolicy)(nil),               // 37: rms.v1.AdHocPolicy
+	(*HpkePublicKey)(nil),             // 38: rms.v1.HpkePublicKey
+	(*Approvers)(nil),                 // 39: rms.v1.Approvers
 }
 var file_rms_v1_operation_proto_depIdxs = []int32{
 	0,  // 0: rms.v1.Operation.kind:type_name -> rms.v1.Operation.Kind
 	1,  // 1: rms.v1.Operation.state:type_name -> rms.v1.Operation.State
-	14, // 2: rms.v1.Operation.progress:type_name -> rms.v1.Operation.Progress
-	15, // 3: rms.v1.Operation.approvals:type_name -> rms.v1.Operation.Approval
-	17, // 4: rms.v1.Operation.errors:type_name -> rms.v1.Operation.ItemError
-	27, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
-	28, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
-	27, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
-	27, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
-	29, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
-	16, // 10: rms.v1.Operation.quorum:type_name -> rms.v1.Operation.Quorum
-	18, // 11: rms.v1.Operation.role_grant:type_name -> rms.v1.Operation.RoleGrant
-	19, // 12: rms.v1.Operation.template_update:type_name -> rms.v1.Operation.TemplateUpdate
-	20, // 13: rms.v1.Operation.license_update:type_name -> rms.v1.Operation.LicenseUpdate
-	21, // 14: rms.v1.Operation.recovery:type_name -> rms.v1.Operation.Recovery
-	22, // 15: rms.v1.Operation.transfer:type_name -> rms.v1.Operation.Transfer
-	23, // 16: rms.v1.Operation.reseal:type_name -> rms.v1.Operation.Reseal
-	25, // 17: rms.v1.Operation.approvers_update:type_name -> rms.v1.Operation.ApproversUpdate
-	26, // 18: rms.v1.Operation.custody_lower:type_name -> rms.v1.Operation.CustodyLower
-	24, // 19: rms.v1.Operation.tenant_export:type_name -> rms.v1.Operation.TenantExport
-	1,  // 20: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
-	0,  // 21: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
-	2,  // 22: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
-	2,  // 23: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
-	27, // 24: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
-	28, // 25: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
-	27, // 26: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
-	29, // 27: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
-	30, // 28: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
-	31, // 29: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
-	27, // 30: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
-	27, // 31: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
-	32, // 32: rms.v1.Operation.TenantExport.recipient:type_name -> rms.v1.HpkePublicKey
-	33, // 33: rms.v1.Operation.ApproversUpdate.approvers:type_name -> rms.v1.Approvers
-	3,  // 34: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
-	4,  // 35: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
-	6,  // 36: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
-	7,  // 37: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
-	8,  // 38: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
-	9,  // 39: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
-	10, // 40: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
-	11, // 41: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
-	13, // 42: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
-	2,  // 43: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
-	5,  // 44: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
-	2,  // 45: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
-	2,  // 46: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
-	2,  // 47: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
-	2,  // 48: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
-	2,  // 49: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
-	12, // 50: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
-	2,  // 51: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
-	43, // [43:52] is the sub-list for method output_type
-	34, // [34:43] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	17, // 2: rms.v1.Operation.progress:type_name -> rms.v1.Operation.Progress
+	18, // 3: rms.v1.Operation.approvals:type_name -> rms.v1.Operation.Approval
+	20, // 4: rms.v1.Operation.errors:type_name -> rms.v1.Operation.ItemError
+	33, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
+	34, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
+	33, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
+	33, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
+	35, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
+	19, // 10: rms.v1.Operation.quorum:type_name -> rms.v1.Operation.Quorum
+	21, // 11: rms.v1.Operation.role_grant:type_name -> rms.v1.Operation.RoleGrant
+	22, // 12: rms.v1.Operation.template_update:type_name -> rms.v1.Operation.TemplateUpdate
+	23, // 13: rms.v1.Operation.license_update:type_name -> rms.v1.Operation.LicenseUpdate
+	24, // 14: rms.v1.Operation.recovery:type_name -> rms.v1.Operation.Recovery
+	25, // 15: rms.v1.Operation.transfer:type_name -> rms.v1.Operation.Transfer
+	26, // 16: rms.v1.Operation.reseal:type_name -> rms.v1.Operation.Reseal
+	29, // 17: rms.v1.Operation.approvers_update:type_name -> rms.v1.Operation.ApproversUpdate
+	30, // 18: rms.v1.Operation.custody_lower:type_name -> rms.v1.Operation.CustodyLower
+	27, // 19: rms.v1.Operation.rewrap:type_name -> rms.v1.Operation.Rewrap
+	32, // 20: rms.v1.Operation.key_destroy:type_name -> rms.v1.Operation.KeyDestroy
+	31, // 21: rms.v1.Operation.release:type_name -> rms.v1.Operation.Release
+	28, // 22: rms.v1.Operation.tenant_export:type_name -> rms.v1.Operation.TenantExport
+	1,  // 23: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
+	0,  // 24: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
+	2,  // 25: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
+	2,  // 26: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
+	33, // 27: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
+	33, // 28: rms.v1.Hold.restore_time:type_name -> google.protobuf.Timestamp
+	33, // 29: rms.v1.Hold.backup_time:type_name -> google.protobuf.Timestamp
+	34, // 30: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
+	33, // 31: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
+	35, // 32: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
+	36, // 33: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
+	37, // 34: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
+	33, // 35: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
+	33, // 36: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
+	38, // 37: rms.v1.Operation.TenantExport.recipient:type_name -> rms.v1.HpkePublicKey
+	39, // 38: rms.v1.Operation.ApproversUpdate.approvers:type_name -> rms.v1.Approvers
+	3,  // 39: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
+	4,  // 40: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
+	6,  // 41: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
+	7,  // 42: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
+	8,  // 43: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
+	9,  // 44: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
+	10, // 45: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
+	11, // 46: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
+	13, // 47: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
+	14, // 48: rms.v1.HoldService.GetHold:input_type -> rms.v1.GetHoldRequest
+	16, // 49: rms.v1.HoldService.ReleaseTenant:input_type -> rms.v1.ReleaseTenantRequest
+	2,  // 50: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
+	5,  // 51: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
+	2,  // 52: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
+	2,  // 53: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
+	2,  // 54: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
+	2,  // 55: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
+	2,  // 56: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
+	12, // 57: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
+	2,  // 58: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
+	15, // 59: rms.v1.HoldService.GetHold:output_type -> rms.v1.Hold
+	2,  // 60: rms.v1.HoldService.ReleaseTenant:output_type -> rms.v1.Operation
+	50, // [50:61] is the sub-list for method output_type
+	39, // [39:50] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_operation_proto_init() }
@@ -2639,6 +3234,9 @@ func file_rms_v1_operation_proto_init() {
 		(*Operation_Reseal_)(nil),
 		(*Operation_ApproversUpdate_)(nil),
 		(*Operation_CustodyLower_)(nil),
+		(*Operation_Rewrap_)(nil),
+		(*Operation_KeyDestroy_)(nil),
+		(*Operation_Release_)(nil),
 		(*Operation_TenantExport_)(nil),
 	}
 	file_rms_v1_operation_proto_msgTypes[11].OneofWrappers = []any{
@@ -2646,7 +3244,7 @@ func file_rms_v1_operation_proto_init() {
 		(*RequestRecoveryRequest_Owner)(nil),
 		(*RequestRecoveryRequest_Template)(nil),
 	}
-	file_rms_v1_operation_proto_msgTypes[19].OneofWrappers = []any{
+	file_rms_v1_operation_proto_msgTypes[22].OneofWrappers = []any{
 		(*Operation_Recovery_License)(nil),
 		(*Operation_Recovery_Owner)(nil),
 		(*Operation_Recovery_Template)(nil),
@@ -2657,9 +3255,9 @@ func file_rms_v1_operation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_operation_proto_rawDesc), len(file_rms_v1_operation_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   31,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_rms_v1_operation_proto_goTypes,
 		DependencyIndexes: file_rms_v1_operation_proto_depIdxs,

@@ -537,3 +537,153 @@ var RecoveryService_ServiceDesc = grpc.ServiceDesc{
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "rms/v1/operation.proto",
 }
+
+const (
+	HoldService_GetHold_FullMethodName       = "/rms.v1.HoldService/GetHold"
+	HoldService_ReleaseTenant_FullMethodName = "/rms.v1.HoldService/ReleaseTenant"
+)
+
+// HoldServiceClient is the client API for HoldService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// HoldService is for a tenant that was restored from a backup.
+type HoldServiceClient interface {
+	// GetHold says whether the tenant is held, and what was lost.
+	GetHold(ctx context.Context, in *GetHoldRequest, opts ...grpc.CallOption) (*Hold, error)
+	// ReleaseTenant asks that the tenant may publish and open again. It does when
+	// another tenant-admin has approved it.
+	ReleaseTenant(ctx context.Context, in *ReleaseTenantRequest, opts ...grpc.CallOption) (*Operation, error)
+}
+
+type holdServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewHoldServiceClient(cc grpc.ClientConnInterface) HoldServiceClient {
+	return &holdServiceClient{cc}
+}
+
+func (c *holdServiceClient) GetHold(ctx context.Context, in *GetHoldRequest, opts ...grpc.CallOption) (*Hold, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Hold)
+	err := c.cc.Invoke(ctx, HoldService_GetHold_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *holdServiceClient) ReleaseTenant(ctx context.Context, in *ReleaseTenantRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, HoldService_ReleaseTenant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// HoldServiceServer is the server API for HoldService service.
+// All implementations must embed UnimplementedHoldServiceServer
+// for forward compatibility.
+//
+// HoldService is for a tenant that was restored from a backup.
+type HoldServiceServer interface {
+	// GetHold says whether the tenant is held, and what was lost.
+	GetHold(context.Context, *GetHoldRequest) (*Hold, error)
+	// ReleaseTenant asks that the tenant may publish and open again. It does when
+	// another tenant-admin has approved it.
+	ReleaseTenant(context.Context, *ReleaseTenantRequest) (*Operation, error)
+	mustEmbedUnimplementedHoldServiceServer()
+}
+
+// UnimplementedHoldServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedHoldServiceServer struct{}
+
+func (UnimplementedHoldServiceServer) GetHold(context.Context, *GetHoldRequest) (*Hold, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetHold not implemented")
+}
+func (UnimplementedHoldServiceServer) ReleaseTenant(context.Context, *ReleaseTenantRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseTenant not implemented")
+}
+func (UnimplementedHoldServiceServer) mustEmbedUnimplementedHoldServiceServer() {}
+func (UnimplementedHoldServiceServer) testEmbeddedByValue()                     {}
+
+// UnsafeHoldServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to HoldServiceServer will
+// result in compilation errors.
+type UnsafeHoldServiceServer interface {
+	mustEmbedUnimplementedHoldServiceServer()
+}
+
+func RegisterHoldServiceServer(s grpc.ServiceRegistrar, srv HoldServiceServer) {
+	// If the following call panics, it indicates UnimplementedHoldServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&HoldService_ServiceDesc, srv)
+}
+
+func _HoldService_GetHold_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetHoldRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HoldServiceServer).GetHold(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HoldService_GetHold_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HoldServiceServer).GetHold(ctx, req.(*GetHoldRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HoldService_ReleaseTenant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseTenantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HoldServiceServer).ReleaseTenant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HoldService_ReleaseTenant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HoldServiceServer).ReleaseTenant(ctx, req.(*ReleaseTenantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// HoldService_ServiceDesc is the grpc.ServiceDesc for HoldService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var HoldService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "rms.v1.HoldService",
+	HandlerType: (*HoldServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "GetHold",
+			Handler:    _HoldService_GetHold_Handler,
+		},
+		{
+			MethodName: "ReleaseTenant",
+			Handler:    _HoldService_ReleaseTenant_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "rms/v1/operation.proto",
+}

@@ -7,6 +7,7 @@
 package rmsv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -452,11 +453,629 @@ func (x *CheckStoreResponse) GetEvents() int64 {
 	return 0
 }
 
+// BackupRequest asks for a backup.
+type BackupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// To whom it is encrypted: age recipients of the post-quantum kind, age1pq1….
+	Recipients []string `protobuf:"bytes,1,rep,name=recipients,proto3" json:"recipients,omitempty"`
+	// Until when copies of it are kept; unset: nobody said.
+	KeepUntil     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=keep_until,json=keepUntil,proto3" json:"keep_until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_rms_v1_operator_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operator_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operator_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *BackupRequest) GetRecipients() []string {
+	if x != nil {
+		return x.Recipients
+	}
+	return nil
+}
+
+func (x *BackupRequest) GetKeepUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KeepUntil
+	}
+	return nil
+}
+
+// BackupResponse is a piece of a backup. The first says which backup it is, the
+// last what all of it was; a stream without a last one is no backup.
+type BackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What this piece is.
+	//
+	// Types that are valid to be assigned to Piece:
+	//
+	//	*BackupResponse_Begin_
+	//	*BackupResponse_Data
+	//	*BackupResponse_End_
+	Piece         isBackupResponse_Piece `protobuf_oneof:"piece"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_rms_v1_operator_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operator_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operator_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BackupResponse) GetPiece() isBackupResponse_Piece {
+	if x != nil {
+		return x.Piece
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetBegin() *BackupResponse_Begin {
+	if x != nil {
+		if x, ok := x.Piece.(*BackupResponse_Begin_); ok {
+			return x.Begin
+		}
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Piece.(*BackupResponse_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetEnd() *BackupResponse_End {
+	if x != nil {
+		if x, ok := x.Piece.(*BackupResponse_End_); ok {
+			return x.End
+		}
+	}
+	return nil
+}
+
+type isBackupResponse_Piece interface {
+	isBackupResponse_Piece()
+}
+
+type BackupResponse_Begin_ struct {
+	// The first.
+	Begin *BackupResponse_Begin `protobuf:"bytes,1,opt,name=begin,proto3,oneof"`
+}
+
+type BackupResponse_Data struct {
+	// Bytes of the file.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+type BackupResponse_End_ struct {
+	// The last.
+	End *BackupResponse_End `protobuf:"bytes,3,opt,name=end,proto3,oneof"`
+}
+
+func (*BackupResponse_Begin_) isBackupResponse_Piece() {}
+
+func (*BackupResponse_Data) isBackupResponse_Piece() {}
+
+func (*BackupResponse_End_) isBackupResponse_Piece() {}
+
+// ListBackupsRequest is empty.
+type ListBackupsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBackupsRequest) Reset() {
+	*x = ListBackupsRequest{}
+	mi := &file_rms_v1_operator_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBackupsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBackupsRequest) ProtoMessage() {}
+
+func (x *ListBackupsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operator_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBackupsRequest.ProtoReflect.Descriptor instead.
+func (*ListBackupsRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operator_proto_rawDescGZIP(), []int{9}
+}
+
+// BackupSet is a backup as one tenant's log knows it.
+type BackupSet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its ID, in UUID text form.
+	Backup string `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
+	// tenants/{tenant}.
+	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// When it was begun.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Until when copies of it are kept; unset: nobody said.
+	KeepUntil *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=keep_until,json=keepUntil,proto3" json:"keep_until,omitempty"`
+	// Whether all of it was written. One that was not counts as a backup all the
+	// same: nobody knows how far it came.
+	Complete bool `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"`
+	// The size of the tenant's log in it.
+	LogSize int64 `protobuf:"varint,6,opt,name=log_size,json=logSize,proto3" json:"log_size,omitempty"`
+	// SHA-256 and size of the file; of a complete one.
+	Sha256 []byte `protobuf:"bytes,7,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// Its size in bytes.
+	Bytes int64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Whose keys open it: fingerprints of recipients.
+	Recipients []string `protobuf:"bytes,9,rep,name=recipients,proto3" json:"recipients,omitempty"`
+	// The key versions that its content needs, as lines for people.
+	KeyVersions []string `protobuf:"bytes,10,rep,name=key_versions,json=keyVersions,proto3" json:"key_versions,omitempty"`
+	// The generations that its content needs, as people say them: g1.
+	Generations   []string `protobuf:"bytes,11,rep,name=generations,proto3" json:"generations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupSet) Reset() {
+	*x = BackupSet{}
+	mi := &file_rms_v1_operator_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupSet) ProtoMessage() {}
+
+func (x *BackupSet) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operator_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupSet.ProtoReflect.Descriptor instead.
+func (*BackupSet) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operator_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BackupSet) GetBackup() string {
+	if x != nil {
+		return x.Backup
+	}
+	return ""
+}
+
+func (x *BackupSet) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *BackupSet) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *BackupSet) GetKeepUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KeepUntil
+	}
+	return nil
+}
+
+func (x *BackupSet) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *BackupSet) GetLogSize() int64 {
+	if x != nil {
+		return x.LogSize
+	}
+	return 0
+}
+
+func (x *BackupSet) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *BackupSet) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *BackupSet) GetRecipients() []string {
+	if x != nil {
+		return x.Recipients
+	}
+	return nil
+}
+
+func (x *BackupSet) GetKeyVersions() []string {
+	if x != nil {
+		return x.KeyVersions
+	}
+	return nil
+}
+
+func (x *BackupSet) GetGenerations() []string {
+	if x != nil {
+		return x.Generations
+	}
+	return nil
+}
+
+// ListBackupsResponse lists backups.
+type ListBackupsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The backups, newest first.
+	Backups []*BackupSet `protobuf:"bytes,1,rep,name=backups,proto3" json:"backups,omitempty"`
+	// What an operator should know, as lines for people.
+	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBackupsResponse) Reset() {
+	*x = ListBackupsResponse{}
+	mi := &file_rms_v1_operator_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBackupsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBackupsResponse) ProtoMessage() {}
+
+func (x *ListBackupsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operator_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBackupsResponse.ProtoReflect.Descriptor instead.
+func (*ListBackupsResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operator_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListBackupsResponse) GetBackups() []*BackupSet {
+	if x != nil {
+		return x.Backups
+	}
+	return nil
+}
+
+func (x *ListBackupsResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// ForgetBackupRequest names a backup of which nothing is left.
+type ForgetBackupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its ID, in UUID text form.
+	Backup string `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
+	// Why it is no more; recorded for ever.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetBackupRequest) Reset() {
+	*x = ForgetBackupRequest{}
+	mi := &file_rms_v1_operator_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetBackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetBackupRequest) ProtoMessage() {}
+
+func (x *ForgetBackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operator_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetBackupRequest.ProtoReflect.Descriptor instead.
+func (*ForgetBackupRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operator_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ForgetBackupRequest) GetBackup() string {
+	if x != nil {
+		return x.Backup
+	}
+	return ""
+}
+
+func (x *ForgetBackupRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// ForgetBackupResponse says where it was forgotten.
+type ForgetBackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenants whose logs say so now: tenants/{tenant}.
+	Tenants       []string `protobuf:"bytes,1,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetBackupResponse) Reset() {
+	*x = ForgetBackupResponse{}
+	mi := &file_rms_v1_operator_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetBackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetBackupResponse) ProtoMessage() {}
+
+func (x *ForgetBackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operator_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetBackupResponse.ProtoReflect.Descriptor instead.
+func (*ForgetBackupResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operator_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ForgetBackupResponse) GetTenants() []string {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
+// Begin is what is known before the first byte.
+type BackupResponse_Begin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The backup's ID, in UUID text form.
+	Backup string `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
+	// About how many bytes will come.
+	AboutBytes    int64 `protobuf:"varint,2,opt,name=about_bytes,json=aboutBytes,proto3" json:"about_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse_Begin) Reset() {
+	*x = BackupResponse_Begin{}
+	mi := &file_rms_v1_operator_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse_Begin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse_Begin) ProtoMessage() {}
+
+func (x *BackupResponse_Begin) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operator_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse_Begin.ProtoReflect.Descriptor instead.
+func (*BackupResponse_Begin) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operator_proto_rawDescGZIP(), []int{8, 0}
+}
+
+func (x *BackupResponse_Begin) GetBackup() string {
+	if x != nil {
+		return x.Backup
+	}
+	return ""
+}
+
+func (x *BackupResponse_Begin) GetAboutBytes() int64 {
+	if x != nil {
+		return x.AboutBytes
+	}
+	return 0
+}
+
+// End is what is known after the last byte.
+type BackupResponse_End struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of all bytes.
+	Sha256 []byte `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// How many there are.
+	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// The tenants that are in it, as lines for people.
+	Tenants []string `protobuf:"bytes,3,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	// What an operator should know, as lines for people.
+	Warnings      []string `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse_End) Reset() {
+	*x = BackupResponse_End{}
+	mi := &file_rms_v1_operator_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse_End) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse_End) ProtoMessage() {}
+
+func (x *BackupResponse_End) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operator_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse_End.ProtoReflect.Descriptor instead.
+func (*BackupResponse_End) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operator_proto_rawDescGZIP(), []int{8, 1}
+}
+
+func (x *BackupResponse_End) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *BackupResponse_End) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *BackupResponse_End) GetTenants() []string {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
+func (x *BackupResponse_End) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 var File_rms_v1_operator_proto protoreflect.FileDescriptor
 
 const file_rms_v1_operator_proto_rawDesc = "" +
 	"\n" +
-	"\x15rms/v1/operator.proto\x12\x06rms.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\"\x0f\n" +
+	"\x15rms/v1/operator.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\"\x0f\n" +
 	"\rStatusRequest\"\xe1\x01\n" +
 	"\fTenantStatus\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1b\n" +
@@ -484,12 +1103,62 @@ const file_rms_v1_operator_proto_rawDesc = "" +
 	"\x12CheckStoreResponse\x12\x1a\n" +
 	"\bproblems\x18\x01 \x03(\tR\bproblems\x12\x18\n" +
 	"\arecords\x18\x02 \x01(\x03R\arecords\x12\x16\n" +
-	"\x06events\x18\x03 \x01(\x03R\x06events2\xe2\x01\n" +
+	"\x06events\x18\x03 \x01(\x03R\x06events\"\x7f\n" +
+	"\rBackupRequest\x123\n" +
+	"\n" +
+	"recipients\x18\x01 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10\b\"\ar\x05\x10\x01\x18\x80 R\n" +
+	"recipients\x129\n" +
+	"\n" +
+	"keep_until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tkeepUntil\"\xc2\x02\n" +
+	"\x0eBackupResponse\x124\n" +
+	"\x05begin\x18\x01 \x01(\v2\x1c.rms.v1.BackupResponse.BeginH\x00R\x05begin\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x12.\n" +
+	"\x03end\x18\x03 \x01(\v2\x1a.rms.v1.BackupResponse.EndH\x00R\x03end\x1a@\n" +
+	"\x05Begin\x12\x16\n" +
+	"\x06backup\x18\x01 \x01(\tR\x06backup\x12\x1f\n" +
+	"\vabout_bytes\x18\x02 \x01(\x03R\n" +
+	"aboutBytes\x1ai\n" +
+	"\x03End\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x18\n" +
+	"\atenants\x18\x03 \x03(\tR\atenants\x12\x1a\n" +
+	"\bwarnings\x18\x04 \x03(\tR\bwarningsB\a\n" +
+	"\x05piece\"\x14\n" +
+	"\x12ListBackupsRequest\"\xfd\x02\n" +
+	"\tBackupSet\x12\x16\n" +
+	"\x06backup\x18\x01 \x01(\tR\x06backup\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x129\n" +
+	"\n" +
+	"keep_until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tkeepUntil\x12\x1a\n" +
+	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x19\n" +
+	"\blog_size\x18\x06 \x01(\x03R\alogSize\x12\x16\n" +
+	"\x06sha256\x18\a \x01(\fR\x06sha256\x12\x14\n" +
+	"\x05bytes\x18\b \x01(\x03R\x05bytes\x12\x1e\n" +
+	"\n" +
+	"recipients\x18\t \x03(\tR\n" +
+	"recipients\x12!\n" +
+	"\fkey_versions\x18\n" +
+	" \x03(\tR\vkeyVersions\x12 \n" +
+	"\vgenerations\x18\v \x03(\tR\vgenerations\"^\n" +
+	"\x13ListBackupsResponse\x12+\n" +
+	"\abackups\x18\x01 \x03(\v2\x11.rms.v1.BackupSetR\abackups\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\\\n" +
+	"\x13ForgetBackupRequest\x12!\n" +
+	"\x06backup\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06backup\x12\"\n" +
+	"\x06reason\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x06reason\"0\n" +
+	"\x14ForgetBackupResponse\x12\x18\n" +
+	"\atenants\x18\x01 \x03(\tR\atenants2\xcc\x03\n" +
 	"\x0fOperatorService\x12?\n" +
 	"\x06Status\x12\x15.rms.v1.StatusRequest\x1a\x16.rms.v1.StatusResponse\"\x06\xca\xf3\x18\x02\b\x05\x12A\n" +
 	"\x06Reload\x12\x15.rms.v1.ReloadRequest\x1a\x16.rms.v1.ReloadResponse\"\b\xca\xf3\x18\x04\b\x05\x18\x01\x12K\n" +
 	"\n" +
-	"CheckStore\x12\x19.rms.v1.CheckStoreRequest\x1a\x1a.rms.v1.CheckStoreResponse\"\x06\xca\xf3\x18\x02\b\x05B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
+	"CheckStore\x12\x19.rms.v1.CheckStoreRequest\x1a\x1a.rms.v1.CheckStoreResponse\"\x06\xca\xf3\x18\x02\b\x05\x12C\n" +
+	"\x06Backup\x12\x15.rms.v1.BackupRequest\x1a\x16.rms.v1.BackupResponse\"\b\xca\xf3\x18\x04\b\x05\x18\x010\x01\x12N\n" +
+	"\vListBackups\x12\x1a.rms.v1.ListBackupsRequest\x1a\x1b.rms.v1.ListBackupsResponse\"\x06\xca\xf3\x18\x02\b\x05\x12S\n" +
+	"\fForgetBackup\x12\x1b.rms.v1.ForgetBackupRequest\x1a\x1c.rms.v1.ForgetBackupResponse\"\b\xca\xf3\x18\x04\b\x05\x18\x01B+Z)github.com/openrms/rms/proto/rms/v1;rmsv1b\x06proto3"
 
 var (
 	file_rms_v1_operator_proto_rawDescOnce sync.Once
@@ -503,7 +1172,7 @@ func file_rms_v1_operator_proto_rawDescGZIP() []byte {
 	return file_rms_v1_operator_proto_rawDescData
 }
 
-var file_rms_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_rms_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_rms_v1_operator_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: rms.v1.StatusRequest
 	(*TenantStatus)(nil),          // 1: rms.v1.TenantStatus
@@ -512,22 +1181,43 @@ var file_rms_v1_operator_proto_goTypes = []any{
 	(*ReloadResponse)(nil),        // 4: rms.v1.ReloadResponse
 	(*CheckStoreRequest)(nil),     // 5: rms.v1.CheckStoreRequest
 	(*CheckStoreResponse)(nil),    // 6: rms.v1.CheckStoreResponse
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*BackupRequest)(nil),         // 7: rms.v1.BackupRequest
+	(*BackupResponse)(nil),        // 8: rms.v1.BackupResponse
+	(*ListBackupsRequest)(nil),    // 9: rms.v1.ListBackupsRequest
+	(*BackupSet)(nil),             // 10: rms.v1.BackupSet
+	(*ListBackupsResponse)(nil),   // 11: rms.v1.ListBackupsResponse
+	(*ForgetBackupRequest)(nil),   // 12: rms.v1.ForgetBackupRequest
+	(*ForgetBackupResponse)(nil),  // 13: rms.v1.ForgetBackupResponse
+	(*BackupResponse_Begin)(nil),  // 14: rms.v1.BackupResponse.Begin
+	(*BackupResponse_End)(nil),    // 15: rms.v1.BackupResponse.End
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_rms_v1_operator_proto_depIdxs = []int32{
-	7, // 0: rms.v1.StatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	1, // 1: rms.v1.StatusResponse.tenants:type_name -> rms.v1.TenantStatus
-	0, // 2: rms.v1.OperatorService.Status:input_type -> rms.v1.StatusRequest
-	3, // 3: rms.v1.OperatorService.Reload:input_type -> rms.v1.ReloadRequest
-	5, // 4: rms.v1.OperatorService.CheckStore:input_type -> rms.v1.CheckStoreRequest
-	2, // 5: rms.v1.OperatorService.Status:output_type -> rms.v1.StatusResponse
-	4, // 6: rms.v1.OperatorService.Reload:output_type -> rms.v1.ReloadResponse
-	6, // 7: rms.v1.OperatorService.CheckStore:output_type -> rms.v1.CheckStoreResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	16, // 0: rms.v1.StatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	1,  // 1: rms.v1.StatusResponse.tenants:type_name -> rms.v1.TenantStatus
+	16, // 2: rms.v1.BackupRequest.keep_until:type_name -> google.protobuf.Timestamp
+	14, // 3: rms.v1.BackupResponse.begin:type_name -> rms.v1.BackupResponse.Begin
+	15, // 4: rms.v1.BackupResponse.end:type_name -> rms.v1.BackupResponse.End
+	16, // 5: rms.v1.BackupSet.create_time:type_name -> google.protobuf.Timestamp
+	16, // 6: rms.v1.BackupSet.keep_until:type_name -> google.protobuf.Timestamp
+	10, // 7: rms.v1.ListBackupsResponse.backups:type_name -> rms.v1.BackupSet
+	0,  // 8: rms.v1.OperatorService.Status:input_type -> rms.v1.StatusRequest
+	3,  // 9: rms.v1.OperatorService.Reload:input_type -> rms.v1.ReloadRequest
+	5,  // 10: rms.v1.OperatorService.CheckStore:input_type -> rms.v1.CheckStoreRequest
+	7,  // 11: rms.v1.OperatorService.Backup:input_type -> rms.v1.BackupRequest
+	9,  // 12: rms.v1.OperatorService.ListBackups:input_type -> rms.v1.ListBackupsRequest
+	12, // 13: rms.v1.OperatorService.ForgetBackup:input_type -> rms.v1.ForgetBackupRequest
+	2,  // 14: rms.v1.OperatorService.Status:output_type -> rms.v1.StatusResponse
+	4,  // 15: rms.v1.OperatorService.Reload:output_type -> rms.v1.ReloadResponse
+	6,  // 16: rms.v1.OperatorService.CheckStore:output_type -> rms.v1.CheckStoreResponse
+	8,  // 17: rms.v1.OperatorService.Backup:output_type -> rms.v1.BackupResponse
+	11, // 18: rms.v1.OperatorService.ListBackups:output_type -> rms.v1.ListBackupsResponse
+	13, // 19: rms.v1.OperatorService.ForgetBackup:output_type -> rms.v1.ForgetBackupResponse
+	14, // [14:20] is the sub-list for method output_type
+	8,  // [8:14] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_operator_proto_init() }
@@ -536,13 +1226,18 @@ func file_rms_v1_operator_proto_init() {
 		return
 	}
 	file_rms_v1_access_proto_init()
+	file_rms_v1_operator_proto_msgTypes[8].OneofWrappers = []any{
+		(*BackupResponse_Begin_)(nil),
+		(*BackupResponse_Data)(nil),
+		(*BackupResponse_End_)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_operator_proto_rawDesc), len(file_rms_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

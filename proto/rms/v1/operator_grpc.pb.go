@@ -19,9 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	OperatorService_Status_FullMethodName     = "/rms.v1.OperatorService/Status"
-	OperatorService_Reload_FullMethodName     = "/rms.v1.OperatorService/Reload"
-	OperatorService_CheckStore_FullMethodName = "/rms.v1.OperatorService/CheckStore"
+	OperatorService_Status_FullMethodName       = "/rms.v1.OperatorService/Status"
+	OperatorService_Reload_FullMethodName       = "/rms.v1.OperatorService/Reload"
+	OperatorService_CheckStore_FullMethodName   = "/rms.v1.OperatorService/CheckStore"
+	OperatorService_Backup_FullMethodName       = "/rms.v1.OperatorService/Backup"
+	OperatorService_ListBackups_FullMethodName  = "/rms.v1.OperatorService/ListBackups"
+	OperatorService_ForgetBackup_FullMethodName = "/rms.v1.OperatorService/ForgetBackup"
 )
 
 // OperatorServiceClient is the client API for OperatorService service.
@@ -38,6 +41,14 @@ type OperatorServiceClient interface {
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 	// CheckStore verifies the store, its indexes and every tenant's log.
 	CheckStore(ctx context.Context, in *CheckStoreRequest, opts ...grpc.CallOption) (*CheckStoreResponse, error)
+	// Backup writes a consistent copy of the store, encrypted, while everything is
+	// served. Each tenant's log says that there may be a copy before the first
+	// byte leaves. Whoever takes no byte for half a minute loses the stream.
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
+	// ListBackups lists the backups that were begun and not forgotten.
+	ListBackups(ctx context.Context, in *ListBackupsRequest, opts ...grpc.CallOption) (*ListBackupsResponse, error)
+	// ForgetBackup notes, in every tenant's log, that no copy of a backup is left.
+	ForgetBackup(ctx context.Context, in *ForgetBackupRequest, opts ...grpc.CallOption) (*ForgetBackupResponse, error)
 }
 
 type operatorServiceClient struct {
@@ -78,6 +89,45 @@ func (c *operatorServiceClient) CheckStore(ctx context.Context, in *CheckStoreRe
 	return out, nil
 }
 
+func (c *operatorServiceClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &OperatorService_ServiceDesc.Streams[0], OperatorService_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_BackupClient = grpc.ServerStreamingClient[BackupResponse]
+
+func (c *operatorServiceClient) ListBackups(ctx context.Context, in *ListBackupsRequest, opts ...grpc.CallOption) (*ListBackupsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListBackupsResponse)
+	err := c.cc.Invoke(ctx, OperatorService_ListBackups_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) ForgetBackup(ctx context.Context, in *ForgetBackupRequest, opts ...grpc.CallOption) (*ForgetBackupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ForgetBackupResponse)
+	err := c.cc.Invoke(ctx, OperatorService_ForgetBackup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // OperatorServiceServer is the server API for OperatorService service.
 // All implementations must embed UnimplementedOperatorServiceServer
 // for forward compatibility.
@@ -92,6 +142,14 @@ type OperatorServiceServer interface {
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	// CheckStore verifies the store, its indexes and every tenant's log.
 	CheckStore(context.Context, *CheckStoreRequest) (*CheckStoreResponse, error)
+	// Backup writes a consistent copy of the store, encrypted, while everything is
+	// served. Each tenant's log says that there may be a copy before the first
+	// byte leaves. Whoever takes no byte for half a minute loses the stream.
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
+	// ListBackups lists the backups that were begun and not forgotten.
+	ListBackups(context.Context, *ListBackupsRequest) (*ListBackupsResponse, error)
+	// ForgetBackup notes, in every tenant's log, that no copy of a backup is left.
+	ForgetBackup(context.Context, *ForgetBackupRequest) (*ForgetBackupResponse, error)
 	mustEmbedUnimplementedOperatorServiceServer()
 }
 
@@ -110,6 +168,15 @@ func (UnimplementedOperatorServiceServer) Reload(context.Context, *ReloadRequest
 }
 func (UnimplementedOperatorServiceServer) CheckStore(context.Context, *CheckStoreRequest) (*CheckStoreResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CheckStore not implemented")
+}
+func (UnimplementedOperatorServiceServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
+}
+func (UnimplementedOperatorServiceServer) ListBackups(context.Context, *ListBackupsRequest) (*ListBackupsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListBackups not implemented")
+}
+func (UnimplementedOperatorServiceServer) ForgetBackup(context.Context, *ForgetBackupRequest) (*ForgetBackupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ForgetBackup not implemented")
 }
 func (UnimplementedOperatorServiceServer) mustEmbedUnimplementedOperatorServiceServer() {}
 func (UnimplementedOperatorServiceServer) testEmbeddedByValue()                         {}
@@ -186,6 +253,53 @@ func _OperatorService_CheckStore_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OperatorService_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OperatorServiceServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_BackupServer = grpc.ServerStreamingServer[BackupResponse]
+
+func _OperatorService_ListBackups_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListBackupsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).ListBackups(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_ListBackups_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).ListBackups(ctx, req.(*ListBackupsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_ForgetBackup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ForgetBackupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).ForgetBackup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_ForgetBackup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).ForgetBackup(ctx, req.(*ForgetBackupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // OperatorService_ServiceDesc is the grpc.ServiceDesc for OperatorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -205,7 +319,21 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "CheckStore",
 			Handler:    _OperatorService_CheckStore_Handler,
 		},
+		{
+			MethodName: "ListBackups",
+			Handler:    _OperatorService_ListBackups_Handler,
+		},
+		{
+			MethodName: "ForgetBackup",
+			Handler:    _OperatorService_ForgetBackup_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Backup",
+			Handler:       _OperatorService_Backup_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "rms/v1/operator.proto",
 }

@@ -315,6 +315,8 @@ const (
 	Reason_REASON_OPERATION_STATE Reason = 61
 	// A version of a key appeared that no key custodian asked for.
 	Reason_REASON_ROTATION_UNCLAIMED Reason = 62
+	// The tenant was restored from a backup, and nobody has released it yet.
+	Reason_REASON_TENANT_HELD Reason = 68
 	// Somebody else changed it first.
 	Reason_REASON_ETAG_MISMATCH Reason = 70
 	// The name is taken.
@@ -406,6 +408,7 @@ var (
 		60:  "REASON_STORE_NEWER",
 		61:  "REASON_OPERATION_STATE",
 		62:  "REASON_ROTATION_UNCLAIMED",
+		68:  "REASON_TENANT_HELD",
 		70:  "REASON_ETAG_MISMATCH",
 		71:  "REASON_RESOURCE_EXISTS",
 		72:  "REASON_CONTENT_ID_TAKEN",
@@ -471,6 +474,7 @@ var (
 		"REASON_STORE_NEWER":             60,
 		"REASON_OPERATION_STATE":         61,
 		"REASON_ROTATION_UNCLAIMED":      62,
+		"REASON_TENANT_HELD":             68,
 		"REASON_ETAG_MISMATCH":           70,
 		"REASON_RESOURCE_EXISTS":         71,
 		"REASON_CONTENT_ID_TAKEN":        72,
@@ -1612,7 +1616,7 @@ const file_rms_v1_types_proto_rawDesc = "" +
 	"\x13CUSTODY_MODE_STRICT\x10\x02*-\n" +
 	"\x05Login\x12\x15\n" +
 	"\x11LOGIN_UNSPECIFIED\x10\x00\x12\r\n" +
-	"\tLOGIN_MFA\x10\x01*\x88\x0e\n" +
+	"\tLOGIN_MFA\x10\x01*\xa0\x0e\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_TOKEN_MISSING\x10\x01\x12\x18\n" +
@@ -1653,7 +1657,8 @@ const file_rms_v1_types_proto_rawDesc = "" +
 	"\x15REASON_CUSTODIAN_ACTS\x10;\x12\x16\n" +
 	"\x12REASON_STORE_NEWER\x10<\x12\x1a\n" +
 	"\x16REASON_OPERATION_STATE\x10=\x12\x1d\n" +
-	"\x19REASON_ROTATION_UNCLAIMED\x10>\x12\x18\n" +
+	"\x19REASON_ROTATION_UNCLAIMED\x10>\x12\x16\n" +
+	"\x12REASON_TENANT_HELD\x10D\x12\x18\n" +
 	"\x14REASON_ETAG_MISMATCH\x10F\x12\x1a\n" +
 	"\x16REASON_RESOURCE_EXISTS\x10G\x12\x1b\n" +
 	"\x17REASON_CONTENT_ID_TAKEN\x10H\x12\x1c\n" +
