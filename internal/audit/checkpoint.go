@@ -150,12 +150,7 @@ func notACheckpoint(cause error) *vocab.Error {
 // Checkpoint returns what the log is now, unsigned, with the time now.
 func (l *Log) Checkpoint(ctx context.Context, t vocab.TenantID, now time.Time) (c Checkpoint, err error) {
 	err = l.store.View(ctx, func(r store.Reader) error {
-		n, err := size(r, t)
-		if err != nil {
-			return err
-		}
-		h, err := root(r, t, n)
-		c = Checkpoint{Tenant: t, Size: n, Root: h, Time: fromMillis(millis(now))}
+		c, err = CheckpointOf(r, t, now)
 		return err
 	})
 	return c, err

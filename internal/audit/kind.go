@@ -59,7 +59,9 @@ const (
 	KindOperationPaused    Kind = 58
 	KindOperationExpired   Kind = 59 // nobody approved it in time
 
-	KindAlarm Kind = 60 // something does not add up, outside a call that could be refused
+	KindAlarm        Kind = 60 // something does not add up, outside a call that could be refused
+	KindRehearsed    Kind = 61 // the switch was tried on a canary
+	KindEvidenceMade Kind = 62 // a bundle of evidence about the tenant's keys was signed
 
 	KindBackupMade       Kind = 63 // a copy of the store was begun: from here on there may be one
 	KindBackupChanged    Kind = 64 // what is known of a copy changed: it is whole, or it is no more
@@ -97,7 +99,7 @@ var kindNames = map[Kind]string{
 	KindApproversChanged: "approvers-changed", KindKeyDestroyed: "key-destroyed",
 	KindBackupMade: "backup-made", KindBackupChanged: "backup-changed", KindRestored: "restored",
 	KindTenantFrozen: "tenant-frozen", KindTenantImported: "tenant-imported",
-	KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
+	KindRehearsed: "rehearsed", KindEvidenceMade: "evidence-made", KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 
 // String returns the kind's name, such as "license-revoked".

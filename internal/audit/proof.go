@@ -46,12 +46,7 @@ func (l *Log) ProveInclusion(ctx context.Context, t vocab.TenantID, id vocab.Eve
 		if e.Index >= at {
 			return vocab.Errorf(vocab.ReasonRequestInvalid, "event %s came after the log had %d events", id, at)
 		}
-		hashes, err := tlog.ProveRecord(int64(at), int64(e.Index), hashReader{r, t})
-		if err != nil {
-			return err
-		}
-		p = Inclusion{Index: e.Index, LeafHash: e.LeafHash(), Size: at, Hashes: arrays(hashes)}
-		p.Root, err = root(r, t, at)
+		p, err = InclusionOf(r, t, e, at)
 		return err
 	})
 	return p, err
@@ -61,24 +56,7 @@ func (l *Log) ProveInclusion(ctx context.Context, t vocab.TenantID, id vocab.Eve
 // of size from. The error is REQUEST_INVALID if the log has not these sizes.
 func (l *Log) ProveConsistency(ctx context.Context, t vocab.TenantID, from, to uint64) (p Consistency, err error) {
 	err = l.store.View(ctx, func(r store.Reader) error {
-		if to, err = checkSize(r, t, to); err != nil {
-			return err
-		}
-		if from > to {
-			return vocab.Errorf(vocab.ReasonRequestInvalid, "a log of %d events does not continue one of %d", to, from)
-		}
-		p = Consistency{From: from, Size: to}
-		if from > 0 {
-			hashes, err := tlog.ProveTree(int64(to), int64(from), hashReader{r, t})
-			if err != nil {
-				return err
-			}
-			p.Hashes = arrays(hashes)
-		}
-		if p.FromRoot, err = root(r, t, from); err != nil {
-			return err
-		}
-		p.Root, err = root(r, t, to)
+		p, err = ConsistencyOf(r, t, from, to)
 		return err
 	})
 	return p, err

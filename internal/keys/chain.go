@@ -119,19 +119,26 @@ func (c *Chain) certify(ctx context.Context) (licenses, checkpoints *Signing, er
 }
 
 func (c *Chain) certifyOne(ctx context.Context, root license.Signer, u license.Usage) (*Signing, error) {
+	now := c.cfg.Now().UTC().Truncate(time.Millisecond)
+	return Certify(ctx, root, license.Certificate{
+		Tenant: c.cfg.Tenant, Usage: u, NotBefore: now, NotAfter: now.Add(CertificateLife), Instance: c.cfg.Instance,
+	})
+}
+
+// Certify makes a key in memory and has a root certify it as cert says, from
+// NotBefore on: one call of the custodian.
+func Certify(ctx context.Context, root license.Signer, cert license.Certificate) (*Signing, error) {
 	key, err := license.NewDaemonKey()
 	if err != nil {
 		return nil, err
 	}
-	now := c.cfg.Now().UTC().Truncate(time.Millisecond)
-	cert, err := license.IssueCertificate(ctx, root, license.Certificate{
-		Tenant: c.cfg.Tenant, IssuedAt: now, Subject: key.PublicKey(), Usage: u,
-		NotBefore: now, NotAfter: now.Add(CertificateLife), Instance: c.cfg.Instance,
-	})
+	cert.NotBefore, cert.NotAfter = cert.NotBefore.UTC().Truncate(time.Millisecond), cert.NotAfter.UTC().Truncate(time.Millisecond)
+	cert.IssuedAt, cert.Subject = cert.NotBefore, key.PublicKey()
+	issued, err := license.IssueCertificate(ctx, root, cert)
 	if err != nil {
 		return nil, err
 	}
-	return &Signing{key, cert}, nil
+	return &Signing{key, issued}, nil
 }
 
 // Run keeps the chain renewed until ctx ends: at half life, and after a failure

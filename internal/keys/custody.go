@@ -14,6 +14,17 @@ import (
 // custodian gives it back, and stores it as the active one. The generation that
 // was active only opens from then on. On an error nothing has changed.
 func (r *Ring) NewGeneration(ctx context.Context) (Entry, error) {
+	return r.newGeneration(ctx, Record{State: Active})
+}
+
+// NewCanary is [Ring.NewGeneration] for a generation that only opens from its
+// beginning: nothing is ever published under it, so that it can be suspended
+// without harm.
+func (r *Ring) NewCanary(ctx context.Context) (Entry, error) {
+	return r.newGeneration(ctx, Record{State: Deactivated, Canary: true})
+}
+
+func (r *Ring) newGeneration(ctx context.Context, rec Record) (Entry, error) {
 	r.admin.Lock()
 	defer r.admin.Unlock()
 	r.mu.Lock()
@@ -53,7 +64,7 @@ func (r *Ring) NewGeneration(ctx context.Context) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	rec := Record{Number: number, Signed: signed.Raw(), Wrap: w.Wrap, State: Active, Created: now}
+	rec.Number, rec.Signed, rec.Wrap, rec.Created = number, signed.Raw(), w.Wrap, now
 	if broken := r.verify(rec).broken; broken != nil {
 		u.secret.Zero()
 		return Entry{}, vocab.Errorf(vocab.ReasonKeyState, "the tenant does not trust its custodian's current root yet").
@@ -66,7 +77,7 @@ func (r *Ring) NewGeneration(ctx context.Context) (Entry, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, other := range r.byNumber {
-		if other.State == Active && other.Number != number {
+		if rec.State == Active && other.State == Active && other.Number != number {
 			other.State = Deactivated // as the records have it
 		}
 	}
@@ -76,7 +87,9 @@ func (r *Ring) NewGeneration(ctx context.Context) (Entry, error) {
 	} else {
 		r.keep(g, u)
 	}
-	return Entry{Number: number, ID: g.id, State: Active, Version: VersionID{w.Wrap.Custodian, w.Wrap.L0Version}, Created: now}, nil
+	return Entry{
+		Number: number, ID: g.id, State: rec.State, Version: VersionID{w.Wrap.Custodian, w.Wrap.L0Version}, Created: now, Canary: rec.Canary,
+	}, nil
 }
 
 // prove unwraps what was just wrapped, so that nothing is ever sealed under a

@@ -72,6 +72,9 @@ type Record struct {
 	State State
 	// Created is when it was made, for the inventory.
 	Created time.Time
+	// Canary says that it is kept for rehearsals of the switch: it opens, and
+	// never seals.
+	Canary bool
 }
 
 // VersionID names a version of a registered tenant key.

@@ -400,6 +400,7 @@ type Entry struct {
 	Uses      uint64    // by this process
 	HeldUntil time.Time // hard end of the copy in memory; zero if none
 	Err       error     // why it cannot be used, if it cannot
+	Canary    bool      // kept for rehearsals; nothing depends on it
 }
 
 // Uses returns when, in the life of this process, something was last opened or
@@ -428,7 +429,7 @@ func (r *Ring) Inventory() []Entry {
 	var es []Entry
 	for _, g := range r.byNumber {
 		e := Entry{Number: g.Number, ID: g.id, State: g.State, Version: VersionID{g.Wrap.Custodian, g.Wrap.L0Version},
-			Created: g.Created, LastUsed: g.lastUsed, Uses: g.uses, Err: r.usable(g, false)}
+			Created: g.Created, LastUsed: g.lastUsed, Uses: g.uses, Err: r.usable(g, false), Canary: g.Canary}
 		if g.copy != nil {
 			e.HeldUntil = g.copy.asked.Add(r.limits.TTL + r.limits.Grace)
 		}

@@ -23,8 +23,9 @@ const (
 	UsageCLC        Usage = 1 << 2
 	UsageTemplate   Usage = 1 << 3
 	UsageCheckpoint Usage = 1 << 4
+	UsageEvidence   Usage = 1 << 5
 
-	allUsages = UsagePL | UsageUL | UsageCLC | UsageTemplate | UsageCheckpoint
+	allUsages = UsagePL | UsageUL | UsageCLC | UsageTemplate | UsageCheckpoint | UsageEvidence
 )
 
 // Certificate says that a tenant root vouches for a daemon's key for a short

@@ -35,6 +35,7 @@ const (
 	KindBundle      Kind = 5 // trust bundle
 	KindGeneration  Kind = 6 // generation record
 	KindTemplate    Kind = 7 // template revision
+	KindEvidence    Kind = 8 // manifest of a bundle of evidence
 	KindArchive     Kind = 9 // end of an archive of a tenant
 )
 
@@ -46,6 +47,7 @@ var kinds = map[Kind]struct{ token, what string }{
 	KindBundle:      {"bundle", "trust bundle"},
 	KindGeneration:  {"generation", "generation record"},
 	KindTemplate:    {"template", "template revision"},
+	KindEvidence:    {"evidence", "evidence"},
 	KindArchive:     {"archive", "archive of a tenant"},
 }
 

@@ -520,7 +520,7 @@ func TestCertificateRefuses(t *testing.T) {
 		"no time":       func(c *Certificate) { c.IssuedAt = time.Time{} },
 		"no key":        func(c *Certificate) { c.Subject = nil },
 		"no usage":      func(c *Certificate) { c.Usage = 0 },
-		"unknown usage": func(c *Certificate) { c.Usage = 1 << 5 },
+		"unknown usage": func(c *Certificate) { c.Usage = 1 << 6 },
 		"eight days":    func(c *Certificate) { c.NotAfter = c.NotBefore.Add(8 * 24 * time.Hour) },
 		"ten years":     func(c *Certificate) { c.NotAfter = c.NotBefore.AddDate(10, 0, 0) },
 		"backwards":     func(c *Certificate) { c.NotAfter = c.NotBefore.Add(-time.Hour) },

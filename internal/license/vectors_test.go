@@ -67,6 +67,7 @@ type vectors struct {
 	Bundle             hexBytes    `json:"bundle"`
 	Generation         hexBytes    `json:"generation"`
 	Template           hexBytes    `json:"template"`
+	Evidence           hexBytes    `json:"evidence"`
 	PublishingLicense  hexBytes    `json:"publishing_license"`
 	PublishingHeader   hexBytes    `json:"publishing_license_header"`
 	PublishingBodyText hexBytes    `json:"publishing_license_body_plaintext"`
@@ -135,6 +136,8 @@ func deterministic(t *testing.T, w *world, salt [32]byte) vectors {
 	v.Certificate, v.Bundle = w.cert.Raw(), w.bundle.Raw()
 	v.Generation = must[*Generation](t)(SignGeneration(t.Context(), w.root, w.generationFields())).Raw()
 	v.Template = must[*TemplateRevision](t)(SignTemplate(t.Context(), w.daemon, w.cert, w.template)).Raw()
+	key, cert := w.evidenceKey(t, nil)
+	v.Evidence = must[*Evidence](t)(SignEvidence(t.Context(), key, cert, w.evidenceFields())).Raw()
 	fields := must[*policyFields](t)(toPolicyFields(w.policy))
 	v.PublishingBodyText = must[[]byte](t)(encodeBody(w.ck, fields))
 	c := &v.Container

@@ -37,6 +37,9 @@ type Generation struct {
 	// MadeBy and MadeVersion are the key and its version that wrapped it first.
 	MadeBy      vocab.CustodianID `cbor:"8,keyasint"`
 	MadeVersion uint32            `cbor:"9,keyasint"`
+	// Canary is 1 if it is kept for rehearsals: nothing is ever published under
+	// it.
+	Canary uint8 `cbor:"10,keyasint,omitempty"`
 }
 
 // Encode returns the stored form.

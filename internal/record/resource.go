@@ -34,6 +34,19 @@ type Resource struct {
 // wrote it holds too.
 func (s *Resource) State() ([32]byte, error) { return stateOf(tableResources, s) }
 
+// Encode returns the stored form: what State is the hash of.
+func (s *Resource) Encode() ([]byte, error) { return encodeBody(s) }
+
+// ParseResource reads the stored form of a resource of any name, and of its body
+// only that it is one of its kind. The error is STORE_DAMAGED.
+func ParseResource(b []byte) (*Resource, error) {
+	s := new(Resource)
+	if err := canon.Unmarshal(b, s); err != nil {
+		return nil, damaged(tableResources, err)
+	}
+	return s, s.check()
+}
+
 // GetResource returns a resource, tombstones included, or nil.
 func GetResource(r store.Reader, t vocab.TenantID, name string) (*Resource, error) {
 	b, ok, err := r.Get(tableResources, key(t, []byte(name)))

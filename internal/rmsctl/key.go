@@ -18,7 +18,8 @@ func (a *app) keyCommand() *cobra.Command {
 		a.keyCreateCommand(), a.keyImportCommand(), a.keyRegisterCommand(), a.keyProveCommand(), a.keyActivateCommand(),
 		a.keyRotateCommand(), a.keyScheduleCommand(), a.keySyncCommand(),
 		a.keySuspendCommand(), a.keyResumeCommand(), a.keyCompromiseCommand(), a.keyDestroyCommand(),
-		a.keyRewrapCommand(), a.keyResealCommand())
+		a.keyRewrapCommand(), a.keyResealCommand(),
+		a.keyEvidenceCommand(), a.keyRehearseCommand())
 }
 
 func (a *app) keyListCommand() *cobra.Command {

@@ -39,7 +39,7 @@ func describeCommand(b *strings.Builder, c *cobra.Command) {
 		if sub.Hidden {
 			continue
 		}
-		if len(sub.Commands()) == 0 {
+		if len(sub.Commands()) == 0 || sub.LocalNonPersistentFlags().HasAvailableFlags() {
 			fmt.Fprintf(b, "\n## %s\n\n", sub.CommandPath())
 			text := sub.Long
 			if text == "" {

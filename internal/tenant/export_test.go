@@ -51,3 +51,16 @@ func (t *Tenant) Load(ctx context.Context) error {
 
 // ActiveKeyID is the key that wraps what is new.
 func (t *Tenant) ActiveKeyID() vocab.CustodianID { return t.active().ID() }
+
+// ChangeInStore changes a resource's body behind the service's back.
+func (t *Tenant) ChangeInStore(ctx context.Context, name string, change func([]byte) []byte) error {
+	return t.store.Commit(ctx, func(tx store.Tx) error {
+		s, err := record.GetResource(tx, t.id, name)
+		if err != nil {
+			return err
+		}
+		s.Body = change(s.Body)
+		_, err = record.PutResource(tx, t.id, s)
+		return err
+	})
+}

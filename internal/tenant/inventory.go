@@ -126,6 +126,9 @@ func (t *Tenant) surveyGenerations(r store.Reader, inv *Inventory) error {
 		}
 	}
 	err := record.ListGenerations(r, t.id, func(g *record.Generation) error {
+		if g.Canary == 1 {
+			return nil // nothing ever depends on it
+		}
 		line := InventoryGeneration{
 			Number: g.Number, State: keys.State(g.State), Created: g.Created.Time(), Since: g.Since.Time(), Why: g.Why,
 		}

@@ -70,12 +70,7 @@ func (t *Tenant) Key(ctx context.Context, name string) (*KeyView, error) {
 }
 
 func (t *Tenant) viewKey(ctx context.Context, name string, k *record.TenantKey) KeyView {
-	v := KeyView{Name: name, TenantKey: k}
-	for _, p := range t.custodians.Named() {
-		if p.Name == k.Custodian {
-			v.Place = p
-		}
-	}
+	v := KeyView{Name: name, TenantKey: k, Place: t.placeOf(k)}
 	c := t.openedKey(k.ID)
 	if c == nil {
 		if needed(k) {
@@ -96,6 +91,17 @@ func (t *Tenant) viewKey(ctx context.Context, name string, k *record.TenantKey) 
 		v.Fault = lossFault(k, v.Facts)
 	}
 	return v
+}
+
+// placeOf is where the operator's file says that a key is; zero if the file does
+// not name its custodian.
+func (t *Tenant) placeOf(k *record.TenantKey) (out Place) {
+	for _, p := range t.custodians.Named() {
+		if p.Name == k.Custodian {
+			out = p
+		}
+	}
+	return out
 }
 
 // openedKeys returns the custodians of all keys that could be opened.

@@ -45,7 +45,7 @@ func ringRecord(g *record.Generation) (keys.Record, error) {
 	if err != nil {
 		return keys.Record{}, vocab.Errorf(vocab.ReasonStoreDamaged, "the wrapped key of generation g%d cannot be read", g.Number).Because(err)
 	}
-	return keys.Record{Number: g.Number, Signed: g.Signed, Wrap: *w, State: keys.State(g.State), Created: g.Created.Time()}, nil
+	return keys.Record{Number: g.Number, Signed: g.Signed, Wrap: *w, State: keys.State(g.State), Created: g.Created.Time(), Canary: g.Canary == 1}, nil
 }
 
 // AddGeneration implements [keys.Records].
@@ -69,6 +69,9 @@ func (k *keyRecords) AddGeneration(ctx context.Context, g keys.Record) error {
 			next := &record.Generation{
 				Number: g.Number, Signed: g.Signed, Wrap: g.Wrap.Encode(), State: uint8(g.State), Created: record.ToMillis(g.Created),
 				Since: record.ToMillis(e.Time), MadeBy: g.Wrap.Custodian, MadeVersion: g.Wrap.L0Version,
+			}
+			if g.Canary {
+				next.Canary, e.Detail = 1, "canary, for rehearsals"
 			}
 			return next.Encode()
 		})

@@ -78,7 +78,7 @@ func (t *Tenant) moveGeneration(target KeyTarget, move Move, reason string) reso
 		return editGeneration(func(g *record.Generation) error {
 			to := map[Move]keys.State{Suspend: keys.Suspended, Compromise: keys.Compromised}[move]
 			if move == Resume {
-				if to = keys.Active; anotherActive(r, t.id, g.Number) {
+				if to = keys.Active; g.Canary == 1 || anotherActive(r, t.id, g.Number) {
 					to = keys.Deactivated
 				}
 			}

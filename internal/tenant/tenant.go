@@ -100,6 +100,12 @@ type Tenant struct {
 	backups   func(store.Reader, vocab.TenantID) ([]BackupNeeds, error)
 	usesNoted time.Time // when what was used was written down last; of run, and of Close after it
 	calls     calls
+	// provingKeys is held while evidence is made, which reads all of the log.
+	provingKeys sync.Mutex
+	// rehearsing is held while the switch is tried on the canary.
+	rehearsing sync.Mutex
+	// watching is held while a canary key's refusal is waited for.
+	watching sync.Mutex
 	exporting sync.Mutex // held while an archive of the tenant is made
 
 	stop    context.CancelFunc

@@ -296,6 +296,17 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 		}}
 	},
 
+	"rms.v1.CustodyService/GetEvidence": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetEvidenceRequest{Parent: "tenants/contoso"}
+	},
+	"rms.v1.CustodyService/RehearseSuspension": func(*testing.T, *world) proto.Message {
+		return &rmsv1.RehearseSuspensionRequest{Parent: "tenants/contoso"}
+	},
+	// Nobody refuses it, and it waits for nothing.
+	"rms.v1.CustodyService/RehearseRefusal": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.RehearseRefusalRequest{Name: w.anotherKey(t), Wait: &durationpb.Duration{}}
+	},
+
 	"rms.v1.AuditService/GetEvent": func(t *testing.T, w *world) proto.Message {
 		return &rmsv1.GetEventRequest{Name: "tenants/contoso/events/" + w.publish(t).GetEvent()}
 	},

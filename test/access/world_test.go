@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
@@ -377,6 +379,19 @@ func (w *world) suspendedGeneration(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return name
+}
+
+// anotherKey is a key that is registered and was never activated.
+func (w *world) anotherKey(t *testing.T) string {
+	t.Helper()
+	ctx, conn := w.as(t.Context(), "key-custodian", "")
+	_, err := rmsv1.NewCustodyServiceClient(conn).RegisterKey(ctx, &rmsv1.RegisterKeyRequest{
+		Parent: "tenants/contoso", KeyId: "another", Custodian: "another",
+	})
+	if err != nil && status.Code(err) != codes.AlreadyExists {
+		t.Fatal(err)
+	}
+	return "tenants/contoso/keys/another"
 }
 
 // address is a new address of the tenant's domain, of nobody who signs in.

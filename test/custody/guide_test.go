@@ -63,9 +63,23 @@ func TestCustodyGuide(t *testing.T) {
 	g.sh(off[1], "")
 	expect("switched on", "")
 
+	canary := g.all("Rehearsing the switch", "sh")
+	if len(canary) != 3 {
+		t.Fatalf("a rehearsal takes %d blocks, want one for the key, one for its policy and one to take that away", len(canary))
+	}
+	g.sh(canary[0], officer)
+	for when, block := range map[string]string{"with a canary": canary[1], "with a canary refused": canary[2]} {
+		g.sh(block, "")
+		expect(when, "")
+	}
+	g.sh(canary[2], "")
+
 	g.run("What happens when", officer)
 	o.setUpMore(t)
 	expect("rotated", "")
+	if reads := strings.TrimSpace(g.sh(g.only("Evidence", "sh"), "")); reads == "" || reads == "0" {
+		t.Errorf("Vault's audit file shows %q reads of the key", reads)
+	}
 }
 
 // setUpMore publishes more strict documents, under the newest version.
@@ -107,7 +121,7 @@ func openGuide(t *testing.T) *guide {
 		"https://vault.contoso.example:8200", g.vault.Address,
 		"/etc/rmsd/vault-ca.pem", g.vault.CAFile,
 		"7c1e0000-0000-4000-8000-000000000000", g.vault.ClusterID,
-		"10.0.0.7/32", "127.0.0.1/32",
+		"10.0.0.7/32", "127.0.0.1/32", " /var/log/vault/audit.log", " "+g.vault.AuditFile,
 		"/etc/rmsd/", g.dir+"/etc/rmsd/", "/run/rmsd/", g.dir+"/run/rmsd/",
 	).Replace(string(page))
 	binary, err := realvault.Find()

@@ -49,6 +49,8 @@ var parsers = []struct {
 	},
 	{"key of an import", "internal/archive", "ReadKey ReadRecipient readWord"},
 	{"signed template", "internal/license", "ParseTemplate templateFields.template fromPairs"},
+	{"manifest of evidence", "internal/license", "ParseEvidence evidenceHeader.check"},
+	{"evidence", "internal/evidence", "Read sameFiles parseItems unframe unarchive"},
 	{"wrapped key", "internal/license", "ParseWrap Wrap.check"},
 	{"recipient key", "internal/license", "ParseRecipient checkX25519"},
 	{"policy in a license", "internal/license", "DecodePolicy policyFields.policy principal fromOffline fromGrants networks"},

@@ -2353,6 +2353,429 @@ func (x *FinishDestroyKeyRequest) GetRequestIds() []string {
 	return nil
 }
 
+// GetEvidenceRequest says what evidence shall be about.
+type GetEvidenceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// tenants/{tenant}/keys/{key}: only this one; empty: all.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Leave out events before this, but for those that say how something is now.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// Prove that the log continues the one of this size, of a checkpoint that the
+	// caller has; zero: none.
+	FromSize      int64 `protobuf:"varint,4,opt,name=from_size,json=fromSize,proto3" json:"from_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetEvidenceRequest) Reset() {
+	*x = GetEvidenceRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetEvidenceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetEvidenceRequest) ProtoMessage() {}
+
+func (x *GetEvidenceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetEvidenceRequest.ProtoReflect.Descriptor instead.
+func (*GetEvidenceRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *GetEvidenceRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *GetEvidenceRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *GetEvidenceRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *GetEvidenceRequest) GetFromSize() int64 {
+	if x != nil {
+		return x.FromSize
+	}
+	return 0
+}
+
+// GetEvidenceResponse is the next piece of the bundle.
+type GetEvidenceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bytes.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetEvidenceResponse) Reset() {
+	*x = GetEvidenceResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetEvidenceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetEvidenceResponse) ProtoMessage() {}
+
+func (x *GetEvidenceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetEvidenceResponse.ProtoReflect.Descriptor instead.
+func (*GetEvidenceResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *GetEvidenceResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// RehearseSuspensionRequest names the tenant.
+type RehearseSuspensionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent        string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehearseSuspensionRequest) Reset() {
+	*x = RehearseSuspensionRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehearseSuspensionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehearseSuspensionRequest) ProtoMessage() {}
+
+func (x *RehearseSuspensionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehearseSuspensionRequest.ProtoReflect.Descriptor instead.
+func (*RehearseSuspensionRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RehearseSuspensionRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+// SuspensionRehearsal is how trying the switch went.
+type SuspensionRehearsal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event that holds the result, in UUID text form.
+	Event string `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	// The canary's generation, as people say it: 5 is g5.
+	Generation uint32 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The events of the suspension and of its end.
+	SuspendEvent string `protobuf:"bytes,3,opt,name=suspend_event,json=suspendEvent,proto3" json:"suspend_event,omitempty"`
+	// Of its end.
+	ResumeEvent string `protobuf:"bytes,4,opt,name=resume_event,json=resumeEvent,proto3" json:"resume_event,omitempty"`
+	// From asking for the suspension to the first look that was refused.
+	StoppedAfter *durationpb.Duration `protobuf:"bytes,5,opt,name=stopped_after,json=stoppedAfter,proto3" json:"stopped_after,omitempty"`
+	// From asking for its end to the first look that opened.
+	OpenedAfter *durationpb.Duration `protobuf:"bytes,6,opt,name=opened_after,json=openedAfter,proto3" json:"opened_after,omitempty"`
+	// The custodian's request that opened the strict canary meanwhile.
+	CustodianRequestId string `protobuf:"bytes,7,opt,name=custodian_request_id,json=custodianRequestId,proto3" json:"custodian_request_id,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *SuspensionRehearsal) Reset() {
+	*x = SuspensionRehearsal{}
+	mi := &file_rms_v1_custody_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspensionRehearsal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspensionRehearsal) ProtoMessage() {}
+
+func (x *SuspensionRehearsal) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspensionRehearsal.ProtoReflect.Descriptor instead.
+func (*SuspensionRehearsal) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *SuspensionRehearsal) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *SuspensionRehearsal) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *SuspensionRehearsal) GetSuspendEvent() string {
+	if x != nil {
+		return x.SuspendEvent
+	}
+	return ""
+}
+
+func (x *SuspensionRehearsal) GetResumeEvent() string {
+	if x != nil {
+		return x.ResumeEvent
+	}
+	return ""
+}
+
+func (x *SuspensionRehearsal) GetStoppedAfter() *durationpb.Duration {
+	if x != nil {
+		return x.StoppedAfter
+	}
+	return nil
+}
+
+func (x *SuspensionRehearsal) GetOpenedAfter() *durationpb.Duration {
+	if x != nil {
+		return x.OpenedAfter
+	}
+	return nil
+}
+
+func (x *SuspensionRehearsal) GetCustodianRequestId() string {
+	if x != nil {
+		return x.CustodianRequestId
+	}
+	return ""
+}
+
+// RehearseRefusalRequest names the canary key.
+type RehearseRefusalRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/keys/{key}: pre-active, deactivated or not of use.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How long to wait for the refusal; 15 minutes if unset, at most two hours.
+	Wait          *durationpb.Duration `protobuf:"bytes,2,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehearseRefusalRequest) Reset() {
+	*x = RehearseRefusalRequest{}
+	mi := &file_rms_v1_custody_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehearseRefusalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehearseRefusalRequest) ProtoMessage() {}
+
+func (x *RehearseRefusalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehearseRefusalRequest.ProtoReflect.Descriptor instead.
+func (*RehearseRefusalRequest) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RehearseRefusalRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RehearseRefusalRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+// RehearseRefusalResponse is one look, or the end.
+type RehearseRefusalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Why the custodian did not open the canary, without the prefix; empty: it did.
+	Strict string `protobuf:"bytes,2,opt,name=strict,proto3" json:"strict,omitempty"`
+	// The same of a canary that is opened as in custody mode cached: with what is
+	// held in memory until the service must ask anew.
+	Cached string `protobuf:"bytes,3,opt,name=cached,proto3" json:"cached,omitempty"`
+	// The custodian's request of the strict look.
+	CustodianRequestId string `protobuf:"bytes,4,opt,name=custodian_request_id,json=custodianRequestId,proto3" json:"custodian_request_id,omitempty"`
+	// Set in the last one only: the event that holds the result.
+	Event string `protobuf:"bytes,5,opt,name=event,proto3" json:"event,omitempty"`
+	// Of the last one: from the first refused strict look to the first refused
+	// cached one.
+	CachedDelay *durationpb.Duration `protobuf:"bytes,6,opt,name=cached_delay,json=cachedDelay,proto3" json:"cached_delay,omitempty"`
+	// Of the last one: what the tenant promises for custody mode cached.
+	PromisedDelay *durationpb.Duration `protobuf:"bytes,7,opt,name=promised_delay,json=promisedDelay,proto3" json:"promised_delay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehearseRefusalResponse) Reset() {
+	*x = RehearseRefusalResponse{}
+	mi := &file_rms_v1_custody_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehearseRefusalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehearseRefusalResponse) ProtoMessage() {}
+
+func (x *RehearseRefusalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_custody_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehearseRefusalResponse.ProtoReflect.Descriptor instead.
+func (*RehearseRefusalResponse) Descriptor() ([]byte, []int) {
+	return file_rms_v1_custody_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RehearseRefusalResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *RehearseRefusalResponse) GetStrict() string {
+	if x != nil {
+		return x.Strict
+	}
+	return ""
+}
+
+func (x *RehearseRefusalResponse) GetCached() string {
+	if x != nil {
+		return x.Cached
+	}
+	return ""
+}
+
+func (x *RehearseRefusalResponse) GetCustodianRequestId() string {
+	if x != nil {
+		return x.CustodianRequestId
+	}
+	return ""
+}
+
+func (x *RehearseRefusalResponse) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *RehearseRefusalResponse) GetCachedDelay() *durationpb.Duration {
+	if x != nil {
+		return x.CachedDelay
+	}
+	return nil
+}
+
+func (x *RehearseRefusalResponse) GetPromisedDelay() *durationpb.Duration {
+	if x != nil {
+		return x.PromisedDelay
+	}
+	return nil
+}
+
 // LeftOver is what stays under a version because it may not be opened.
 type RewrapResponse_LeftOver struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2370,7 +2793,7 @@ type RewrapResponse_LeftOver struct {
 
 func (x *RewrapResponse_LeftOver) Reset() {
 	*x = RewrapResponse_LeftOver{}
-	mi := &file_rms_v1_custody_proto_msgTypes[29]
+	mi := &file_rms_v1_custody_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2805,7 @@ func (x *RewrapResponse_LeftOver) String() string {
 func (*RewrapResponse_LeftOver) ProtoMessage() {}
 
 func (x *RewrapResponse_LeftOver) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[29]
+	mi := &file_rms_v1_custody_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2466,7 +2889,7 @@ type Inventory_Line struct {
 
 func (x *Inventory_Line) Reset() {
 	*x = Inventory_Line{}
-	mi := &file_rms_v1_custody_proto_msgTypes[30]
+	mi := &file_rms_v1_custody_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2478,7 +2901,7 @@ func (x *Inventory_Line) String() string {
 func (*Inventory_Line) ProtoMessage() {}
 
 func (x *Inventory_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[30]
+	mi := &file_rms_v1_custody_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +3045,7 @@ type Inventory_Version struct {
 
 func (x *Inventory_Version) Reset() {
 	*x = Inventory_Version{}
-	mi := &file_rms_v1_custody_proto_msgTypes[31]
+	mi := &file_rms_v1_custody_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +3057,7 @@ func (x *Inventory_Version) String() string {
 func (*Inventory_Version) ProtoMessage() {}
 
 func (x *Inventory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[31]
+	mi := &file_rms_v1_custody_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +3160,7 @@ type Inventory_Destruction struct {
 
 func (x *Inventory_Destruction) Reset() {
 	*x = Inventory_Destruction{}
-	mi := &file_rms_v1_custody_proto_msgTypes[32]
+	mi := &file_rms_v1_custody_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +3172,7 @@ func (x *Inventory_Destruction) String() string {
 func (*Inventory_Destruction) ProtoMessage() {}
 
 func (x *Inventory_Destruction) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[32]
+	mi := &file_rms_v1_custody_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2810,7 +3233,7 @@ type Inventory_Hindrance struct {
 
 func (x *Inventory_Hindrance) Reset() {
 	*x = Inventory_Hindrance{}
-	mi := &file_rms_v1_custody_proto_msgTypes[33]
+	mi := &file_rms_v1_custody_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2822,7 +3245,7 @@ func (x *Inventory_Hindrance) String() string {
 func (*Inventory_Hindrance) ProtoMessage() {}
 
 func (x *Inventory_Hindrance) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[33]
+	mi := &file_rms_v1_custody_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +3310,7 @@ type ListDependantsResponse_Dependant struct {
 
 func (x *ListDependantsResponse_Dependant) Reset() {
 	*x = ListDependantsResponse_Dependant{}
-	mi := &file_rms_v1_custody_proto_msgTypes[34]
+	mi := &file_rms_v1_custody_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2899,7 +3322,7 @@ func (x *ListDependantsResponse_Dependant) String() string {
 func (*ListDependantsResponse_Dependant) ProtoMessage() {}
 
 func (x *ListDependantsResponse_Dependant) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_custody_proto_msgTypes[34]
+	mi := &file_rms_v1_custody_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3652,39 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12/\n" +
 	"\vrequest_ids\x18\x02 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18@R\n" +
-	"requestIds2\xae\v\n" +
+	"requestIds\"\xab\x01\n" +
+	"\x12GetEvidenceRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\x12\x1a\n" +
+	"\x03key\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x03key\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12$\n" +
+	"\tfrom_size\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\bfromSize\")\n" +
+	"\x13GetEvidenceResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\">\n" +
+	"\x19RehearseSuspensionRequest\x12!\n" +
+	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\x06parent\"\xc3\x02\n" +
+	"\x13SuspensionRehearsal\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\rR\n" +
+	"generation\x12#\n" +
+	"\rsuspend_event\x18\x03 \x01(\tR\fsuspendEvent\x12!\n" +
+	"\fresume_event\x18\x04 \x01(\tR\vresumeEvent\x12>\n" +
+	"\rstopped_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fstoppedAfter\x12<\n" +
+	"\fopened_after\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vopenedAfter\x120\n" +
+	"\x14custodian_request_id\x18\a \x01(\tR\x12custodianRequestId\"v\n" +
+	"\x16RehearseRefusalRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12<\n" +
+	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\xa082\x00R\x04wait\"\xc1\x02\n" +
+	"\x17RehearseRefusalResponse\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06strict\x18\x02 \x01(\tR\x06strict\x12\x16\n" +
+	"\x06cached\x18\x03 \x01(\tR\x06cached\x120\n" +
+	"\x14custodian_request_id\x18\x04 \x01(\tR\x12custodianRequestId\x12\x14\n" +
+	"\x05event\x18\x05 \x01(\tR\x05event\x12<\n" +
+	"\fcached_delay\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vcachedDelay\x12@\n" +
+	"\x0epromised_delay\x18\a \x01(\v2\x19.google.protobuf.DurationR\rpromisedDelay2\xcc\r\n" +
 	"\x0eCustodyService\x12[\n" +
 	"\x0eListCustodians\x12\x1d.rms.v1.ListCustodiansRequest\x1a\x1e.rms.v1.ListCustodiansResponse\"\n" +
 	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12I\n" +
@@ -3249,7 +3704,10 @@ const file_rms_v1_custody_proto_rawDesc = "" +
 	"\x06Rewrap\x12\x15.rms.v1.RewrapRequest\x1a\x16.rms.v1.RewrapResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12D\n" +
 	"\x06Reseal\x12\x15.rms.v1.ResealRequest\x1a\x16.rms.v1.ResealResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12J\n" +
 	"\fGetInventory\x12\x1b.rms.v1.GetInventoryRequest\x1a\x11.rms.v1.Inventory\"\n" +
-	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12K\n" +
+	"\xca\xf3\x18\x06\b\x04\x12\x02\x03\x04\x12V\n" +
+	"\vGetEvidence\x12\x1a.rms.v1.GetEvidenceRequest\x1a\x1b.rms.v1.GetEvidenceResponse\"\f\xca\xf3\x18\b\b\x04\x12\x02\x03\x04\x18\x010\x01\x12a\n" +
+	"\x12RehearseSuspension\x12!.rms.v1.RehearseSuspensionRequest\x1a\x1b.rms.v1.SuspensionRehearsal\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x01\x12a\n" +
+	"\x0fRehearseRefusal\x12\x1e.rms.v1.RehearseRefusalRequest\x1a\x1f.rms.v1.RehearseRefusalResponse\"\v\xca\xf3\x18\a\b\x04\x12\x01\x03\x18\x010\x01\x12K\n" +
 	"\fGetApprovers\x12\x1b.rms.v1.GetApproversRequest\x1a\x11.rms.v1.Approvers\"\v\xca\xf3\x18\a\b\x04\x12\x03\x01\x03\x04\x12R\n" +
 	"\x0fUpdateApprovers\x12\x1e.rms.v1.UpdateApproversRequest\x1a\x11.rms.v1.Operation\"\f\xca\xf3\x18\b\b\x04\x12\x02\x01\x03\x18\x01\x12[\n" +
 	"\x0eListDependants\x12\x1d.rms.v1.ListDependantsRequest\x1a\x1e.rms.v1.ListDependantsResponse\"\n" +
@@ -3271,7 +3729,7 @@ func file_rms_v1_custody_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_custody_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_rms_v1_custody_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_rms_v1_custody_proto_goTypes = []any{
 	(KeyVersion_Origin)(0),                   // 0: rms.v1.KeyVersion.Origin
 	(Key_Custodian)(0),                       // 1: rms.v1.Key.Custodian
@@ -3306,108 +3764,127 @@ var file_rms_v1_custody_proto_goTypes = []any{
 	(*ListDependantsResponse)(nil),           // 30: rms.v1.ListDependantsResponse
 	(*DestroyKeyRequest)(nil),                // 31: rms.v1.DestroyKeyRequest
 	(*FinishDestroyKeyRequest)(nil),          // 32: rms.v1.FinishDestroyKeyRequest
-	(*RewrapResponse_LeftOver)(nil),          // 33: rms.v1.RewrapResponse.LeftOver
-	(*Inventory_Line)(nil),                   // 34: rms.v1.Inventory.Line
-	(*Inventory_Version)(nil),                // 35: rms.v1.Inventory.Version
-	(*Inventory_Destruction)(nil),            // 36: rms.v1.Inventory.Destruction
-	(*Inventory_Hindrance)(nil),              // 37: rms.v1.Inventory.Hindrance
-	(*ListDependantsResponse_Dependant)(nil), // 38: rms.v1.ListDependantsResponse.Dependant
-	(*timestamppb.Timestamp)(nil),            // 39: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),              // 40: google.protobuf.Duration
-	(*Operation)(nil),                        // 41: rms.v1.Operation
-	(CustodyMode)(0),                         // 42: rms.v1.CustodyMode
-	(*GetApproversRequest)(nil),              // 43: rms.v1.GetApproversRequest
-	(*UpdateApproversRequest)(nil),           // 44: rms.v1.UpdateApproversRequest
-	(*Approvers)(nil),                        // 45: rms.v1.Approvers
+	(*GetEvidenceRequest)(nil),               // 33: rms.v1.GetEvidenceRequest
+	(*GetEvidenceResponse)(nil),              // 34: rms.v1.GetEvidenceResponse
+	(*RehearseSuspensionRequest)(nil),        // 35: rms.v1.RehearseSuspensionRequest
+	(*SuspensionRehearsal)(nil),              // 36: rms.v1.SuspensionRehearsal
+	(*RehearseRefusalRequest)(nil),           // 37: rms.v1.RehearseRefusalRequest
+	(*RehearseRefusalResponse)(nil),          // 38: rms.v1.RehearseRefusalResponse
+	(*RewrapResponse_LeftOver)(nil),          // 39: rms.v1.RewrapResponse.LeftOver
+	(*Inventory_Line)(nil),                   // 40: rms.v1.Inventory.Line
+	(*Inventory_Version)(nil),                // 41: rms.v1.Inventory.Version
+	(*Inventory_Destruction)(nil),            // 42: rms.v1.Inventory.Destruction
+	(*Inventory_Hindrance)(nil),              // 43: rms.v1.Inventory.Hindrance
+	(*ListDependantsResponse_Dependant)(nil), // 44: rms.v1.ListDependantsResponse.Dependant
+	(*timestamppb.Timestamp)(nil),            // 45: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 46: google.protobuf.Duration
+	(*Operation)(nil),                        // 47: rms.v1.Operation
+	(CustodyMode)(0),                         // 48: rms.v1.CustodyMode
+	(*GetApproversRequest)(nil),              // 49: rms.v1.GetApproversRequest
+	(*UpdateApproversRequest)(nil),           // 50: rms.v1.UpdateApproversRequest
+	(*Approvers)(nil),                        // 51: rms.v1.Approvers
 }
 var file_rms_v1_custody_proto_depIdxs = []int32{
 	1,  // 0: rms.v1.Custodian.kind:type_name -> rms.v1.Key.Custodian
 	4,  // 1: rms.v1.ListCustodiansResponse.custodians:type_name -> rms.v1.Custodian
-	39, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	39, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	45, // 2: rms.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	45, // 3: rms.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: rms.v1.KeyVersion.state:type_name -> rms.v1.Key.State
-	39, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
+	45, // 5: rms.v1.KeyVersion.state_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: rms.v1.KeyVersion.origin:type_name -> rms.v1.KeyVersion.Origin
 	7,  // 7: rms.v1.KeyVersion.provenance:type_name -> rms.v1.Provenance
-	39, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
+	45, // 8: rms.v1.KeyVersion.seen_time:type_name -> google.protobuf.Timestamp
 	1,  // 9: rms.v1.Key.custodian:type_name -> rms.v1.Key.Custodian
 	2,  // 10: rms.v1.Key.state:type_name -> rms.v1.Key.State
 	8,  // 11: rms.v1.Key.versions:type_name -> rms.v1.KeyVersion
-	39, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
-	40, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
-	39, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
+	45, // 12: rms.v1.Key.state_time:type_name -> google.protobuf.Timestamp
+	46, // 13: rms.v1.Key.rotation_period:type_name -> google.protobuf.Duration
+	45, // 14: rms.v1.Key.register_time:type_name -> google.protobuf.Timestamp
 	9,  // 15: rms.v1.ListKeysResponse.keys:type_name -> rms.v1.Key
 	7,  // 16: rms.v1.RegisterKeyRequest.provenance:type_name -> rms.v1.Provenance
 	7,  // 17: rms.v1.SyncKeyRequest.provenance:type_name -> rms.v1.Provenance
-	41, // 18: rms.v1.RewrapResponse.operation:type_name -> rms.v1.Operation
-	33, // 19: rms.v1.RewrapResponse.left:type_name -> rms.v1.RewrapResponse.LeftOver
-	41, // 20: rms.v1.ResealResponse.operation:type_name -> rms.v1.Operation
-	34, // 21: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
-	42, // 22: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
-	40, // 23: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
-	35, // 24: rms.v1.Inventory.versions:type_name -> rms.v1.Inventory.Version
-	38, // 25: rms.v1.ListDependantsResponse.dependants:type_name -> rms.v1.ListDependantsResponse.Dependant
-	39, // 26: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
-	39, // 27: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
-	2,  // 28: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
-	39, // 29: rms.v1.Inventory.Line.state_time:type_name -> google.protobuf.Timestamp
-	39, // 30: rms.v1.Inventory.Line.first_license_time:type_name -> google.protobuf.Timestamp
-	39, // 31: rms.v1.Inventory.Line.last_license_time:type_name -> google.protobuf.Timestamp
-	36, // 32: rms.v1.Inventory.Line.destruction:type_name -> rms.v1.Inventory.Destruction
-	8,  // 33: rms.v1.Inventory.Version.version:type_name -> rms.v1.KeyVersion
-	39, // 34: rms.v1.Inventory.Version.first_license_time:type_name -> google.protobuf.Timestamp
-	39, // 35: rms.v1.Inventory.Version.last_license_time:type_name -> google.protobuf.Timestamp
-	39, // 36: rms.v1.Inventory.Version.last_use_time:type_name -> google.protobuf.Timestamp
-	39, // 37: rms.v1.Inventory.Version.gone_time:type_name -> google.protobuf.Timestamp
-	36, // 38: rms.v1.Inventory.Version.destruction:type_name -> rms.v1.Inventory.Destruction
-	39, // 39: rms.v1.Inventory.Destruction.safe_time:type_name -> google.protobuf.Timestamp
-	37, // 40: rms.v1.Inventory.Destruction.hindrances:type_name -> rms.v1.Inventory.Hindrance
-	3,  // 41: rms.v1.Inventory.Hindrance.kind:type_name -> rms.v1.Inventory.Hindrance.Kind
-	39, // 42: rms.v1.Inventory.Hindrance.until:type_name -> google.protobuf.Timestamp
-	39, // 43: rms.v1.ListDependantsResponse.Dependant.publish_time:type_name -> google.protobuf.Timestamp
-	5,  // 44: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
-	10, // 45: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
-	12, // 46: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
-	13, // 47: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
-	14, // 48: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
-	15, // 49: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
-	16, // 50: rms.v1.CustodyService.ProbeKey:input_type -> rms.v1.ProbeKeyRequest
-	18, // 51: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
-	19, // 52: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
-	20, // 53: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
-	21, // 54: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
-	23, // 55: rms.v1.CustodyService.Rewrap:input_type -> rms.v1.RewrapRequest
-	25, // 56: rms.v1.CustodyService.Reseal:input_type -> rms.v1.ResealRequest
-	27, // 57: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
-	43, // 58: rms.v1.CustodyService.GetApprovers:input_type -> rms.v1.GetApproversRequest
-	44, // 59: rms.v1.CustodyService.UpdateApprovers:input_type -> rms.v1.UpdateApproversRequest
-	29, // 60: rms.v1.CustodyService.ListDependants:input_type -> rms.v1.ListDependantsRequest
-	31, // 61: rms.v1.CustodyService.DestroyKey:input_type -> rms.v1.DestroyKeyRequest
-	32, // 62: rms.v1.CustodyService.FinishDestroyKey:input_type -> rms.v1.FinishDestroyKeyRequest
-	6,  // 63: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
-	11, // 64: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
-	9,  // 65: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
-	9,  // 66: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
-	9,  // 67: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
-	9,  // 68: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
-	17, // 69: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
-	9,  // 70: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
-	22, // 71: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
-	22, // 72: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
-	22, // 73: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
-	24, // 74: rms.v1.CustodyService.Rewrap:output_type -> rms.v1.RewrapResponse
-	26, // 75: rms.v1.CustodyService.Reseal:output_type -> rms.v1.ResealResponse
-	28, // 76: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
-	45, // 77: rms.v1.CustodyService.GetApprovers:output_type -> rms.v1.Approvers
-	41, // 78: rms.v1.CustodyService.UpdateApprovers:output_type -> rms.v1.Operation
-	30, // 79: rms.v1.CustodyService.ListDependants:output_type -> rms.v1.ListDependantsResponse
-	41, // 80: rms.v1.CustodyService.DestroyKey:output_type -> rms.v1.Operation
-	41, // 81: rms.v1.CustodyService.FinishDestroyKey:output_type -> rms.v1.Operation
-	63, // [63:82] is the sub-list for method output_type
-	44, // [44:63] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	47, // 18: rms.v1.RewrapResponse.operation:type_name -> rms.v1.Operation
+	39, // 19: rms.v1.RewrapResponse.left:type_name -> rms.v1.RewrapResponse.LeftOver
+	47, // 20: rms.v1.ResealResponse.operation:type_name -> rms.v1.Operation
+	40, // 21: rms.v1.Inventory.lines:type_name -> rms.v1.Inventory.Line
+	48, // 22: rms.v1.Inventory.custody_mode:type_name -> rms.v1.CustodyMode
+	46, // 23: rms.v1.Inventory.effective_delay:type_name -> google.protobuf.Duration
+	41, // 24: rms.v1.Inventory.versions:type_name -> rms.v1.Inventory.Version
+	44, // 25: rms.v1.ListDependantsResponse.dependants:type_name -> rms.v1.ListDependantsResponse.Dependant
+	45, // 26: rms.v1.GetEvidenceRequest.since:type_name -> google.protobuf.Timestamp
+	46, // 27: rms.v1.SuspensionRehearsal.stopped_after:type_name -> google.protobuf.Duration
+	46, // 28: rms.v1.SuspensionRehearsal.opened_after:type_name -> google.protobuf.Duration
+	46, // 29: rms.v1.RehearseRefusalRequest.wait:type_name -> google.protobuf.Duration
+	45, // 30: rms.v1.RehearseRefusalResponse.time:type_name -> google.protobuf.Timestamp
+	46, // 31: rms.v1.RehearseRefusalResponse.cached_delay:type_name -> google.protobuf.Duration
+	46, // 32: rms.v1.RehearseRefusalResponse.promised_delay:type_name -> google.protobuf.Duration
+	45, // 33: rms.v1.Inventory.Line.create_time:type_name -> google.protobuf.Timestamp
+	45, // 34: rms.v1.Inventory.Line.last_use_time:type_name -> google.protobuf.Timestamp
+	2,  // 35: rms.v1.Inventory.Line.state:type_name -> rms.v1.Key.State
+	45, // 36: rms.v1.Inventory.Line.state_time:type_name -> google.protobuf.Timestamp
+	45, // 37: rms.v1.Inventory.Line.first_license_time:type_name -> google.protobuf.Timestamp
+	45, // 38: rms.v1.Inventory.Line.last_license_time:type_name -> google.protobuf.Timestamp
+	42, // 39: rms.v1.Inventory.Line.destruction:type_name -> rms.v1.Inventory.Destruction
+	8,  // 40: rms.v1.Inventory.Version.version:type_name -> rms.v1.KeyVersion
+	45, // 41: rms.v1.Inventory.Version.first_license_time:type_name -> google.protobuf.Timestamp
+	45, // 42: rms.v1.Inventory.Version.last_license_time:type_name -> google.protobuf.Timestamp
+	45, // 43: rms.v1.Inventory.Version.last_use_time:type_name -> google.protobuf.Timestamp
+	45, // 44: rms.v1.Inventory.Version.gone_time:type_name -> google.protobuf.Timestamp
+	42, // 45: rms.v1.Inventory.Version.destruction:type_name -> rms.v1.Inventory.Destruction
+	45, // 46: rms.v1.Inventory.Destruction.safe_time:type_name -> google.protobuf.Timestamp
+	43, // 47: rms.v1.Inventory.Destruction.hindrances:type_name -> rms.v1.Inventory.Hindrance
+	3,  // 48: rms.v1.Inventory.Hindrance.kind:type_name -> rms.v1.Inventory.Hindrance.Kind
+	45, // 49: rms.v1.Inventory.Hindrance.until:type_name -> google.protobuf.Timestamp
+	45, // 50: rms.v1.ListDependantsResponse.Dependant.publish_time:type_name -> google.protobuf.Timestamp
+	5,  // 51: rms.v1.CustodyService.ListCustodians:input_type -> rms.v1.ListCustodiansRequest
+	10, // 52: rms.v1.CustodyService.ListKeys:input_type -> rms.v1.ListKeysRequest
+	12, // 53: rms.v1.CustodyService.GetKey:input_type -> rms.v1.GetKeyRequest
+	13, // 54: rms.v1.CustodyService.RegisterKey:input_type -> rms.v1.RegisterKeyRequest
+	14, // 55: rms.v1.CustodyService.ActivateKey:input_type -> rms.v1.ActivateKeyRequest
+	15, // 56: rms.v1.CustodyService.SyncKey:input_type -> rms.v1.SyncKeyRequest
+	16, // 57: rms.v1.CustodyService.ProbeKey:input_type -> rms.v1.ProbeKeyRequest
+	18, // 58: rms.v1.CustodyService.RotateKey:input_type -> rms.v1.RotateKeyRequest
+	19, // 59: rms.v1.CustodyService.SuspendKey:input_type -> rms.v1.SuspendKeyRequest
+	20, // 60: rms.v1.CustodyService.ResumeKey:input_type -> rms.v1.ResumeKeyRequest
+	21, // 61: rms.v1.CustodyService.CompromiseKey:input_type -> rms.v1.CompromiseKeyRequest
+	23, // 62: rms.v1.CustodyService.Rewrap:input_type -> rms.v1.RewrapRequest
+	25, // 63: rms.v1.CustodyService.Reseal:input_type -> rms.v1.ResealRequest
+	27, // 64: rms.v1.CustodyService.GetInventory:input_type -> rms.v1.GetInventoryRequest
+	33, // 65: rms.v1.CustodyService.GetEvidence:input_type -> rms.v1.GetEvidenceRequest
+	35, // 66: rms.v1.CustodyService.RehearseSuspension:input_type -> rms.v1.RehearseSuspensionRequest
+	37, // 67: rms.v1.CustodyService.RehearseRefusal:input_type -> rms.v1.RehearseRefusalRequest
+	49, // 68: rms.v1.CustodyService.GetApprovers:input_type -> rms.v1.GetApproversRequest
+	50, // 69: rms.v1.CustodyService.UpdateApprovers:input_type -> rms.v1.UpdateApproversRequest
+	29, // 70: rms.v1.CustodyService.ListDependants:input_type -> rms.v1.ListDependantsRequest
+	31, // 71: rms.v1.CustodyService.DestroyKey:input_type -> rms.v1.DestroyKeyRequest
+	32, // 72: rms.v1.CustodyService.FinishDestroyKey:input_type -> rms.v1.FinishDestroyKeyRequest
+	6,  // 73: rms.v1.CustodyService.ListCustodians:output_type -> rms.v1.ListCustodiansResponse
+	11, // 74: rms.v1.CustodyService.ListKeys:output_type -> rms.v1.ListKeysResponse
+	9,  // 75: rms.v1.CustodyService.GetKey:output_type -> rms.v1.Key
+	9,  // 76: rms.v1.CustodyService.RegisterKey:output_type -> rms.v1.Key
+	9,  // 77: rms.v1.CustodyService.ActivateKey:output_type -> rms.v1.Key
+	9,  // 78: rms.v1.CustodyService.SyncKey:output_type -> rms.v1.Key
+	17, // 79: rms.v1.CustodyService.ProbeKey:output_type -> rms.v1.ProbeKeyResponse
+	9,  // 80: rms.v1.CustodyService.RotateKey:output_type -> rms.v1.Key
+	22, // 81: rms.v1.CustodyService.SuspendKey:output_type -> rms.v1.KeyStateResponse
+	22, // 82: rms.v1.CustodyService.ResumeKey:output_type -> rms.v1.KeyStateResponse
+	22, // 83: rms.v1.CustodyService.CompromiseKey:output_type -> rms.v1.KeyStateResponse
+	24, // 84: rms.v1.CustodyService.Rewrap:output_type -> rms.v1.RewrapResponse
+	26, // 85: rms.v1.CustodyService.Reseal:output_type -> rms.v1.ResealResponse
+	28, // 86: rms.v1.CustodyService.GetInventory:output_type -> rms.v1.Inventory
+	34, // 87: rms.v1.CustodyService.GetEvidence:output_type -> rms.v1.GetEvidenceResponse
+	36, // 88: rms.v1.CustodyService.RehearseSuspension:output_type -> rms.v1.SuspensionRehearsal
+	38, // 89: rms.v1.CustodyService.RehearseRefusal:output_type -> rms.v1.RehearseRefusalResponse
+	51, // 90: rms.v1.CustodyService.GetApprovers:output_type -> rms.v1.Approvers
+	47, // 91: rms.v1.CustodyService.UpdateApprovers:output_type -> rms.v1.Operation
+	30, // 92: rms.v1.CustodyService.ListDependants:output_type -> rms.v1.ListDependantsResponse
+	47, // 93: rms.v1.CustodyService.DestroyKey:output_type -> rms.v1.Operation
+	47, // 94: rms.v1.CustodyService.FinishDestroyKey:output_type -> rms.v1.Operation
+	73, // [73:95] is the sub-list for method output_type
+	51, // [51:73] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_custody_proto_init() }
@@ -3425,7 +3902,7 @@ func file_rms_v1_custody_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_custody_proto_rawDesc), len(file_rms_v1_custody_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   35,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

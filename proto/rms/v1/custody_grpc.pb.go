@@ -19,25 +19,28 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	CustodyService_ListCustodians_FullMethodName   = "/rms.v1.CustodyService/ListCustodians"
-	CustodyService_ListKeys_FullMethodName         = "/rms.v1.CustodyService/ListKeys"
-	CustodyService_GetKey_FullMethodName           = "/rms.v1.CustodyService/GetKey"
-	CustodyService_RegisterKey_FullMethodName      = "/rms.v1.CustodyService/RegisterKey"
-	CustodyService_ActivateKey_FullMethodName      = "/rms.v1.CustodyService/ActivateKey"
-	CustodyService_SyncKey_FullMethodName          = "/rms.v1.CustodyService/SyncKey"
-	CustodyService_ProbeKey_FullMethodName         = "/rms.v1.CustodyService/ProbeKey"
-	CustodyService_RotateKey_FullMethodName        = "/rms.v1.CustodyService/RotateKey"
-	CustodyService_SuspendKey_FullMethodName       = "/rms.v1.CustodyService/SuspendKey"
-	CustodyService_ResumeKey_FullMethodName        = "/rms.v1.CustodyService/ResumeKey"
-	CustodyService_CompromiseKey_FullMethodName    = "/rms.v1.CustodyService/CompromiseKey"
-	CustodyService_Rewrap_FullMethodName           = "/rms.v1.CustodyService/Rewrap"
-	CustodyService_Reseal_FullMethodName           = "/rms.v1.CustodyService/Reseal"
-	CustodyService_GetInventory_FullMethodName     = "/rms.v1.CustodyService/GetInventory"
-	CustodyService_GetApprovers_FullMethodName     = "/rms.v1.CustodyService/GetApprovers"
-	CustodyService_UpdateApprovers_FullMethodName  = "/rms.v1.CustodyService/UpdateApprovers"
-	CustodyService_ListDependants_FullMethodName   = "/rms.v1.CustodyService/ListDependants"
-	CustodyService_DestroyKey_FullMethodName       = "/rms.v1.CustodyService/DestroyKey"
-	CustodyService_FinishDestroyKey_FullMethodName = "/rms.v1.CustodyService/FinishDestroyKey"
+	CustodyService_ListCustodians_FullMethodName     = "/rms.v1.CustodyService/ListCustodians"
+	CustodyService_ListKeys_FullMethodName           = "/rms.v1.CustodyService/ListKeys"
+	CustodyService_GetKey_FullMethodName             = "/rms.v1.CustodyService/GetKey"
+	CustodyService_RegisterKey_FullMethodName        = "/rms.v1.CustodyService/RegisterKey"
+	CustodyService_ActivateKey_FullMethodName        = "/rms.v1.CustodyService/ActivateKey"
+	CustodyService_SyncKey_FullMethodName            = "/rms.v1.CustodyService/SyncKey"
+	CustodyService_ProbeKey_FullMethodName           = "/rms.v1.CustodyService/ProbeKey"
+	CustodyService_RotateKey_FullMethodName          = "/rms.v1.CustodyService/RotateKey"
+	CustodyService_SuspendKey_FullMethodName         = "/rms.v1.CustodyService/SuspendKey"
+	CustodyService_ResumeKey_FullMethodName          = "/rms.v1.CustodyService/ResumeKey"
+	CustodyService_CompromiseKey_FullMethodName      = "/rms.v1.CustodyService/CompromiseKey"
+	CustodyService_Rewrap_FullMethodName             = "/rms.v1.CustodyService/Rewrap"
+	CustodyService_Reseal_FullMethodName             = "/rms.v1.CustodyService/Reseal"
+	CustodyService_GetInventory_FullMethodName       = "/rms.v1.CustodyService/GetInventory"
+	CustodyService_GetEvidence_FullMethodName        = "/rms.v1.CustodyService/GetEvidence"
+	CustodyService_RehearseSuspension_FullMethodName = "/rms.v1.CustodyService/RehearseSuspension"
+	CustodyService_RehearseRefusal_FullMethodName    = "/rms.v1.CustodyService/RehearseRefusal"
+	CustodyService_GetApprovers_FullMethodName       = "/rms.v1.CustodyService/GetApprovers"
+	CustodyService_UpdateApprovers_FullMethodName    = "/rms.v1.CustodyService/UpdateApprovers"
+	CustodyService_ListDependants_FullMethodName     = "/rms.v1.CustodyService/ListDependants"
+	CustodyService_DestroyKey_FullMethodName         = "/rms.v1.CustodyService/DestroyKey"
+	CustodyService_FinishDestroyKey_FullMethodName   = "/rms.v1.CustodyService/FinishDestroyKey"
 )
 
 // CustodyServiceClient is the client API for CustodyService service.
@@ -92,6 +95,20 @@ type CustodyServiceClient interface {
 	// GetInventory counts what depends on each key version and generation, and
 	// says of each whether it is safe to destroy or exactly why not.
 	GetInventory(ctx context.Context, in *GetInventoryRequest, opts ...grpc.CallOption) (*Inventory, error)
+	// GetEvidence looks at every key at its custodian and sends a signed bundle of
+	// what proves the life of the tenant's keys, a zip file in pieces:
+	// docs/formats.md says how to verify it without this service.
+	GetEvidence(ctx context.Context, in *GetEvidenceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetEvidenceResponse], error)
+	// RehearseSuspension tries the service's own switch on a canary: a generation
+	// that nothing was ever published under is suspended and resumed, and looked at
+	// between. It touches no other generation.
+	RehearseSuspension(ctx context.Context, in *RehearseSuspensionRequest, opts ...grpc.CallOption) (*SuspensionRehearsal, error)
+	// RehearseRefusal tries the customer's own switch on a canary: a registered key
+	// that is not activated. It is used every second until its custodian refuses
+	// and nothing under it opens from memory either, and tells of each look. It
+	// changes nothing at the custodian: whoever rehearses takes the right to use
+	// the canary key away there.
+	RehearseRefusal(ctx context.Context, in *RehearseRefusalRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RehearseRefusalResponse], error)
 	// GetApprovers returns who approves what is under dual control.
 	GetApprovers(ctx context.Context, in *GetApproversRequest, opts ...grpc.CallOption) (*Approvers, error)
 	// UpdateApprovers asks for other approvers. The first ones a second person
@@ -262,6 +279,54 @@ func (c *custodyServiceClient) GetInventory(ctx context.Context, in *GetInventor
 	return out, nil
 }
 
+func (c *custodyServiceClient) GetEvidence(ctx context.Context, in *GetEvidenceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetEvidenceResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &CustodyService_ServiceDesc.Streams[0], CustodyService_GetEvidence_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GetEvidenceRequest, GetEvidenceResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CustodyService_GetEvidenceClient = grpc.ServerStreamingClient[GetEvidenceResponse]
+
+func (c *custodyServiceClient) RehearseSuspension(ctx context.Context, in *RehearseSuspensionRequest, opts ...grpc.CallOption) (*SuspensionRehearsal, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SuspensionRehearsal)
+	err := c.cc.Invoke(ctx, CustodyService_RehearseSuspension_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodyServiceClient) RehearseRefusal(ctx context.Context, in *RehearseRefusalRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RehearseRefusalResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &CustodyService_ServiceDesc.Streams[1], CustodyService_RehearseRefusal_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RehearseRefusalRequest, RehearseRefusalResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CustodyService_RehearseRefusalClient = grpc.ServerStreamingClient[RehearseRefusalResponse]
+
 func (c *custodyServiceClient) GetApprovers(ctx context.Context, in *GetApproversRequest, opts ...grpc.CallOption) (*Approvers, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Approvers)
@@ -364,6 +429,20 @@ type CustodyServiceServer interface {
 	// GetInventory counts what depends on each key version and generation, and
 	// says of each whether it is safe to destroy or exactly why not.
 	GetInventory(context.Context, *GetInventoryRequest) (*Inventory, error)
+	// GetEvidence looks at every key at its custodian and sends a signed bundle of
+	// what proves the life of the tenant's keys, a zip file in pieces:
+	// docs/formats.md says how to verify it without this service.
+	GetEvidence(*GetEvidenceRequest, grpc.ServerStreamingServer[GetEvidenceResponse]) error
+	// RehearseSuspension tries the service's own switch on a canary: a generation
+	// that nothing was ever published under is suspended and resumed, and looked at
+	// between. It touches no other generation.
+	RehearseSuspension(context.Context, *RehearseSuspensionRequest) (*SuspensionRehearsal, error)
+	// RehearseRefusal tries the customer's own switch on a canary: a registered key
+	// that is not activated. It is used every second until its custodian refuses
+	// and nothing under it opens from memory either, and tells of each look. It
+	// changes nothing at the custodian: whoever rehearses takes the right to use
+	// the canary key away there.
+	RehearseRefusal(*RehearseRefusalRequest, grpc.ServerStreamingServer[RehearseRefusalResponse]) error
 	// GetApprovers returns who approves what is under dual control.
 	GetApprovers(context.Context, *GetApproversRequest) (*Approvers, error)
 	// UpdateApprovers asks for other approvers. The first ones a second person
@@ -435,6 +514,15 @@ func (UnimplementedCustodyServiceServer) Reseal(context.Context, *ResealRequest)
 }
 func (UnimplementedCustodyServiceServer) GetInventory(context.Context, *GetInventoryRequest) (*Inventory, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetInventory not implemented")
+}
+func (UnimplementedCustodyServiceServer) GetEvidence(*GetEvidenceRequest, grpc.ServerStreamingServer[GetEvidenceResponse]) error {
+	return status.Error(codes.Unimplemented, "method GetEvidence not implemented")
+}
+func (UnimplementedCustodyServiceServer) RehearseSuspension(context.Context, *RehearseSuspensionRequest) (*SuspensionRehearsal, error) {
+	return nil, status.Error(codes.Unimplemented, "method RehearseSuspension not implemented")
+}
+func (UnimplementedCustodyServiceServer) RehearseRefusal(*RehearseRefusalRequest, grpc.ServerStreamingServer[RehearseRefusalResponse]) error {
+	return status.Error(codes.Unimplemented, "method RehearseRefusal not implemented")
 }
 func (UnimplementedCustodyServiceServer) GetApprovers(context.Context, *GetApproversRequest) (*Approvers, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetApprovers not implemented")
@@ -724,6 +812,46 @@ func _CustodyService_GetInventory_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CustodyService_GetEvidence_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GetEvidenceRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CustodyServiceServer).GetEvidence(m, &grpc.GenericServerStream[GetEvidenceRequest, GetEvidenceResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CustodyService_GetEvidenceServer = grpc.ServerStreamingServer[GetEvidenceResponse]
+
+func _CustodyService_RehearseSuspension_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RehearseSuspensionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodyServiceServer).RehearseSuspension(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodyService_RehearseSuspension_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodyServiceServer).RehearseSuspension(ctx, req.(*RehearseSuspensionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodyService_RehearseRefusal_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RehearseRefusalRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CustodyServiceServer).RehearseRefusal(m, &grpc.GenericServerStream[RehearseRefusalRequest, RehearseRefusalResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CustodyService_RehearseRefusalServer = grpc.ServerStreamingServer[RehearseRefusalResponse]
+
 func _CustodyService_GetApprovers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetApproversRequest)
 	if err := dec(in); err != nil {
@@ -878,6 +1006,10 @@ var CustodyService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _CustodyService_GetInventory_Handler,
 		},
 		{
+			MethodName: "RehearseSuspension",
+			Handler:    _CustodyService_RehearseSuspension_Handler,
+		},
+		{
 			MethodName: "GetApprovers",
 			Handler:    _CustodyService_GetApprovers_Handler,
 		},
@@ -898,6 +1030,17 @@ var CustodyService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _CustodyService_FinishDestroyKey_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "GetEvidence",
+			Handler:       _CustodyService_GetEvidence_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RehearseRefusal",
+			Handler:       _CustodyService_RehearseRefusal_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "rms/v1/custody.proto",
 }

@@ -191,6 +191,12 @@ def main():
     _, template, _ = verify(v["template"], "template", daemon)
     assert template[4] == v["certificate"] and cert[98] & 8
 
+    # 14: the manifest's certificate is in it
+    _, only, _ = verify(decode(decode(decode(v["evidence"][1:])[2])[0])[4], "cert", root)
+    _, evidence, _ = verify(v["evidence"], "evidence", only[97])
+    assert only[98] == 32 and only[99] <= evidence[3] < only[100]
+    assert evidence[201][0] == {1: "facts.bin", 2: 3, 3: H(b"abc")} and evidence[203] == "root"
+
     # 4
     pl_hdr, pl, box = verify(v["publishing_license"], "pl", daemon)
     assert pl[4] == v["certificate"] and cert[98] & 1 and cert[99] <= pl[3] < cert[100]
