@@ -105,7 +105,7 @@ type Tenant struct {
 	// rehearsing is held while the switch is tried on the canary.
 	rehearsing sync.Mutex
 	// watching is held while a canary key's refusal is waited for.
-	watching sync.Mutex
+	watching  sync.Mutex
 	exporting sync.Mutex // held while an archive of the tenant is made
 
 	stop    context.CancelFunc
