@@ -417,6 +417,41 @@ func TestAnImportIsWholeOrAbsent(t *testing.T) {
 	})
 }
 
+// A tenant arrives beside another one, at the second attempt: what the first one
+// left is cleared, and nothing of the neighbor.
+func TestATenantArrivesBesideAnother(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *house) {
+		doc := o.publish("alice", "", "bob")
+		key := newMoveKey(t)
+		file, out := o.takeOut(o.freeze(key).ID)
+		o.shut()
+
+		beside := &house{t: t, dir: t.TempDir(), custodian: new(moody), file: o.file, to: o.to}
+		beside.file.ID = "fabrikam"
+		beside.open()
+		t.Cleanup(beside.shut)
+		theirs := beside.publish("alice", "", "bob")
+		arriving := &house{t: t, dir: t.TempDir(), custodian: new(moody), file: o.file, to: o.to}
+		cut := &cutStore{Store: beside.store, cut: make(chan struct{})}
+		cut.kill(6)
+		if _, err := tenant.Import(t.Context(), arriving.importConfig(cut, file, key, out.Signer)); err == nil {
+			t.Fatal("an import that was killed succeeded")
+		}
+		beside.opens(person("bob"), item(theirs), "")
+		in, err := tenant.Import(t.Context(), arriving.importConfig(beside.store, file, key, out.Signer))
+		o.check(err)
+		if in.Licenses != 1 {
+			t.Errorf("%d licenses arrived", in.Licenses)
+		}
+		beside.opens(person("bob"), item(theirs), "")
+		beside.opens(person("bob"), item(doc), vocab.ReasonLicenseMismatch)
+		beside.restart()
+		beside.opens(person("bob"), item(theirs), "")
+		beside.publish("alice", "", "bob")
+		beside.checkStore()
+	})
+}
+
 // An export that ends with the process, after any of its transactions, leaves a
 // frozen tenant of which an archive can be taken.
 func TestAnExportThatIsKilled(t *testing.T) {
