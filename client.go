@@ -144,6 +144,9 @@ func (c *Client) Recovery() rmsv1.RecoveryServiceClient {
 	return rmsv1.NewRecoveryServiceClient(c.conn)
 }
 
+// Exit is for key-custodians of a tenant that leaves. See [Client.Protection].
+func (c *Client) Exit() rmsv1.ExitServiceClient { return rmsv1.NewExitServiceClient(c.conn) }
+
 // Holds is for tenant-admins of a tenant that was restored from a backup. See
 // [Client.Protection].
 func (c *Client) Holds() rmsv1.HoldServiceClient { return rmsv1.NewHoldServiceClient(c.conn) }

@@ -47,6 +47,7 @@ const (
 	ReasonCustodianRefused      = vocab.ReasonCustodianRefused
 	ReasonKeySuspended          = vocab.ReasonKeySuspended
 	ReasonRecoveryInvalid       = vocab.ReasonRecoveryInvalid // the recovery that was named does not open this
+	ReasonTenantFrozen          = vocab.ReasonTenantFrozen    // the tenant is on its way to another service
 )
 
 // States that must change first.

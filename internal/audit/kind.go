@@ -68,6 +68,10 @@ const (
 	KindRestored         Kind = 65 // the store comes from a backup: what happened between that and this is not in the log
 	KindApproversChanged Kind = 66 // who approves what is under dual control, or how many of them
 	KindKeyDestroyed     Kind = 67 // a key, a version or a generation may not be used any more, for ever
+	// The tenant was frozen for its move to another service, or thawed, or an
+	// archive of it was begun or is whole: the detail says which.
+	KindTenantFrozen   Kind = 68
+	KindTenantImported Kind = 69 // the log goes on at another service, with another custodian
 
 	KindServiceStarted Kind = 70
 	KindServiceStopped Kind = 71
@@ -94,6 +98,7 @@ var kindNames = map[Kind]string{
 	KindOperationPaused: "operation-paused", KindOperationExpired: "operation-expired",
 	KindApproversChanged: "approvers-changed", KindKeyDestroyed: "key-destroyed",
 	KindBackupMade: "backup-made", KindBackupChanged: "backup-changed", KindRestored: "restored",
+	KindTenantFrozen: "tenant-frozen", KindTenantImported: "tenant-imported",
 	KindRehearsed: "rehearsed", KindEvidenceMade: "evidence-made", KindAlarm: "alarm", KindServiceStarted: "service-started", KindServiceStopped: "service-stopped",
 }
 

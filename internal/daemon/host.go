@@ -42,6 +42,9 @@ func (d *Daemon) Status(ctx context.Context) (*rmsv1.StatusResponse, error) {
 			ts.Message = "it was restored from a backup and waits for a tenant-admin: rmsctl tenant hold"
 		case !ts.Serving:
 			ts.Message = "its file is gone from tenants_dir"
+		case t.Residence().Frozen != 0:
+			ts.Serving, ts.Reason = false, string(vocab.ReasonTenantFrozen)
+			ts.Message = "frozen for its move to another service"
 		}
 		licenses, events, err := t.Counts(ctx)
 		if ctx.Err() != nil {

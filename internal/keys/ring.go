@@ -338,6 +338,9 @@ func (r *Ring) usable(g *generation, sealing bool) error {
 func (r *Ring) usableWrap(w license.Wrap) error {
 	m := r.custodians[w.Custodian]
 	if m == nil {
+		if err := r.stateError(w); err != nil {
+			return err // as it was where the key is
+		}
 		return vocab.Errorf(vocab.ReasonKeyState, "the tenant key this document needs is not registered here").
 			WithNext("Register the key again with rmsctl key register")
 	}

@@ -52,11 +52,25 @@ func newDelivery(label string, r *Recipient, t vocab.TenantID, principal [32]byt
 	if t.IsZero() || principal == [32]byte{} {
 		return nil, misuse("delivery without tenant or principal")
 	}
-	enc, sender, err := hpke.NewSender(r.key, hpke.HKDFSHA256(), hpke.ExportOnly(), deliveryInfo(label, t, principal, r.kem, r.id))
+	enc, sender, err := newSender(r, deliveryInfo(label, t, principal, r.kem, r.id))
 	if err != nil {
-		return nil, badRecipient(err)
+		return nil, err
 	}
 	return &Delivery{t, principal, r, enc, sender}, nil
+}
+
+// newSender makes a fresh key agreement, of which only the exporter is used.
+func newSender(r *Recipient, info []byte) ([]byte, *hpke.Sender, error) {
+	enc, sender, err := hpke.NewSender(r.key, hpke.HKDFSHA256(), hpke.ExportOnly(), info)
+	if err != nil {
+		return nil, nil, badRecipient(err)
+	}
+	return enc, sender, nil
+}
+
+// newReceiver is the other side of newSender.
+func newReceiver(k *RecipientKey, enc, info []byte) (*hpke.Recipient, error) {
+	return hpke.NewRecipient(enc, k.private, hpke.HKDFSHA256(), hpke.ExportOnly(), info)
 }
 
 // Enc returns the encapsulated key that travels once with the response.

@@ -36,6 +36,7 @@ const (
 	KindGeneration  Kind = 6 // generation record
 	KindTemplate    Kind = 7 // template revision
 	KindEvidence    Kind = 8 // manifest of a bundle of evidence
+	KindArchive     Kind = 9 // end of an archive of a tenant
 )
 
 var kinds = map[Kind]struct{ token, what string }{
@@ -47,6 +48,7 @@ var kinds = map[Kind]struct{ token, what string }{
 	KindGeneration:  {"generation", "generation record"},
 	KindTemplate:    {"template", "template revision"},
 	KindEvidence:    {"evidence", "evidence"},
+	KindArchive:     {"archive", "archive of a tenant"},
 }
 
 // String returns the word in the content type: "pl", "ul", "cert" and so on.

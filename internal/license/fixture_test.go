@@ -113,6 +113,14 @@ func (w *world) plInput() PLInput {
 	return PLInput{IssuedAt: now, Content: w.content, Generation: w.generation, ContactHint: "cosec@contoso.com"}
 }
 
+func (w *world) archiveFields() Archive {
+	id := vocab.ArchiveID{15: 1, 6: 0x70, 8: 0x80}
+	return Archive{
+		Tenant: w.tenant, IssuedAt: now, ID: id, Recipient: [32]byte{1}, Before: [32]byte{2}, LogSize: 3, LogRoot: [32]byte{4},
+		Tables: []ArchiveTable{{Number: 1, Rows: 2, Hash: [32]byte{5}}, {Number: 2, Rows: 1, Hash: [32]byte{6}}},
+	}
+}
+
 func (w *world) generationFields() Generation {
 	return Generation{
 		Tenant: w.tenant, IssuedAt: now, ID: w.generation, Scope: ScopeTenant, UsableFrom: now,

@@ -37,6 +37,7 @@ func seeds(f *testing.F) (*world, [][]byte) {
 		w.pl.Raw(), strict.Raw(), ul.Raw(), ul2.Raw(), w.cert.Raw(), w.bundle.Raw(), clc.raw, bare.raw, boxed.raw,
 		must[*Bundle](f)(SignBundle(f.Context(), rotated, next, w.root)).Raw(),
 		must[*Generation](f)(SignGeneration(f.Context(), w.root, w.generationFields())).Raw(),
+		must[*Archive](f)(SignArchive(f.Context(), w.root, w.archiveFields())).Raw(),
 		must[*TemplateRevision](f)(SignTemplate(f.Context(), w.daemon, w.cert, w.template)).Raw(),
 		must[[]byte](f)(EncodePolicy(w.policy)), w.wrap().Encode(), key.Public(), {}, {0xd2, 0x84}, {0xd8, 0x62, 0x84},
 	}
@@ -272,6 +273,10 @@ func otherBundles(f *testing.F, w *world) (out [][]byte) {
 
 func FuzzParseGeneration(f *testing.F) {
 	fuzzParser(f, ParseGeneration, func(g *Generation) ([]byte, error) { return g.Raw(), nil })
+}
+
+func FuzzParseArchive(f *testing.F) {
+	fuzzParser(f, ParseArchive, func(a *Archive) ([]byte, error) { return a.Raw(), nil })
 }
 
 func FuzzParseTemplate(f *testing.F) {

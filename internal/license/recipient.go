@@ -178,7 +178,7 @@ func (k *RecipientKey) Hash() [32]byte { return recipientHash(k.kem, k.public) }
 
 // export decapsulates enc and returns the exporter's secret for a context.
 func (k *RecipientKey) export(label string, t vocab.TenantID, principal [32]byte, enc []byte, context string) (*vocab.Secret, error) {
-	r, err := hpke.NewRecipient(enc, k.private, hpke.HKDFSHA256(), hpke.ExportOnly(), deliveryInfo(label, t, principal, k.kem, k.Hash()))
+	r, err := newReceiver(k, enc, deliveryInfo(label, t, principal, k.kem, k.Hash()))
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,8 @@ const (
 	KeyDestroy Kind = 10
 
 	Release Kind = 20 // a tenant that was restored from a backup shall publish and open again
+	// TenantExport freezes the tenant for its move to another service, or thaws it.
+	TenantExport Kind = 11
 )
 
 var kindNames = map[Kind]string{
@@ -40,6 +42,7 @@ var kindNames = map[Kind]string{
 	Recovery: "recovery", Transfer: "transfer", Reseal: "reseal",
 	ApproversUpdate: "approvers-update", CustodyLower: "custody-lower",
 	Rewrap: "rewrap", KeyDestroy: "key-destroy", Release: "release",
+	TenantExport: "tenant-export",
 }
 
 // String returns the kind's name, such as "role-grant".
@@ -53,7 +56,7 @@ func (k Kind) String() string {
 // DualControl reports whether operations of the kind are approved by the tenant's
 // approvers, with signatures, once there are any.
 func (k Kind) DualControl() bool {
-	return k == ApproversUpdate || k == CustodyLower || k == KeyDestroy
+	return k == ApproversUpdate || k == CustodyLower || k == KeyDestroy || k == TenantExport
 }
 
 // Long reports whether operations of the kind work through many licenses: these

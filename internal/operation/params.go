@@ -121,6 +121,34 @@ func (p *KeyDestroyParams) Words() []string {
 	return append(append(out, fmt.Sprintf("bound to inventory %x, of which the service says:", p.Inventory)), p.Shown...)
 }
 
+// ExportParams are those of [TenantExport].
+type ExportParams struct {
+	// Thaw is 1 if the tenant shall be thawed; the other fields are then empty.
+	Thaw uint8 `cbor:"1,keyasint,omitempty"`
+	// KEM and Recipient are the key that archives may be sealed to.
+	KEM       uint16 `cbor:"2,keyasint,omitempty"`
+	Recipient []byte `cbor:"3,keyasint,omitempty"`
+	// WithoutLost is 1 if generations may be left out that cannot be taken along.
+	WithoutLost uint8 `cbor:"4,keyasint,omitempty"`
+}
+
+// Fingerprint is SHA-256 of the KEM's number and the recipient key: what its
+// holder names it by.
+func (p *ExportParams) Fingerprint() [32]byte {
+	return canon.Hash([]byte{byte(p.KEM >> 8), byte(p.KEM)}, p.Recipient)
+}
+
+// Words says what it does, for people.
+func (p *ExportParams) Words() string {
+	switch {
+	case p.Thaw != 0:
+		return "thaw the tenant: it publishes and opens here again"
+	case p.WithoutLost != 0:
+		return fmt.Sprintf("freeze the tenant, and give archives of it to key %x, without what cannot be taken along", p.Fingerprint())
+	}
+	return fmt.Sprintf("freeze the tenant, and give archives of it to key %x", p.Fingerprint())
+}
+
 // ApproversParams are those of [ApproversUpdate].
 type ApproversParams struct {
 	// Base is the revision of the set that is changed, From that set; 0 and empty

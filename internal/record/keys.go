@@ -90,6 +90,9 @@ type TenantKey struct {
 	// Deletable is 1 while the log has an alarm that says that the key can be
 	// deleted at its custodian.
 	Deletable uint8 `cbor:"19,keyasint,omitempty"`
+	// Elsewhere is when the tenant left the service at which the key is: nothing
+	// can be asked of it here, what it signed stays signed. Zero: it is here.
+	Elsewhere Millis `cbor:"32,keyasint,omitempty"`
 }
 
 // Origins of a version of a key, as far as the custodian said when the version

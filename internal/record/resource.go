@@ -146,6 +146,8 @@ func (s *Resource) check() (err error) {
 		_, err = DecodeRevocationRule(s.Body)
 	case strings.HasPrefix(s.Name, PrefixOperations):
 		_, err = operation.Decode(s.Body)
+	case s.Name == NameResidence:
+		_, err = DecodeResidence(s.Body)
 	case strings.HasPrefix(s.Name, PrefixKeys), strings.HasPrefix(s.Name, PrefixGenerations):
 		err = s.checkKey()
 	case strings.HasPrefix(s.Name, PrefixBackups):

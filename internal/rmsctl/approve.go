@@ -106,6 +106,12 @@ func (a *app) dualWords(ctx context.Context, s *server, o *operation.Operation) 
 			return nil, contradicted("its parameters")
 		}
 		return p.Words(), nil
+	case operation.TenantExport:
+		p, err := operation.Params[operation.ExportParams](o)
+		if err != nil {
+			return nil, contradicted("its parameters")
+		}
+		return []string{p.Words()}, nil
 	}
 	return nil, vocab.Errorf(vocab.ReasonSuiteUnsupported, "this rmsctl cannot say what a %s does, so it signs none", o.Kind).
 		WithNext("Use an rmsctl of the service's version")

@@ -85,6 +85,11 @@ func TestEveryDualControlHasWords(t *testing.T) {
 			{&operation.KeyDestroyParams{Key: "root", Version: 2, DespiteBackups: 1, Shown: []string{"1 license"}}, "destroy version v2 of key root, for ever; although backups may need it; bound"},
 			{&operation.KeyDestroyParams{Key: "root"}, "destroy key root with all its versions, for ever; bound"},
 		},
+		operation.TenantExport: {
+			{&operation.ExportParams{KEM: 1, Recipient: []byte("key")}, "freeze the tenant, and give archives of it to key "},
+			{&operation.ExportParams{KEM: 1, Recipient: []byte("key"), WithoutLost: 1}, "without what cannot be taken along"},
+			{&operation.ExportParams{Thaw: 1}, "thaw the tenant"},
+		},
 	}
 	for number := range rmsv1.Operation_Kind_name {
 		kind := operation.Kind(number)

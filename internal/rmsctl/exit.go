@@ -54,6 +54,7 @@ var exits = map[vocab.Reason]int{
 	vocab.ReasonCustodianRefused:      exitRefused,
 	vocab.ReasonKeySuspended:          exitRefused,
 	vocab.ReasonRecoveryInvalid:       exitRefused,
+	vocab.ReasonTenantFrozen:          exitRefused,
 
 	vocab.ReasonTokenMissing:         exitSignIn,
 	vocab.ReasonTokenInvalid:         exitSignIn,

@@ -99,7 +99,7 @@ func (a *app) operationListCommand() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&state, "state", "", "only those that are awaiting-approval, running, paused, succeeded, failed, cancelled, expired or rejected")
-	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer, reseal, approvers-update, custody-lower, rewrap, key-destroy or release")
+	c.Flags().StringVar(&kind, "kind", "", "only role-grant, template-update, license-update, recovery, transfer, reseal, approvers-update, custody-lower, rewrap, key-destroy, tenant-export or release")
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many; 0: all")
 	return a.formatFlag(c)
 }
@@ -123,6 +123,8 @@ func operationWhat(o *rmsv1.Operation) string {
 		return "everything to the newest version of the active key"
 	case *rmsv1.Operation_KeyDestroy_:
 		return targetWord(p.KeyDestroy.GetTarget()) + ", for ever"
+	case *rmsv1.Operation_TenantExport_:
+		return exportWhat(p.TenantExport)
 	case *rmsv1.Operation_ApproversUpdate_:
 		if c := p.ApproversUpdate.GetChanges(); len(c) > 0 {
 			return c[0]

@@ -15,8 +15,9 @@ import (
 )
 
 func (a *app) tenantCommand() *cobra.Command {
-	return noun("tenant", "The tenant's settings, and its release after a restore",
-		a.tenantShowCommand(), a.tenantSetCommand(), a.tenantHoldCommand(), a.tenantReleaseCommand())
+	return noun("tenant", "The tenant's settings, its release after a restore, and its move to another service",
+		a.tenantShowCommand(), a.tenantSetCommand(), a.tenantHoldCommand(), a.tenantReleaseCommand(),
+		a.tenantExportCommand(), a.tenantThawCommand(), a.tenantResidenceCommand())
 }
 
 func (a *app) tenantShowCommand() *cobra.Command {

@@ -66,7 +66,7 @@ hands the content key only to those who may. Content never reaches it.
 		return vocab.Errorf(vocab.ReasonRequestInvalid, "%s", err).WithNext("See rmsd --help")
 	})
 	root.AddCommand(serveCommand(), devCommand(), checkCommand(), fsckCommand(), statusCommand(), reloadCommand(),
-		backupCommand(), restoreCommand(), versionCommand())
+		backupCommand(), restoreCommand(), importKeyCommand(), importCommand(), versionCommand())
 	return root
 }
 

@@ -247,10 +247,18 @@ func protoVersion(v *record.KeyVersion, state keys.State) *rmsv1.KeyVersion {
 	}
 }
 
+// locationOf says where a key is, for people.
+func locationOf(k *tenant.KeyView) string {
+	if k.Elsewhere != 0 {
+		return "left behind where the tenant was until " + k.Elsewhere.Time().UTC().Format(time.DateOnly)
+	}
+	return k.Place.Text()
+}
+
 func protoKey(t *tenant.Tenant, k *tenant.KeyView) *rmsv1.Key {
 	out := &rmsv1.Key{
 		Name: resourceName(t.Name(), "keys", k.Name), Custodian: protoKind(keys.Kind(k.Kind)), State: protoKeyState(keys.State(k.State)),
-		Location: k.Place.Text(), ClusterId: k.Cluster, CustodianName: k.TenantKey.Custodian, RootKey: k.Root, SignKey: k.Sign,
+		Location: locationOf(k), ClusterId: k.Cluster, CustodianName: k.TenantKey.Custodian, RootKey: k.Root, SignKey: k.Sign,
 		StateTime: protoTime(k.Since.Time()), StateReason: k.Why, RegisterTime: protoTime(k.Registered.Time()), LatestVersion: k.RootLatest,
 		Rewrap: rewrapName(t, k),
 	}

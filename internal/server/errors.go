@@ -56,6 +56,7 @@ var statusCodes = map[vocab.Reason]codes.Code{
 	vocab.ReasonCustodianRefused:      codes.PermissionDenied,
 	vocab.ReasonKeySuspended:          codes.PermissionDenied,
 	vocab.ReasonRecoveryInvalid:       codes.PermissionDenied,
+	vocab.ReasonTenantFrozen:          codes.PermissionDenied,
 
 	vocab.ReasonLicenseUnknown:      codes.FailedPrecondition,
 	vocab.ReasonTemplateArchived:    codes.FailedPrecondition,

@@ -307,6 +307,12 @@ func protoParams(ctx context.Context, t *tenant.Tenant, v *tenant.OperationView,
 			return err
 		}
 		out.Params = &rmsv1.Operation_KeyDestroy_{KeyDestroy: m}
+	case operation.TenantExport:
+		m, err := protoExport(t, v.Operation)
+		if err != nil {
+			return err
+		}
+		out.Params = m
 	default:
 		return protoDualParams(t, v, out)
 	}

@@ -82,6 +82,7 @@ func New(o Options) (*Server, error) {
 	rmsv1.RegisterOperationServiceServer(s.Network, &operations{s: s})
 	rmsv1.RegisterRecoveryServiceServer(s.Network, &recoveries{s: s})
 	rmsv1.RegisterHoldServiceServer(s.Network, &holds{s: s})
+	rmsv1.RegisterExitServiceServer(s.Network, &exits{s: s})
 	healthpb.RegisterHealthServer(s.Network, s.Health)
 
 	local := *network

@@ -372,7 +372,7 @@ func (t *Tenant) release(ctx context.Context, d *sealer, work []*acquisition) {
 			allowed = append(allowed, a)
 		}
 	}
-	if held := t.held(); held != nil {
+	if held := firstError(t.held(), t.frozen()); held != nil {
 		for _, a := range allowed {
 			a.err = held
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/openrms/rms/internal/vocab"
 )
 
-// archive is a tenant that has records and nothing else.
-func archive(t testing.TB) *Tenant {
+// filled is a tenant that has records and nothing else.
+func filled(t testing.TB) *Tenant {
 	t.Helper()
 	s, err := bolt.Open(bolt.Options{Path: filepath.Join(t.TempDir(), "rms.db"), Stamp: store.Development, Schema: record.Schema, MinFree: -1})
 	if err != nil {
@@ -39,7 +39,7 @@ func person(name string) vocab.Principal {
 	return vocab.Principal{Kind: vocab.KindUser, Value: name + "@contoso.test"}
 }
 
-// filing is a license in an archive.
+// filing is a license in a tenant.
 type filing struct {
 	owner    string
 	template vocab.TemplateUID
@@ -74,7 +74,7 @@ func (f filing) put(tx store.Tx, t *Tenant, n int) (vocab.ContentID, error) {
 	return c, nil
 }
 
-// file puts licenses into an archive, whose IDs of one instant count from a
+// file puts licenses into a tenant, whose IDs of one instant count from a
 // number.
 func file(t testing.TB, at *Tenant, from int, all ...filing) (ids []vocab.ContentID) {
 	t.Helper()
@@ -105,7 +105,7 @@ func shownCoverage(c *Coverage) string {
 }
 
 func TestCoverage(t *testing.T) {
-	at := archive(t)
+	at := filled(t)
 	const day = 24 * time.Hour
 	root := file(t, at, 0, filing{owner: "alice", template: finance, ago: 30 * day, uses: map[string]int{"bob@contoso.test": 20, "ended@contoso.test": -1}})[0]
 	child := file(t, at, 0, filing{owner: "bob", ago: 20 * day, parents: []vocab.ContentID{root}, uses: map[string]int{"carol@contoso.test": 3}})[0]
@@ -154,7 +154,7 @@ func TestCoverage(t *testing.T) {
 // What is looked at has a bound, and the answer says when it was met. Counts
 // that an index keeps stay exact.
 func TestCoverageIsBounded(t *testing.T) {
-	at := archive(t)
+	at := filled(t)
 	const more = maxCounted + countedAtOnce
 	var all []filing
 	for range more {

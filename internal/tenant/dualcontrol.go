@@ -50,6 +50,8 @@ func dualControlOf(k operation.Kind) (dualControl, bool) {
 		return dualControl{basis: (*Tenant).custodyBasis}, true
 	case operation.KeyDestroy:
 		return dualControl{basis: (*Tenant).destroyBasis}, true
+	case operation.TenantExport:
+		return dualControl{basis: (*Tenant).moveBasis}, true
 	}
 	return dualControl{}, false
 }

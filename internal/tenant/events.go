@@ -84,6 +84,9 @@ func (t *Tenant) commit(ctx context.Context, fn func(store.Tx) error, e *audit.E
 			if err := t.stillAdmitted(tx, a); err != nil {
 				return err
 			}
+			if err := t.mayWrite(tx, e.Kind); err != nil {
+				return err
+			}
 			if err := fn(tx); err != nil {
 				return err
 			}

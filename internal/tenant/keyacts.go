@@ -96,6 +96,9 @@ func (t *Tenant) viewKey(ctx context.Context, name string, k *record.TenantKey) 
 // placeOf is where the operator's file says that a key is; zero if the file does
 // not name its custodian.
 func (t *Tenant) placeOf(k *record.TenantKey) (out Place) {
+	if k.Elsewhere != 0 {
+		return out // whatever has that name here is another
+	}
 	for _, p := range t.custodians.Named() {
 		if p.Name == k.Custodian {
 			out = p

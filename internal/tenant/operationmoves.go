@@ -78,6 +78,9 @@ func (t *Tenant) request(ctx context.Context, c Call, w wish) (*OperationView, v
 			if err := t.live.mayOpen(o, w.once, e.Time); err != nil {
 				return nil, err
 			}
+			if err := t.frozen(); err != nil && w.kind != operation.TenantExport {
+				return nil, err
+			}
 			e.Detail = wishText(w)
 			return o.Encode()
 		})
@@ -245,6 +248,9 @@ func (t *Tenant) ApproveOperation(ctx context.Context, c Call, id vocab.Operatio
 func (t *Tenant) ApproveSigned(ctx context.Context, c Call, id vocab.OperationID, params [32]byte, signature []byte) (*OperationView, vocab.EventID, error) {
 	v, event, err := t.decideOperation(ctx, c, audit.KindOperationApproved, id, func(tx store.Tx, o *operation.Operation, e *audit.Event) error {
 		if err := t.mayApprove(c.Caller, o.Kind); err != nil {
+			return err
+		}
+		if err := t.frozen(); err != nil && o.Kind != operation.TenantExport {
 			return err
 		}
 		if o.Kind.DualControl() {

@@ -29,6 +29,7 @@ var operationRoles = map[operation.Kind]struct{ ask, approve []vocab.Role }{
 	operation.CustodyLower:    {roles(vocab.RoleTenantAdmin, vocab.RolePolicyAdmin), roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian)},
 	operation.Release:         {roles(vocab.RoleTenantAdmin), roles(vocab.RoleTenantAdmin)},
 	operation.KeyDestroy:      {roles(vocab.RoleKeyCustodian), roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian)},
+	operation.TenantExport:    {roles(vocab.RoleKeyCustodian), roles(vocab.RoleTenantAdmin, vocab.RoleKeyCustodian)},
 }
 
 func roles(r ...vocab.Role) []vocab.Role { return r }

@@ -267,6 +267,9 @@ func (t *Tenant) commitWork(ctx context.Context, w *work, p *record.Progress, it
 		if o == nil || o.At(now) != operation.Running {
 			return vocab.Errorf(vocab.ReasonOperationState, "it was held up meanwhile")
 		}
+		if err := t.mayWrite(tx, w.kind); err != nil {
+			return err
+		}
 		for i := range items {
 			stale, err := t.putWork(tx, w, &items[i], next, now)
 			if err != nil {

@@ -58,7 +58,7 @@ func (t *Tenant) Publish(ctx context.Context, c Call, req PublishRequest) (*Publ
 		t.rememberDelivery(e, c.Caller)
 		return nil, t.refuse(ctx, e, err)
 	}
-	if err := t.held(); err != nil {
+	if err := firstError(t.held(), t.frozen()); err != nil {
 		return nil, t.refuse(ctx, e, err)
 	}
 	for range maxAttempts {

@@ -162,7 +162,19 @@ func (t *Tenant) cachedScopes() (out []record.LicenseScope) {
 // workEverything gives the next licenses of the whole tenant generations of their
 // own.
 func (t *Tenant) workEverything(ctx context.Context, pace *pace, id vocab.OperationID, o *operation.Operation, params *operation.ResealParams) (time.Duration, error) {
-	if t.settings.Load().Custody != vocab.CustodyStrict {
+	// As the store has them: it starts with the commit that demands strict custody,
+	// and memory may follow a moment later.
+	var settings record.Settings
+	err := t.store.View(ctx, func(r store.Reader) (err error) {
+		if settings, err = record.GetSettings(r, t.id); err != nil {
+			return err
+		}
+		return verifySettings(r, t.id, settings)
+	})
+	if err != nil {
+		return 0, err
+	}
+	if settings.Custody != vocab.CustodyStrict {
 		return 0, t.dropReseal(ctx, id, "the tenant does not demand strict custody any more")
 	}
 	scopes := t.cachedScopes()

@@ -40,6 +40,8 @@ type live struct {
 	ring        *keys.Ring
 	// hold keeps a restored tenant from publishing and opening; nil: nothing does.
 	hold *record.Hold
+	// residence is where the tenant lives; nil if nobody ever moved it.
+	residence *record.Residence
 }
 
 // watcher is called after every change of what decisions read.
@@ -147,6 +149,8 @@ func (l *live) set(s *record.Resource) error {
 		return l.setKey(s)
 	case strings.HasPrefix(s.Name, record.PrefixGenerations):
 		return l.setGeneration(s)
+	case s.Name == record.NameResidence:
+		return l.setResidence(s)
 	case s.Name == record.NameApprovers:
 		return l.setApprovers(s)
 	case s.Name == record.NameHold:
@@ -248,7 +252,7 @@ func isResource(target string) bool {
 			return true
 		}
 	}
-	return target == record.NameApprovers
+	return target == record.NameApprovers || target == record.NameResidence
 }
 
 // resource reads and verifies one resource; nil if there is none or it is gone.

@@ -262,10 +262,13 @@ func (t *Tenant) workOn(ctx context.Context, r *runner, id vocab.OperationID) (t
 		// It runs without the approvals that make it run: somebody wrote it.
 		return 0, t.giveUp(ctx, id, contradicts("operation "+id.String()))
 	}
+	if err := t.frozen(); err != nil && o.Kind != operation.TenantExport {
+		return 0, err
+	}
 	var pause time.Duration
 	switch o.Kind {
 	case operation.RoleGrant, operation.TemplateUpdate, operation.LicenseUpdate, operation.ApproversUpdate, operation.CustodyLower,
-		operation.Release:
+		operation.Release, operation.TenantExport:
 		err = t.carryOut(ctx, id, o)
 	case operation.Transfer:
 		pause, err = t.workTransfer(ctx, r.paceOf(id), id, o)
@@ -315,7 +318,8 @@ func passes(err error) bool {
 	}
 	switch vocab.ReasonOf(err) {
 	case vocab.ReasonCustodianRefused, vocab.ReasonCustodianChanged, vocab.ReasonKeyAttributesUnsafe, vocab.ReasonStoreFull,
-		vocab.ReasonOverloaded, vocab.ReasonLogDamaged, vocab.ReasonOperationState, vocab.ReasonCustodianActs:
+		vocab.ReasonOverloaded, vocab.ReasonLogDamaged, vocab.ReasonOperationState, vocab.ReasonCustodianActs,
+		vocab.ReasonTenantFrozen:
 		return true
 	}
 	return false
@@ -343,6 +347,9 @@ func (t *Tenant) carryOut(ctx context.Context, id vocab.OperationID, o *operatio
 			return vocab.Errorf(vocab.ReasonOperationState, "it was ended meanwhile")
 		}
 		if err := t.stillStands(o); err != nil {
+			return err
+		}
+		if err := t.frozen(); err != nil && o.Kind != operation.TenantExport {
 			return err
 		}
 		if err := t.checkBasis(tx, o); err != nil {
@@ -379,6 +386,8 @@ func (t *Tenant) prepare(ctx context.Context, o *operation.Operation) (effect, e
 		return t.prepareCustody(ctx, o)
 	case operation.Release:
 		return t.prepareRelease(o)
+	case operation.TenantExport:
+		return t.prepareMove(o)
 	}
 	return nil, contradicts("an operation")
 }

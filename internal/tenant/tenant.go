@@ -79,6 +79,7 @@ type Tenant struct {
 	now       func() time.Time
 	syncEvery time.Duration
 
+	instance  string
 	exported  func(vocab.TenantID) (Exported, error)
 	continued bool // the exported checkpoint was verified; of run alone
 
@@ -104,7 +105,8 @@ type Tenant struct {
 	// rehearsing is held while the switch is tried on the canary.
 	rehearsing sync.Mutex
 	// watching is held while a canary key's refusal is waited for.
-	watching sync.Mutex
+	watching  sync.Mutex
+	exporting sync.Mutex // held while an archive of the tenant is made
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -127,7 +129,7 @@ type State struct {
 // begins to publish and open when the custodian answers. Close it.
 func Open(ctx context.Context, d Deps) (*Tenant, error) {
 	t := &Tenant{
-		name: d.File.ID, store: d.Store, log: d.Log, exported: d.Exported, logger: d.Logger, now: d.Now,
+		name: d.File.ID, instance: d.Instance, store: d.Store, log: d.Log, exported: d.Exported, logger: d.Logger, now: d.Now,
 		syncEvery: cmp.Or(d.SyncEvery, 5*time.Minute), ready: make(chan struct{}), nudge: make(chan struct{}, 1), alarms: make(chan custodianAlarm, 16),
 		custodians: d.Custodians, backups: d.Backups,
 	}

@@ -185,7 +185,9 @@ func rank(k *record.TenantKey) int {
 }
 
 // needed says that something may still have to be asked of a key's custodian.
-func needed(k *record.TenantKey) bool { return keys.State(k.State) != keys.Destroyed || k.Gone == 0 }
+func needed(k *record.TenantKey) bool {
+	return k.Elsewhere == 0 && (keys.State(k.State) != keys.Destroyed || k.Gone == 0)
+}
 
 func (t *Tenant) names(custodian string) bool {
 	return slices.ContainsFunc(t.custodians.Named(), func(p Place) bool { return p.Name == custodian })

@@ -284,6 +284,9 @@ func (t *Tenant) bringUp(ctx context.Context) error {
 	if err := t.ensureSigner(ctx); err != nil {
 		return err
 	}
+	if t.frozen() != nil {
+		return nil // nothing new is made under a newer version
+	}
 	return t.followKey(ctx)
 }
 

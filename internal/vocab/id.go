@@ -28,6 +28,7 @@ type (
 	certKind       struct{}
 	operationKind  struct{}
 	backupKind     struct{}
+	archiveKind    struct{}
 )
 
 // The identifiers of the service.
@@ -53,6 +54,9 @@ type (
 	OperationID = ID[operationKind]
 	// BackupID is a copy of the store that was begun (UUIDv7).
 	BackupID = ID[backupKind]
+	// ArchiveID is one archive of a tenant on its way to another service
+	// (UUIDv7).
+	ArchiveID = ID[archiveKind]
 )
 
 // NewRandom returns an identifier of 16 random bytes in UUIDv4 form.

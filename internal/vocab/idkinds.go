@@ -16,6 +16,9 @@ func NewEventID() EventID         { return NewOrdered[eventKind]() }
 func NewOperationID() OperationID { return NewOrdered[operationKind]() }
 func NewBackupID() BackupID       { return NewOrdered[backupKind]() }
 
+// NewArchiveID returns a time-ordered identifier.
+func NewArchiveID() ArchiveID { return NewOrdered[archiveKind]() }
+
 // ParseContentID, ParseTenantID, ParseEventID, ParseOperationID, ParseBackupID
 // and ParseTemplateUID read the text form.
 func ParseContentID(s string) (ContentID, error)     { return ParseID[contentKind](s) }

@@ -41,6 +41,7 @@ const (
 	ReasonCustodianRefused      Reason = "CUSTODIAN_REFUSED"
 	ReasonKeySuspended          Reason = "KEY_SUSPENDED"
 	ReasonRecoveryInvalid       Reason = "RECOVERY_INVALID" // the recovery the request names does not open this for this caller now
+	ReasonTenantFrozen          Reason = "TENANT_FROZEN"    // the tenant is on its way to another service
 )
 
 // States that must change first.

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/openrms/rms/internal/license"
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
@@ -117,6 +118,17 @@ var requests = map[string]func(*testing.T, *world) proto.Message{
 	},
 	"rms.v1.HoldService/ReleaseTenant": func(*testing.T, *world) proto.Message {
 		return &rmsv1.ReleaseTenantRequest{Parent: "tenants/contoso", Reason: "a test"}
+	},
+
+	"rms.v1.ExitService/RequestExport": func(t *testing.T, _ *world) proto.Message { return exportRequest(t) },
+	"rms.v1.ExitService/RequestThaw": func(*testing.T, *world) proto.Message {
+		return &rmsv1.RequestThawRequest{Parent: "tenants/contoso", Reason: "a test"}
+	},
+	"rms.v1.ExitService/GetResidence": func(*testing.T, *world) proto.Message {
+		return &rmsv1.GetResidenceRequest{Name: "tenants/contoso/residence"}
+	},
+	"rms.v1.ExitService/ExportTenant": func(t *testing.T, w *world) proto.Message {
+		return &rmsv1.ExportTenantRequest{Name: w.askedToLeave(t)}
 	},
 
 	"rms.v1.PolicyService/GetTemplate": func(*testing.T, *world) proto.Message {
@@ -348,4 +360,27 @@ func (w *world) backup(t *testing.T) (id string) {
 		t.Fatal(err)
 	}
 	return id
+}
+
+func exportRequest(t *testing.T) *rmsv1.RequestExportRequest {
+	t.Helper()
+	key, err := license.NewRecipientKey(license.XWing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rmsv1.RequestExportRequest{
+		Parent: "tenants/contoso", Recipient: &rmsv1.HpkePublicKey{Kem: uint32(key.KEM()), PublicKey: key.Public()}, Reason: "a test",
+	}
+}
+
+// askedToLeave asks for an export, which nobody approves: what comes after it is
+// another world.
+func (w *world) askedToLeave(t *testing.T) string {
+	t.Helper()
+	ctx, conn := w.as(t.Context(), "key-custodian", "")
+	o, err := rmsv1.NewExitServiceClient(conn).RequestExport(ctx, exportRequest(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o.GetName()
 }

@@ -42,6 +42,12 @@ var parsers = []struct {
 	{"certificate", "internal/license", "ParseCertificate certificateHeader.check"},
 	{"trust bundle", "internal/license", "ParseBundle bundleHeader.check"},
 	{"generation", "internal/license", "ParseGeneration generationHeader.check"},
+	{"end of an archive", "internal/license", "ParseArchive archiveHeader.check"},
+	{
+		"archive of a tenant", "internal/archive",
+		"NewReader readHead Manifest.check Reader.frame Reader.Next Reader.take Reader.finish source.full",
+	},
+	{"key of an import", "internal/archive", "ReadKey ReadRecipient readWord"},
 	{"signed template", "internal/license", "ParseTemplate templateFields.template fromPairs"},
 	{"manifest of evidence", "internal/license", "ParseEvidence evidenceHeader.check"},
 	{"evidence", "internal/evidence", "Read sameFiles parseItems unframe unarchive"},

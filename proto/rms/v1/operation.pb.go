@@ -53,6 +53,8 @@ const (
 	Operation_KIND_KEY_DESTROY Operation_Kind = 10
 	// A tenant that was restored from a backup shall publish and open again.
 	Operation_KIND_RELEASE Operation_Kind = 20
+	// The tenant is frozen for its move to another service, or thawed.
+	Operation_KIND_TENANT_EXPORT Operation_Kind = 11
 )
 
 // Enum value maps for Operation_Kind.
@@ -70,6 +72,7 @@ var (
 		9:  "KIND_REWRAP",
 		10: "KIND_KEY_DESTROY",
 		20: "KIND_RELEASE",
+		11: "KIND_TENANT_EXPORT",
 	}
 	Operation_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":      0,
@@ -84,6 +87,7 @@ var (
 		"KIND_REWRAP":           9,
 		"KIND_KEY_DESTROY":      10,
 		"KIND_RELEASE":          20,
+		"KIND_TENANT_EXPORT":    11,
 	}
 )
 
@@ -262,6 +266,7 @@ type Operation struct {
 	//	*Operation_Rewrap_
 	//	*Operation_KeyDestroy_
 	//	*Operation_Release_
+	//	*Operation_TenantExport_
 	Params        isOperation_Params `protobuf_oneof:"params"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -578,6 +583,15 @@ func (x *Operation) GetRelease() *Operation_Release {
 	return nil
 }
 
+func (x *Operation) GetTenantExport() *Operation_TenantExport {
+	if x != nil {
+		if x, ok := x.Params.(*Operation_TenantExport_); ok {
+			return x.TenantExport
+		}
+	}
+	return nil
+}
+
 type isOperation_Params interface {
 	isOperation_Params()
 }
@@ -637,6 +651,11 @@ type Operation_Release_ struct {
 	Release *Operation_Release `protobuf:"bytes,60,opt,name=release,proto3,oneof"`
 }
 
+type Operation_TenantExport_ struct {
+	// Of KIND_TENANT_EXPORT.
+	TenantExport *Operation_TenantExport `protobuf:"bytes,40,opt,name=tenant_export,json=tenantExport,proto3,oneof"`
+}
+
 func (*Operation_RoleGrant_) isOperation_Params() {}
 
 func (*Operation_TemplateUpdate_) isOperation_Params() {}
@@ -658,6 +677,8 @@ func (*Operation_Rewrap_) isOperation_Params() {}
 func (*Operation_KeyDestroy_) isOperation_Params() {}
 
 func (*Operation_Release_) isOperation_Params() {}
+
+func (*Operation_TenantExport_) isOperation_Params() {}
 
 // GetOperationRequest names an operation.
 type GetOperationRequest struct {
@@ -2471,6 +2492,89 @@ func (x *Operation_Rewrap) GetMaxRate() int32 {
 	return 0
 }
 
+// TenantExport is what KIND_TENANT_EXPORT asks for.
+type Operation_TenantExport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That the tenant be thawed; everything else is then unset.
+	Thaw bool `protobuf:"varint,1,opt,name=thaw,proto3" json:"thaw,omitempty"`
+	// The recipient key that archives are sealed to.
+	Recipient *HpkePublicKey `protobuf:"bytes,2,opt,name=recipient,proto3" json:"recipient,omitempty"`
+	// SHA-256 of its KEM's number and the key: what its holder names it by.
+	RecipientFingerprint []byte `protobuf:"bytes,3,opt,name=recipient_fingerprint,json=recipientFingerprint,proto3" json:"recipient_fingerprint,omitempty"`
+	// Generations are left out that no custodian gives back any more.
+	WithoutLost bool `protobuf:"varint,4,opt,name=without_lost,json=withoutLost,proto3" json:"without_lost,omitempty"`
+	// Of a thaw: how many archives were whole when it was looked at, which
+	// somebody may have imported.
+	WholeArchives int32 `protobuf:"varint,5,opt,name=whole_archives,json=wholeArchives,proto3" json:"whole_archives,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation_TenantExport) Reset() {
+	*x = Operation_TenantExport{}
+	mi := &file_rms_v1_operation_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation_TenantExport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation_TenantExport) ProtoMessage() {}
+
+func (x *Operation_TenantExport) ProtoReflect() protoreflect.Message {
+	mi := &file_rms_v1_operation_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation_TenantExport.ProtoReflect.Descriptor instead.
+func (*Operation_TenantExport) Descriptor() ([]byte, []int) {
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 11}
+}
+
+func (x *Operation_TenantExport) GetThaw() bool {
+	if x != nil {
+		return x.Thaw
+	}
+	return false
+}
+
+func (x *Operation_TenantExport) GetRecipient() *HpkePublicKey {
+	if x != nil {
+		return x.Recipient
+	}
+	return nil
+}
+
+func (x *Operation_TenantExport) GetRecipientFingerprint() []byte {
+	if x != nil {
+		return x.RecipientFingerprint
+	}
+	return nil
+}
+
+func (x *Operation_TenantExport) GetWithoutLost() bool {
+	if x != nil {
+		return x.WithoutLost
+	}
+	return false
+}
+
+func (x *Operation_TenantExport) GetWholeArchives() int32 {
+	if x != nil {
+		return x.WholeArchives
+	}
+	return 0
+}
+
 // ApproversUpdate is what KIND_APPROVERS_UPDATE asks for.
 type Operation_ApproversUpdate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2486,7 +2590,7 @@ type Operation_ApproversUpdate struct {
 
 func (x *Operation_ApproversUpdate) Reset() {
 	*x = Operation_ApproversUpdate{}
-	mi := &file_rms_v1_operation_proto_msgTypes[26]
+	mi := &file_rms_v1_operation_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2498,7 +2602,7 @@ func (x *Operation_ApproversUpdate) String() string {
 func (*Operation_ApproversUpdate) ProtoMessage() {}
 
 func (x *Operation_ApproversUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[26]
+	mi := &file_rms_v1_operation_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2511,7 +2615,7 @@ func (x *Operation_ApproversUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_ApproversUpdate.ProtoReflect.Descriptor instead.
 func (*Operation_ApproversUpdate) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 11}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 12}
 }
 
 func (x *Operation_ApproversUpdate) GetBaseRevision() uint32 {
@@ -2551,7 +2655,7 @@ type Operation_CustodyLower struct {
 
 func (x *Operation_CustodyLower) Reset() {
 	*x = Operation_CustodyLower{}
-	mi := &file_rms_v1_operation_proto_msgTypes[27]
+	mi := &file_rms_v1_operation_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +2667,7 @@ func (x *Operation_CustodyLower) String() string {
 func (*Operation_CustodyLower) ProtoMessage() {}
 
 func (x *Operation_CustodyLower) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[27]
+	mi := &file_rms_v1_operation_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +2680,7 @@ func (x *Operation_CustodyLower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_CustodyLower.ProtoReflect.Descriptor instead.
 func (*Operation_CustodyLower) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 12}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 13}
 }
 
 func (x *Operation_CustodyLower) GetTemplate() string {
@@ -2611,7 +2715,7 @@ type Operation_Release struct {
 
 func (x *Operation_Release) Reset() {
 	*x = Operation_Release{}
-	mi := &file_rms_v1_operation_proto_msgTypes[28]
+	mi := &file_rms_v1_operation_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +2727,7 @@ func (x *Operation_Release) String() string {
 func (*Operation_Release) ProtoMessage() {}
 
 func (x *Operation_Release) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[28]
+	mi := &file_rms_v1_operation_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +2740,7 @@ func (x *Operation_Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_Release.ProtoReflect.Descriptor instead.
 func (*Operation_Release) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 13}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 14}
 }
 
 func (x *Operation_Release) GetEvent() string {
@@ -2667,7 +2771,7 @@ type Operation_KeyDestroy struct {
 
 func (x *Operation_KeyDestroy) Reset() {
 	*x = Operation_KeyDestroy{}
-	mi := &file_rms_v1_operation_proto_msgTypes[29]
+	mi := &file_rms_v1_operation_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +2783,7 @@ func (x *Operation_KeyDestroy) String() string {
 func (*Operation_KeyDestroy) ProtoMessage() {}
 
 func (x *Operation_KeyDestroy) ProtoReflect() protoreflect.Message {
-	mi := &file_rms_v1_operation_proto_msgTypes[29]
+	mi := &file_rms_v1_operation_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +2796,7 @@ func (x *Operation_KeyDestroy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation_KeyDestroy.ProtoReflect.Descriptor instead.
 func (*Operation_KeyDestroy) Descriptor() ([]byte, []int) {
-	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 14}
+	return file_rms_v1_operation_proto_rawDescGZIP(), []int{0, 15}
 }
 
 func (x *Operation_KeyDestroy) GetTarget() string {
@@ -2734,7 +2838,7 @@ var File_rms_v1_operation_proto protoreflect.FileDescriptor
 
 const file_rms_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\xf7 \n" +
+	"\x16rms/v1/operation.proto\x12\x06rms.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rms/v1/access.proto\x1a\x15rms/v1/approver.proto\x1a\x13rms/v1/policy.proto\x1a\x12rms/v1/types.proto\"\xaf#\n" +
 	"\tOperation\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.rms.v1.Operation.KindR\x04kind\x12-\n" +
@@ -2778,7 +2882,8 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\x06rewrap\x18& \x01(\v2\x18.rms.v1.Operation.RewrapH\x00R\x06rewrap\x12?\n" +
 	"\vkey_destroy\x18' \x01(\v2\x1c.rms.v1.Operation.KeyDestroyH\x00R\n" +
 	"keyDestroy\x125\n" +
-	"\arelease\x18< \x01(\v2\x19.rms.v1.Operation.ReleaseH\x00R\arelease\x1aL\n" +
+	"\arelease\x18< \x01(\v2\x19.rms.v1.Operation.ReleaseH\x00R\arelease\x12E\n" +
+	"\rtenant_export\x18( \x01(\v2\x1e.rms.v1.Operation.TenantExportH\x00R\ftenantExport\x1aL\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x03R\x05total\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x16\n" +
@@ -2842,7 +2947,13 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"everything\x12\x19\n" +
 	"\bmax_rate\x18\x05 \x01(\x05R\amaxRate\x1a#\n" +
 	"\x06Rewrap\x12\x19\n" +
-	"\bmax_rate\x18\x01 \x01(\x05R\amaxRate\x1a\x81\x01\n" +
+	"\bmax_rate\x18\x01 \x01(\x05R\amaxRate\x1a\xd6\x01\n" +
+	"\fTenantExport\x12\x12\n" +
+	"\x04thaw\x18\x01 \x01(\bR\x04thaw\x123\n" +
+	"\trecipient\x18\x02 \x01(\v2\x15.rms.v1.HpkePublicKeyR\trecipient\x123\n" +
+	"\x15recipient_fingerprint\x18\x03 \x01(\fR\x14recipientFingerprint\x12!\n" +
+	"\fwithout_lost\x18\x04 \x01(\bR\vwithoutLost\x12%\n" +
+	"\x0ewhole_archives\x18\x05 \x01(\x05R\rwholeArchives\x1a\x81\x01\n" +
 	"\x0fApproversUpdate\x12#\n" +
 	"\rbase_revision\x18\x01 \x01(\rR\fbaseRevision\x12/\n" +
 	"\tapprovers\x18\x02 \x01(\v2\x11.rms.v1.ApproversR\tapprovers\x12\x18\n" +
@@ -2859,7 +2970,7 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\fdespite_soak\x18\x02 \x01(\bR\vdespiteSoak\x12'\n" +
 	"\x0fdespite_backups\x18\x03 \x01(\bR\x0edespiteBackups\x12)\n" +
 	"\x10inventory_sha256\x18\x04 \x01(\fR\x0finventorySha256\x12\x1c\n" +
-	"\tinventory\x18\x05 \x03(\tR\tinventory\"\x87\x02\n" +
+	"\tinventory\x18\x05 \x03(\tR\tinventory\"\x9f\x02\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fKIND_ROLE_GRANT\x10\x01\x12\x18\n" +
@@ -2873,7 +2984,8 @@ const file_rms_v1_operation_proto_rawDesc = "" +
 	"\vKIND_REWRAP\x10\t\x12\x14\n" +
 	"\x10KIND_KEY_DESTROY\x10\n" +
 	"\x12\x10\n" +
-	"\fKIND_RELEASE\x10\x14\"\xc3\x01\n" +
+	"\fKIND_RELEASE\x10\x14\x12\x16\n" +
+	"\x12KIND_TENANT_EXPORT\x10\v\"\xc3\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17STATE_AWAITING_APPROVAL\x10\x01\x12\x11\n" +
@@ -2992,7 +3104,7 @@ func file_rms_v1_operation_proto_rawDescGZIP() []byte {
 }
 
 var file_rms_v1_operation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_rms_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_rms_v1_operation_proto_goTypes = []any{
 	(Operation_Kind)(0),               // 0: rms.v1.Operation.Kind
 	(Operation_State)(0),              // 1: rms.v1.Operation.State
@@ -3022,16 +3134,18 @@ var file_rms_v1_operation_proto_goTypes = []any{
 	(*Operation_Transfer)(nil),        // 25: rms.v1.Operation.Transfer
 	(*Operation_Reseal)(nil),          // 26: rms.v1.Operation.Reseal
 	(*Operation_Rewrap)(nil),          // 27: rms.v1.Operation.Rewrap
-	(*Operation_ApproversUpdate)(nil), // 28: rms.v1.Operation.ApproversUpdate
-	(*Operation_CustodyLower)(nil),    // 29: rms.v1.Operation.CustodyLower
-	(*Operation_Release)(nil),         // 30: rms.v1.Operation.Release
-	(*Operation_KeyDestroy)(nil),      // 31: rms.v1.Operation.KeyDestroy
-	(*timestamppb.Timestamp)(nil),     // 32: google.protobuf.Timestamp
-	(*Issuer)(nil),                    // 33: rms.v1.Issuer
-	(Role)(0),                         // 34: rms.v1.Role
-	(*Template)(nil),                  // 35: rms.v1.Template
-	(*AdHocPolicy)(nil),               // 36: rms.v1.AdHocPolicy
-	(*Approvers)(nil),                 // 37: rms.v1.Approvers
+	(*Operation_TenantExport)(nil),    // 28: rms.v1.Operation.TenantExport
+	(*Operation_ApproversUpdate)(nil), // 29: rms.v1.Operation.ApproversUpdate
+	(*Operation_CustodyLower)(nil),    // 30: rms.v1.Operation.CustodyLower
+	(*Operation_Release)(nil),         // 31: rms.v1.Operation.Release
+	(*Operation_KeyDestroy)(nil),      // 32: rms.v1.Operation.KeyDestroy
+	(*timestamppb.Timestamp)(nil),     // 33: google.protobuf.Timestamp
+	(*Issuer)(nil),                    // 34: rms.v1.Issuer
+	(Role)(0),                         // 35: rms.v1.Role
+	(*Template)(nil),                  // 36: rms.v1.Template
+	(*AdHocPolicy)(nil),               // 37: rms.v1.AdHocPolicy
+	(*HpkePublicKey)(nil),             // 38: rms.v1.HpkePublicKey
+	(*Approvers)(nil),                 // 39: rms.v1.Approvers
 }
 var file_rms_v1_operation_proto_depIdxs = []int32{
 	0,  // 0: rms.v1.Operation.kind:type_name -> rms.v1.Operation.Kind
@@ -3039,11 +3153,11 @@ var file_rms_v1_operation_proto_depIdxs = []int32{
 	17, // 2: rms.v1.Operation.progress:type_name -> rms.v1.Operation.Progress
 	18, // 3: rms.v1.Operation.approvals:type_name -> rms.v1.Operation.Approval
 	20, // 4: rms.v1.Operation.errors:type_name -> rms.v1.Operation.ItemError
-	32, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
-	33, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
-	32, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
-	32, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
-	34, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
+	33, // 5: rms.v1.Operation.expire_time:type_name -> google.protobuf.Timestamp
+	34, // 6: rms.v1.Operation.requester_identity:type_name -> rms.v1.Issuer
+	33, // 7: rms.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
+	33, // 8: rms.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
+	35, // 9: rms.v1.Operation.approver_roles:type_name -> rms.v1.Role
 	19, // 10: rms.v1.Operation.quorum:type_name -> rms.v1.Operation.Quorum
 	21, // 11: rms.v1.Operation.role_grant:type_name -> rms.v1.Operation.RoleGrant
 	22, // 12: rms.v1.Operation.template_update:type_name -> rms.v1.Operation.TemplateUpdate
@@ -3051,53 +3165,55 @@ var file_rms_v1_operation_proto_depIdxs = []int32{
 	24, // 14: rms.v1.Operation.recovery:type_name -> rms.v1.Operation.Recovery
 	25, // 15: rms.v1.Operation.transfer:type_name -> rms.v1.Operation.Transfer
 	26, // 16: rms.v1.Operation.reseal:type_name -> rms.v1.Operation.Reseal
-	28, // 17: rms.v1.Operation.approvers_update:type_name -> rms.v1.Operation.ApproversUpdate
-	29, // 18: rms.v1.Operation.custody_lower:type_name -> rms.v1.Operation.CustodyLower
+	29, // 17: rms.v1.Operation.approvers_update:type_name -> rms.v1.Operation.ApproversUpdate
+	30, // 18: rms.v1.Operation.custody_lower:type_name -> rms.v1.Operation.CustodyLower
 	27, // 19: rms.v1.Operation.rewrap:type_name -> rms.v1.Operation.Rewrap
-	31, // 20: rms.v1.Operation.key_destroy:type_name -> rms.v1.Operation.KeyDestroy
-	30, // 21: rms.v1.Operation.release:type_name -> rms.v1.Operation.Release
-	1,  // 22: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
-	0,  // 23: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
-	2,  // 24: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
-	2,  // 25: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
-	32, // 26: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
-	32, // 27: rms.v1.Hold.restore_time:type_name -> google.protobuf.Timestamp
-	32, // 28: rms.v1.Hold.backup_time:type_name -> google.protobuf.Timestamp
-	33, // 29: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
-	32, // 30: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
-	34, // 31: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
-	35, // 32: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
-	36, // 33: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
-	32, // 34: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
-	32, // 35: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
-	37, // 36: rms.v1.Operation.ApproversUpdate.approvers:type_name -> rms.v1.Approvers
-	3,  // 37: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
-	4,  // 38: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
-	6,  // 39: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
-	7,  // 40: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
-	8,  // 41: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
-	9,  // 42: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
-	10, // 43: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
-	11, // 44: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
-	13, // 45: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
-	14, // 46: rms.v1.HoldService.GetHold:input_type -> rms.v1.GetHoldRequest
-	16, // 47: rms.v1.HoldService.ReleaseTenant:input_type -> rms.v1.ReleaseTenantRequest
-	2,  // 48: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
-	5,  // 49: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
-	2,  // 50: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
-	2,  // 51: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
-	2,  // 52: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
-	2,  // 53: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
-	2,  // 54: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
-	12, // 55: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
-	2,  // 56: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
-	15, // 57: rms.v1.HoldService.GetHold:output_type -> rms.v1.Hold
-	2,  // 58: rms.v1.HoldService.ReleaseTenant:output_type -> rms.v1.Operation
-	48, // [48:59] is the sub-list for method output_type
-	37, // [37:48] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	32, // 20: rms.v1.Operation.key_destroy:type_name -> rms.v1.Operation.KeyDestroy
+	31, // 21: rms.v1.Operation.release:type_name -> rms.v1.Operation.Release
+	28, // 22: rms.v1.Operation.tenant_export:type_name -> rms.v1.Operation.TenantExport
+	1,  // 23: rms.v1.ListOperationsRequest.state:type_name -> rms.v1.Operation.State
+	0,  // 24: rms.v1.ListOperationsRequest.kind:type_name -> rms.v1.Operation.Kind
+	2,  // 25: rms.v1.ListOperationsResponse.operations:type_name -> rms.v1.Operation
+	2,  // 26: rms.v1.WatchOperationResponse.operation:type_name -> rms.v1.Operation
+	33, // 27: rms.v1.RequestRecoveryRequest.until:type_name -> google.protobuf.Timestamp
+	33, // 28: rms.v1.Hold.restore_time:type_name -> google.protobuf.Timestamp
+	33, // 29: rms.v1.Hold.backup_time:type_name -> google.protobuf.Timestamp
+	34, // 30: rms.v1.Operation.Approval.identity:type_name -> rms.v1.Issuer
+	33, // 31: rms.v1.Operation.Approval.approve_time:type_name -> google.protobuf.Timestamp
+	35, // 32: rms.v1.Operation.RoleGrant.role:type_name -> rms.v1.Role
+	36, // 33: rms.v1.Operation.TemplateUpdate.draft:type_name -> rms.v1.Template
+	37, // 34: rms.v1.Operation.LicenseUpdate.ad_hoc:type_name -> rms.v1.AdHocPolicy
+	33, // 35: rms.v1.Operation.LicenseUpdate.content_expire_time:type_name -> google.protobuf.Timestamp
+	33, // 36: rms.v1.Operation.Recovery.until:type_name -> google.protobuf.Timestamp
+	38, // 37: rms.v1.Operation.TenantExport.recipient:type_name -> rms.v1.HpkePublicKey
+	39, // 38: rms.v1.Operation.ApproversUpdate.approvers:type_name -> rms.v1.Approvers
+	3,  // 39: rms.v1.OperationService.GetOperation:input_type -> rms.v1.GetOperationRequest
+	4,  // 40: rms.v1.OperationService.ListOperations:input_type -> rms.v1.ListOperationsRequest
+	6,  // 41: rms.v1.OperationService.ApproveOperation:input_type -> rms.v1.ApproveOperationRequest
+	7,  // 42: rms.v1.OperationService.RejectOperation:input_type -> rms.v1.RejectOperationRequest
+	8,  // 43: rms.v1.OperationService.PauseOperation:input_type -> rms.v1.PauseOperationRequest
+	9,  // 44: rms.v1.OperationService.ResumeOperation:input_type -> rms.v1.ResumeOperationRequest
+	10, // 45: rms.v1.OperationService.CancelOperation:input_type -> rms.v1.CancelOperationRequest
+	11, // 46: rms.v1.OperationService.WatchOperation:input_type -> rms.v1.WatchOperationRequest
+	13, // 47: rms.v1.RecoveryService.RequestRecovery:input_type -> rms.v1.RequestRecoveryRequest
+	14, // 48: rms.v1.HoldService.GetHold:input_type -> rms.v1.GetHoldRequest
+	16, // 49: rms.v1.HoldService.ReleaseTenant:input_type -> rms.v1.ReleaseTenantRequest
+	2,  // 50: rms.v1.OperationService.GetOperation:output_type -> rms.v1.Operation
+	5,  // 51: rms.v1.OperationService.ListOperations:output_type -> rms.v1.ListOperationsResponse
+	2,  // 52: rms.v1.OperationService.ApproveOperation:output_type -> rms.v1.Operation
+	2,  // 53: rms.v1.OperationService.RejectOperation:output_type -> rms.v1.Operation
+	2,  // 54: rms.v1.OperationService.PauseOperation:output_type -> rms.v1.Operation
+	2,  // 55: rms.v1.OperationService.ResumeOperation:output_type -> rms.v1.Operation
+	2,  // 56: rms.v1.OperationService.CancelOperation:output_type -> rms.v1.Operation
+	12, // 57: rms.v1.OperationService.WatchOperation:output_type -> rms.v1.WatchOperationResponse
+	2,  // 58: rms.v1.RecoveryService.RequestRecovery:output_type -> rms.v1.Operation
+	15, // 59: rms.v1.HoldService.GetHold:output_type -> rms.v1.Hold
+	2,  // 60: rms.v1.HoldService.ReleaseTenant:output_type -> rms.v1.Operation
+	50, // [50:61] is the sub-list for method output_type
+	39, // [39:50] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_rms_v1_operation_proto_init() }
@@ -3121,6 +3237,7 @@ func file_rms_v1_operation_proto_init() {
 		(*Operation_Rewrap_)(nil),
 		(*Operation_KeyDestroy_)(nil),
 		(*Operation_Release_)(nil),
+		(*Operation_TenantExport_)(nil),
 	}
 	file_rms_v1_operation_proto_msgTypes[11].OneofWrappers = []any{
 		(*RequestRecoveryRequest_License)(nil),
@@ -3138,7 +3255,7 @@ func file_rms_v1_operation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rms_v1_operation_proto_rawDesc), len(file_rms_v1_operation_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

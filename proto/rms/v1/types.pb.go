@@ -287,6 +287,8 @@ const (
 	Reason_REASON_KEY_SUSPENDED Reason = 36
 	// The recovery the request names does not open this for this caller now.
 	Reason_REASON_RECOVERY_INVALID Reason = 37
+	// The tenant is on its way to another service.
+	Reason_REASON_TENANT_FROZEN Reason = 38
 	// The publishing license is genuine, its record is not there.
 	Reason_REASON_LICENSE_UNKNOWN Reason = 50
 	// The template is archived.
@@ -392,6 +394,7 @@ var (
 		35:  "REASON_CUSTODIAN_REFUSED",
 		36:  "REASON_KEY_SUSPENDED",
 		37:  "REASON_RECOVERY_INVALID",
+		38:  "REASON_TENANT_FROZEN",
 		50:  "REASON_LICENSE_UNKNOWN",
 		51:  "REASON_TEMPLATE_ARCHIVED",
 		52:  "REASON_TEMPLATE_IN_USE",
@@ -457,6 +460,7 @@ var (
 		"REASON_CUSTODIAN_REFUSED":       35,
 		"REASON_KEY_SUSPENDED":           36,
 		"REASON_RECOVERY_INVALID":        37,
+		"REASON_TENANT_FROZEN":           38,
 		"REASON_LICENSE_UNKNOWN":         50,
 		"REASON_TEMPLATE_ARCHIVED":       51,
 		"REASON_TEMPLATE_IN_USE":         52,
@@ -1612,7 +1616,7 @@ const file_rms_v1_types_proto_rawDesc = "" +
 	"\x13CUSTODY_MODE_STRICT\x10\x02*-\n" +
 	"\x05Login\x12\x15\n" +
 	"\x11LOGIN_UNSPECIFIED\x10\x00\x12\r\n" +
-	"\tLOGIN_MFA\x10\x01*\x86\x0e\n" +
+	"\tLOGIN_MFA\x10\x01*\xa0\x0e\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_TOKEN_MISSING\x10\x01\x12\x18\n" +
@@ -1639,7 +1643,8 @@ const file_rms_v1_types_proto_rawDesc = "" +
 	"\x1cREASON_CLEAR_KEY_NOT_ALLOWED\x10\"\x12\x1c\n" +
 	"\x18REASON_CUSTODIAN_REFUSED\x10#\x12\x18\n" +
 	"\x14REASON_KEY_SUSPENDED\x10$\x12\x1b\n" +
-	"\x17REASON_RECOVERY_INVALID\x10%\x12\x1a\n" +
+	"\x17REASON_RECOVERY_INVALID\x10%\x12\x18\n" +
+	"\x14REASON_TENANT_FROZEN\x10&\x12\x1a\n" +
 	"\x16REASON_LICENSE_UNKNOWN\x102\x12\x1c\n" +
 	"\x18REASON_TEMPLATE_ARCHIVED\x103\x12\x1a\n" +
 	"\x16REASON_TEMPLATE_IN_USE\x104\x12\x1c\n" +
