@@ -18,17 +18,6 @@ import (
 	rmsv1 "github.com/openrms/rms/proto/rms/v1"
 )
 
-// keyring is a file that names one custodian, and how its key is opened.
-type keyring func(id vocab.CustodianID) (keys.Custodian, error)
-
-func (keyring) Named() []tenant.Place {
-	return []tenant.Place{{Name: "keyring", Kind: keys.KindEmbedded}}
-}
-
-func (k keyring) Open(id vocab.CustodianID, _, _, _ string) (keys.Custodian, error) { return k(id) }
-
-func (keyring) Allow(string, ...string) {}
-
 // openTenant serves a tenant whose file names alice tenant-admin and bob
 // auditor.
 func openTenant(t *testing.T) *tenant.Tenant {

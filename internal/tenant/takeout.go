@@ -339,16 +339,22 @@ func (x *takeout) tenantSecrets(ctx context.Context) error {
 		return err
 	}
 	items, commitments := make([]keys.UnwrapItem, len(x.generations)), make([][32]byte, len(x.generations))
+	var wrapped []int // the others are destroyed: nothing is left of them to unwrap
 	for i, g := range x.generations {
 		signed, err := license.VerifyGeneration(g.Signed, t.id, t.trust.keys()...)
 		if err != nil {
 			return err
 		}
+		items[i].Binding = keys.TenantBinding(t.id, signed.ID)
+		if len(g.Wrap) == 0 && keys.State(g.State) == keys.Destroyed {
+			continue
+		}
+		wrapped = append(wrapped, i)
 		wrap, err := license.ParseWrap(g.Wrap)
 		if err != nil {
 			return err
 		}
-		items[i], commitments[i] = keys.UnwrapItem{Binding: keys.TenantBinding(t.id, signed.ID), Wrap: *wrap}, signed.Commitment
+		items[i].Wrap, commitments[i] = *wrap, signed.Commitment
 	}
 	// In the order of their IDs, as the archive has them.
 	order := make([]int, len(items))
@@ -356,9 +362,17 @@ func (x *takeout) tenantSecrets(ctx context.Context) error {
 		order[i] = i
 	}
 	slices.SortFunc(order, func(a, b int) int { return items[a].Binding.Generation.Compare(items[b].Binding.Generation) })
-	us, err := t.ring.TakeOut(ctx, items, func(i int) *[32]byte { return &commitments[i] })
+	asked := make([]keys.UnwrapItem, len(wrapped))
+	for at, i := range wrapped {
+		asked[at] = items[i]
+	}
+	taken, err := t.ring.TakeOut(ctx, asked, func(at int) *[32]byte { return &commitments[wrapped[at]] })
 	if err != nil {
 		return err
+	}
+	us := make([]keys.UnwrapResult, len(items))
+	for at, i := range wrapped {
+		us[i] = taken[at]
 	}
 	defer keys.ZeroAll(us)
 	for _, i := range order {

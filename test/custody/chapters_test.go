@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,8 +15,10 @@ import (
 	"github.com/openrms/rms"
 	vaultpolicy "github.com/openrms/rms/deploy/vault"
 	"github.com/openrms/rms/internal/daemon/daemontest"
+	"github.com/openrms/rms/internal/vaulttest"
 	"github.com/openrms/rms/internal/vaulttest/realvault"
 	"github.com/openrms/rms/test/evidencetest"
+	"github.com/openrms/rms/test/rmsdtest"
 )
 
 // generate moves the tenant from the service's own keyring to a key that Vault
@@ -281,4 +284,51 @@ func (s *story) vaultCLI(args ...string) []byte {
 		s.t.Fatalf("vault %s: %v\n%s", strings.Join(args, " "), err, talk.Bytes())
 	}
 	return out
+}
+
+// leave takes the tenant to another daemon with a Vault of its own. The first
+// daemon and its mount are gone when the first documents are opened there. At the
+// end the hashes are those of all files.
+func (s *story) leave() {
+	t, binary := s.t, rmsdtest.Build(s.t, "")
+	to := vaulttest.Start(t)
+	place := vaulttest.Tenant(t, to, rmsdtest.Tenant)
+
+	key := filepath.Join(t.TempDir(), "move.key")
+	s.write("new-service.pub", []byte(operate(t, binary, "import-key", "-o", key)))
+	id := s.asks("carla", "tenant", "export", "--to", "new-service.pub", "--reason", "we run our own")
+	s.approve(id, "dan", "grace")
+	s.ends(3, "TENANT_FROZEN", "bob", "open", s.readers.papers[0].name, "--with", "cat")
+	out := s.run("carla", "tenant", "export", "--operation", id, "-o", "contoso.rmx")
+	root := regexp.MustCompile(`signed by root (SHA256:[A-Za-z0-9+/]{43})`).FindStringSubmatch(out)
+	if root == nil {
+		t.Fatal("no root is named")
+	}
+	if err := s.daemon.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.vault.Request(t.Context(), http.MethodDelete, "sys/mounts/"+s.mount.Mount, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+
+	next := s.site.On(t, filepath.Join(t.TempDir(), "data"))
+	next.SetCustodians(onlyMount(to, place))
+	next.Verifier = nil // people sign in anew, and pin the root that is there
+	t.Logf("$ rmsd import\n%s", operate(t, binary, "import", filepath.Join(s.dir, "contoso.rmx"),
+		"-c", next.Config, "--tenant", rmsdtest.Tenant, "--key", key, "--root", root[1]))
+	if err := place.Deliver(t.Context()); err != nil { // the import unwrapped the first secret ID
+		t.Fatal(err)
+	}
+	next.Start(t, binary).AwaitServing(t)
+	bob, err := next.Client(t, "bob")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range s.readers.papers {
+		if err := s.readers.open(t.Context(), bob, p); err != nil {
+			t.Errorf("at the other service: %s: %v", p.name, err)
+		}
+	}
+	there := &desk{t: t, dir: s.dir, config: next.Contexts(t), program: s.program}
+	there.run("erin", "audit", "verify", "--from", "first.checkpoint")
 }

@@ -142,6 +142,8 @@ grants: [{to: "user:bob@contoso.test", rights: viewer}]
 	}
 	t.Logf("%d opens and %d ordered refusals in %s", s.readers.opened.Load(), s.readers.refused.Load(), took.Round(time.Second))
 	s.vaultSays()
+	t.Log("-- the tenant leaves")
+	s.leave()
 
 	now := s.hashes()
 	for file, h := range first {

@@ -237,7 +237,7 @@ func (s *Site) Client(tb testing.TB, user string) (*rms.Client, error) {
 	config := rms.Config{
 		Address: s.Address, Tenant: s.Name, TLS: &tls.Config{RootCAs: s.Authority.Pool},
 		Token: func(context.Context) (string, error) { return who.Token(), nil },
-		Trust: rms.Trust{TenantID: rms.TenantID(trust.TenantID), Bundle: trust.Bundle},
+		Trust: rms.Trust{TenantID: trust.TenantID, Bundle: trust.Bundle},
 	}
 	for _, root := range trust.Roots {
 		config.Trust.RootKeyIDs = append(config.Trust.RootKeyIDs, root)
