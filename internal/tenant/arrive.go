@@ -359,6 +359,9 @@ func (x *arrival) bringRows(ctx context.Context, table uint64, rows []archive.Ro
 func (x *arrival) bringEvents(ctx context.Context, rows []archive.Row) error {
 	return x.cfg.Store.Commit(ctx, func(tx store.Tx) error {
 		for _, r := range rows {
+			if len(r.Key) != 8 {
+				return notItsLog()
+			}
 			if err := x.cfg.Log.AppendLeaf(tx, x.out.Tenant, binary.BigEndian.Uint64(r.Key), r.Value); err != nil {
 				return err
 			}

@@ -57,22 +57,25 @@ func frozenBy(r *record.Residence) error {
 		WithNext("Use the service it moves to; a key-custodian can have it thawed")
 }
 
-// notWhileFrozen are the events of what a frozen tenant does not do. What it
-// still does is reading, refusing, taking keys away, looking at custodians,
-// deciding on its own move, and raising alarms.
-var notWhileFrozen = map[audit.Kind]bool{
-	audit.KindPublished: true, audit.KindReleased: true,
-	audit.KindLicenseEdited: true, audit.KindLicenseRevoked: true, audit.KindLicenseRestored: true,
-	audit.KindLicensesRevoked: true, audit.KindLicensesRestored: true,
-	audit.KindTemplateCreated: true, audit.KindTemplateUpdated: true, audit.KindTemplateDeleted: true, audit.KindTemplateUndeleted: true,
-	audit.KindSettingsChanged: true, audit.KindPrincipalDisabled: true, audit.KindPrincipalEnabled: true,
-	audit.KindRoleChanged: true, audit.KindGroupChanged: true,
-	audit.KindKeyRegistered: true, audit.KindKeyActivated: true, audit.KindRecoveryAnnounced: true,
+// whileFrozen are the events of what a frozen tenant still does: reading,
+// refusing, taking keys away, looking at custodians, deciding on its own move, and
+// raising alarms. Everything else it does not do.
+var whileFrozen = map[audit.Kind]bool{
+	audit.KindRefused: true, audit.KindRead: true, audit.KindAlarm: true, audit.KindRehearsed: true, audit.KindEvidenceMade: true,
+	audit.KindTenantCreated: true, audit.KindSignInChanged: true, audit.KindServiceStarted: true, audit.KindServiceStopped: true,
+	audit.KindKeyNoted: true, audit.KindKeyClaimed: true, audit.KindKeyRotated: true, audit.KindKeySuspended: true, audit.KindKeyResumed: true,
+	audit.KindKeyCompromised: true, audit.KindKeyRetired: true, audit.KindKeyDestroyed: true,
+	audit.KindGenerationCreated: true, audit.KindGenerationRewrapped: true, audit.KindSignerCertified: true, audit.KindBundlePublished: true,
+	audit.KindOperationRequested: true, audit.KindOperationApproved: true, audit.KindOperationRejected: true, audit.KindOperationPaused: true,
+	audit.KindOperationResumed: true, audit.KindOperationSucceeded: true, audit.KindOperationFailed: true, audit.KindOperationCancelled: true,
+	audit.KindOperationExpired: true, audit.KindApproversChanged: true,
+	audit.KindBackupMade: true, audit.KindBackupChanged: true, audit.KindRestored: true,
+	audit.KindTenantFrozen: true, audit.KindTenantImported: true,
 }
 
 // mayWrite refuses, in a transaction, what a frozen tenant does not do.
 func (t *Tenant) mayWrite(tx store.Tx, kind audit.Kind) error {
-	if !notWhileFrozen[kind] {
+	if whileFrozen[kind] {
 		return nil
 	}
 	s, err := record.GetResource(tx, t.id, record.NameResidence)

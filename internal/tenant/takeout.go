@@ -511,7 +511,7 @@ func (x *takeout) unchanged(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if e.Event.State != [32]byte{} || notWhileFrozen[e.Event.Kind] {
+		if e.Event.State != [32]byte{} || !whileFrozen[e.Event.Kind] {
 			return vocab.Errorf(vocab.ReasonEtagMismatch, "%s was written while the archive was being made (event %s)",
 				firstOf(e.Event.Target, e.Event.Kind.String()), e.Event.ID).WithNext("Take the archive again")
 		}
