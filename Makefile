@@ -72,7 +72,8 @@ test-slow: ## Run the tests with a real Vault, power cuts, kills and whole progr
 .PHONY: race
 race: ## Run the tests under the race detector (needs a C compiler)
 	@pkgs=$$($(GO) list $(BUILDFLAGS) ./... | grep -Ev '$(NORACE)')
-	CGO_ENABLED=1 $(GO) test $(BUILDFLAGS) -race -timeout 45m $(TESTFLAGS) $$pkgs
+	@# A program built with -race sleeps for a second before it ends; sessions run a thousand programs.
+	GORACE=atexit_sleep_ms=50 CGO_ENABLED=1 $(GO) test $(BUILDFLAGS) -race -timeout 45m $(TESTFLAGS) $$pkgs
 
 .PHONY: fuzz
 fuzz: ## Fuzz every target for FUZZTIME (default 10s); FUZZ=regexp narrows

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"strings"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/openrms/rms/internal/canon"
 	"github.com/openrms/rms/internal/keys"
 	"github.com/openrms/rms/internal/license"
+	"github.com/openrms/rms/internal/operation"
 	"github.com/openrms/rms/internal/record"
 	"github.com/openrms/rms/internal/vocab"
 )
@@ -201,6 +203,9 @@ func (v *verification) resources() error {
 		if err := v.generation(s); err != nil {
 			return err
 		}
+		if err := v.approvals(s); err != nil {
+			return err
+		}
 	}
 	for target := range v.writers {
 		if v.out.resources[target] == nil && isCustody(target) {
@@ -230,6 +235,37 @@ func (v *verification) generation(s *record.Resource) error {
 	}
 	if err != nil {
 		return bad("%s: %s: %s", fileResources, s.Name, why(err)).Because(err)
+	}
+	return nil
+}
+
+// approvals verifies that what was done had the approvals that it took: where a
+// quorum gave them, by the signatures of the approvers themselves, over exactly
+// this operation. So not even the service can have made them up.
+func (v *verification) approvals(s *record.Resource) error {
+	name, ok := strings.CutPrefix(s.Name, record.PrefixOperations)
+	if !ok || s.Gone != 0 {
+		return nil
+	}
+	id, err := vocab.ParseOperationID(name)
+	if err != nil {
+		return bad("%s: %s cannot be read", fileResources, s.Name).Because(err)
+	}
+	o, err := operation.Decode(s.Body)
+	if err != nil {
+		return bad("%s: %s cannot be read", fileResources, s.Name).Because(err)
+	}
+	if o.Quorum != nil {
+		st, err := operation.StatementOf(v.out.Tenant, id, o, o.Quorum.Set)
+		if err != nil || !bytes.Equal(st.Bytes(), o.Quorum.Signed) {
+			return bad("%s: what the approvers of %s signed is not what it is", fileResources, s.Name)
+		}
+	}
+	switch o.State { //nolint:exhaustive // of the others nothing came
+	case operation.Running, operation.Paused, operation.Succeeded:
+		if !o.Approved() {
+			return bad("%s: %s was done without the approvals that it took", fileResources, s.Name)
+		}
 	}
 	return nil
 }

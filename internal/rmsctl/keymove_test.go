@@ -2,6 +2,7 @@ package rmsctl_test
 
 import (
 	"context"
+	"os"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ func TestKeyMoves(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("RMS_CONFIG_DIR", s.ContextsDir())
 			env.Setenv("LANG", "C.UTF-8")
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			env.Setenv("XDG_RUNTIME_DIR", "")
 			return nil
 		},

@@ -46,6 +46,7 @@ func enter(env *testscript.Env, d *daemon.Dev) error {
 	env.Setenv("ADDRESS", d.Addr())
 	env.Setenv("CA", d.CAFile())
 	env.Setenv("LANG", "C.UTF-8")
+	env.Setenv("GORACE", os.Getenv("GORACE"))
 	env.Setenv("XDG_RUNTIME_DIR", "")
 	env.Setenv("SSH_AUTH_SOCK", "")
 	return nil

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,22 +27,38 @@ import (
 // key in Vault: the service can neither rotate nor destroy it.
 type vaulted struct {
 	keys.Custodian
+
+	mu    sync.Mutex
 	facts func(*keys.Facts)
 	gone  bool
 }
 
+// be changes how it is from now on.
+func (v *vaulted) be(fn func(*vaulted)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	fn(v)
+}
+
 func (v *vaulted) Describe(ctx context.Context) (*keys.Facts, error) {
-	if v.gone {
+	v.mu.Lock()
+	gone, facts := v.gone, v.facts
+	v.mu.Unlock()
+	if gone {
 		return nil, vocab.Errorf(vocab.ReasonKeyState, "the tenant's key or mount does not exist in Vault")
 	}
 	f, err := v.Custodian.Describe(ctx)
-	if err == nil && v.facts != nil {
-		v.facts(f)
+	if err == nil && facts != nil {
+		facts(f)
 	}
 	return f, err
 }
 
-func (v *vaulted) HoldsRoot(context.Context) (bool, string, error) { return !v.gone, "req-holds", nil }
+func (v *vaulted) HoldsRoot(context.Context) (bool, string, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return !v.gone, "req-holds", nil
+}
 
 // vault is a house whose tenant also has a key that a custodian acts on.
 type vault struct {
@@ -549,7 +566,7 @@ func TestDestroyAKeyThatAPersonDeletes(t *testing.T) {
 		}
 		o.opens(person("bob"), item(doc), "")
 		o.restart() // and it is not forgotten that the custodian has it still
-		o.asked.gone = true
+		o.asked.be(func(v *vaulted) { v.gone = true })
 		v, _, err := o.FinishDestroy(t.Context(), person("dan"), v.ID, []string{"req-1"})
 		o.check(err)
 		if v.State != operation.Succeeded {

@@ -34,7 +34,7 @@ func TestLossesAreAlarms(t *testing.T) {
 			t.Fatalf("%d alarms, fault %s before anything happened", len(alarms()), fault())
 		}
 
-		o.asked.facts = func(f *keys.Facts) { f.Root.DeletionAllowed = true }
+		o.asked.be(func(v *vaulted) { v.facts = func(f *keys.Facts) { f.Root.DeletionAllowed = true } })
 		for range 3 {
 			o.sync("archive")
 		}
@@ -44,7 +44,7 @@ func TestLossesAreAlarms(t *testing.T) {
 		if fault() != vocab.ReasonKeyAttributesUnsafe {
 			t.Errorf("the fault is %s", fault())
 		}
-		o.asked.facts = nil
+		o.asked.be(func(v *vaulted) { v.facts = nil })
 		o.sync("archive")
 		if fault() != "" || len(alarms()) != 1 {
 			t.Errorf("off again: fault %s", fault())
@@ -62,7 +62,7 @@ func TestLossesAreAlarms(t *testing.T) {
 			t.Errorf("after a restart: fault %s, %d alarms", fault(), len(alarms()))
 		}
 
-		o.asked.gone = true
+		o.asked.be(func(v *vaulted) { v.gone = true })
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		a := alarms()

@@ -238,7 +238,10 @@ func TestRenewalFails(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFake()
 				f.on["auth/token/renew-self"] = func(r *http.Request, _ []byte) (int, string) {
-					if r.Header.Get("X-Vault-Token") != f.token {
+					f.mu.Lock()
+					token := f.token
+					f.mu.Unlock()
+					if r.Header.Get("X-Vault-Token") != token {
 						return 403, `{"errors":["permission denied"]}`
 					}
 					return 500, answer
