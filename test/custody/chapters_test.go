@@ -25,7 +25,7 @@ import (
 // makes.
 func (s *story) generate() {
 	s.site.SetCustodians(custodians(s.vault, map[string]*realvault.Tenant{"contoso-vault": s.mount}))
-	s.operator("reload")
+	operate(s.t, rmsdtest.Build(s.t, ""), "reload", "-c", s.site.Config)
 	s.withVault(s.vault, s.token("officer", vaultpolicy.CustodyOfficer(s.mount.Mount, s.mount.Policy)))
 	s.run("carla", "key", "create", "root", "--custodian", "contoso-vault")
 	s.run("carla", "key", "register", "vault-root", "--custodian", "contoso-vault", "--root-key", "root")

@@ -6,9 +6,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
-	"os/exec"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -187,14 +184,4 @@ func (s *story) until(what string, fn func() bool) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-}
-
-// operator runs rmsd on the host.
-func (s *story) operator(args ...string) string {
-	s.t.Helper()
-	out, err := exec.CommandContext(s.t.Context(), rmsdtest.Build(s.t, ""), slices.Concat(args, []string{"-c", s.site.Config})...).CombinedOutput()
-	if err != nil {
-		s.t.Fatalf("rmsd %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
 }
